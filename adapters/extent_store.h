@@ -1,0 +1,167 @@
+// ExtentStore: the seam between Siphon's protocol and a backend. Implementations: memory
+// (reference), posix (a folder), rados (librados), objclass (through the OSD's exchange).
+// tests/contract runs one suite over all of them; docs/adapters of a new one start there.
+//
+// An ExtentStore is one Location (pool and namespace) of one device. All methods block, for at
+// most the backend's operation timeout each, and may be called from any thread concurrently.
+// Objects returned (reader, scratch) must not outlive their store; their own thread safety is
+// stated on each.
+//
+// Errors common to all: INVALID_ARGUMENT (bad name or bound), PERMISSION_DENIED,
+// DEADLINE_EXCEEDED or UNAVAILABLE (the backend does not answer; retrying may help),
+// RESOURCE_EXHAUSTED (full: pool quota, OSD full ratio, ENOSPC).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plugin/base/status.h"
+#include "plugin/base/types.h"
+
+namespace siphon {
+
+struct ExtentInfo {
+  std::string name;
+  std::uint64_t generation = 0;
+  ExtentState state = ExtentState::kNone;
+  bool is_inline = false;
+  PrivateId private_id;
+  SealedHeader header;             // valid when sealed; part_bytes valid when open
+  std::uint32_t scratch_count = 0;  // attempts in progress or left over
+  std::uint32_t trash_count = 0;
+};
+
+struct ExtentPage {
+  std::vector<std::string> names;  // public names only (current extents), backend's order
+  std::string next_cursor;         // empty: this was the last page
+};
+
+struct StoreLimits {
+  std::uint32_t part_bytes = 8u << 20;        // size of a new extent's parts, 64 KiB..64 MiB
+  std::uint32_t operation_bytes = 4u << 20;   // largest single read or write it wants
+  std::uint32_t inline_max_bytes = 1u << 20;  // extents up to this use put_inline; 0: never
+  std::uint64_t max_extent_bytes = 64ull << 30;
+  std::uint32_t read_depth = 2;   // reads in flight worth having per extent
+  std::uint32_t write_depth = 4;  // writes in flight worth having per extent
+};
+
+// What an adapter did, for progress and receipts. Monotonic; read any time.
+struct StoreCounters {
+  std::uint64_t fallback_parts = 0;  // operations that had to go another way than planned
+};
+
+// A sealed extent pinned at one private id: what is read stays that generation, or fails.
+class ExtentReader {
+ public:
+  virtual ~ExtentReader() = default;
+  virtual const ExtentInfo& info() const = 0;
+  // Fills all of `out` from [offset, offset + out.size()). `out` is at most operation_bytes, does
+  // not cross a part boundary, and for the zero-copy path lies in the device's buffer arena.
+  // OUT_OF_RANGE beyond the extent's end; DATA_LOSS when the backend reports damage (EIO,
+  // checksum) or a part is short; NOT_FOUND when the pinned generation is gone. Thread safe.
+  virtual Status read(std::uint64_t offset_bytes, std::span<std::byte> out) = 0;
+  // Bytes that `open` already read into its `prefetch` buffer (inline extents), else 0.
+  virtual std::size_t prefetched_bytes() const { return 0; }
+  // The bytes where they lie, if the backend has them in memory: saves the copy into a buffer. The
+  // span is valid as long as the reader. nullopt: use read().
+  virtual std::optional<std::span<const std::byte>> view(std::uint64_t /*offset_bytes*/,
+                                                         std::size_t /*length_bytes*/) {
+    return std::nullopt;
+  }
+};
+
+// The target's private copy while a transfer runs.
+class ScratchExtent {
+ public:
+  virtual ~ScratchExtent() = default;  // does not abort: call publish or abort
+  virtual const PrivateId& private_id() const = 0;
+  virtual std::uint32_t part_bytes() const = 0;
+  // Writes all of `in` at `offset`; returns once it is acknowledged by every replica, or handed to
+  // the file system (posix: durable after publish). Bounds as ExtentReader::read. Disjoint writes
+  // may run concurrently. Writing the same bytes again is harmless.
+  virtual Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) = 0;
+  // The one atomic step that gives the scratch extent its public name; durable on return.
+  // header.part_bytes is ignored (part_bytes() is stored). `expected_generation`: what
+  // `begin` saw unless the caller knows better. ALREADY_EXISTS: a current extent is there and
+  // `replace` is false. ABORTED: the name changed meanwhile, or this attempt was condemned.
+  // Repeating a publish that took effect succeeds. Call after every write has returned.
+  virtual Status publish(const SealedHeader& header, bool replace, ExtentState as_state) = 0;
+  // Condemns the private id and removes its bytes; NOT an error when there is nothing left.
+  // After a failed abort the reservation's lease lets a collector finish the work.
+  virtual Status abort() = 0;
+};
+
+struct BeginOptions {
+  std::uint64_t extent_bytes = 0;      // the size to come; 0: unknown
+  PrivateId private_id;                // chosen by the caller, fresh
+  std::uint64_t lease_unix_ms = 0;     // after this a collector may condemn it
+  bool replace = false;                // false: ALREADY_EXISTS at once if there is a current one
+};
+
+class ExtentStore {
+ public:
+  virtual ~ExtentStore() = default;
+
+  virtual const Location& location() const = 0;
+  virtual StoreLimits limits() const = 0;
+  virtual StoreCounters counters() const { return {}; }
+
+  // Whether transfers may run here at all: the pool exists (NOT_FOUND), carries the application
+  // tag `siphon` (FAILED_PRECONDITION, with the command that mends it); for `writable` also that
+  // it is not full (RESOURCE_EXHAUSTED) or read-only (FAILED_PRECONDITION).
+  virtual Status check_ready(bool writable) = 0;
+
+  // NOT_FOUND when there is no head, or only scratch or trash behind it (then info.state kNone
+  // is never returned).
+  virtual Result<ExtentInfo> stat(std::string_view name) = 0;
+  // Up to `max_names` names after `cursor` (empty: from the start).
+  virtual Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) = 0;
+
+  // Pins the current sealed generation. FAILED_PRECONDITION when it is open. When it is inline and
+  // fits `prefetch`, its bytes are read in the same operation (see prefetched_bytes).
+  // allow_open: pin an open one too (its size is found from the parts; info.header.extent_bytes).
+  virtual Result<std::unique_ptr<ExtentReader>> open(std::string_view name,
+                                                     std::span<std::byte> prefetch,
+                                                     bool allow_open = false) = 0;
+
+  // Reserves the private id in the head, before the first byte.
+  virtual Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
+                                                       const BeginOptions& options) = 0;
+  // Creates and publishes a sealed inline extent in one atomic, exclusive operation.
+  // ALREADY_EXISTS when there is any head (use begin then). `bytes` at most inline_max_bytes.
+  virtual Status put_inline(std::string_view name, const PrivateId& id,
+                            std::span<const std::byte> bytes, const SealedHeader& header) = 0;
+
+  // Seals the open current extent: appends `tail` (index and footer) at `offset_bytes`, cutting
+  // whatever is behind, then records the header. ABORTED when the generation moved.
+  virtual Status seal(std::string_view name, std::uint64_t expected_generation,
+                      std::uint64_t offset_bytes, std::span<const std::byte> tail,
+                      const SealedHeader& header) = 0;
+
+  // Takes the public name away; the bytes stay in the trash until purged. NOT_FOUND, ABORTED
+  // (generation moved).
+  virtual Status trash(std::string_view name, std::uint64_t expected_generation) = 0;
+  // Removes one leftover: condemns `id` if it is still reserved, removes its parts, forgets it.
+  // Refuses (FAILED_PRECONDITION) the current one. Success when there is nothing left of it.
+  virtual Status collect(std::string_view name, const PrivateId& id) = 0;
+  // Removes everything in the name's trash, now. Returns how many entries went.
+  virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
+};
+
+// Opens the stores of one device, by location. Thread safe.
+class StoreProvider {
+ public:
+  virtual ~StoreProvider() = default;
+  // NOT_FOUND: no such pool. The store stays valid as long as the provider.
+  virtual Result<ExtentStore*> open(const Location& location) = 0;
+  // The number that grants name the pool by (RADOS pool id; 0 for stores without pools).
+  virtual Result<std::int64_t> pool_id(const std::string& pool) = 0;
+};
+
+}  // namespace siphon

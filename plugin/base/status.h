@@ -1,0 +1,82 @@
+// Status and Result<T>: how every fallible function of Siphon reports.
+//
+// Codes are numbered as gRPC's. An Error carries what an operator needs: what happened (with the
+// name of the thing), which side is suspected, and what to do next. Context is added on the way
+// up with `with_context`. No exceptions cross a function that returns one of these.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <utility>
+
+namespace siphon {
+
+enum class Code : int {
+  kOk = 0,
+  kCancelled = 1,
+  kUnknown = 2,
+  kInvalidArgument = 3,
+  kDeadlineExceeded = 4,
+  kNotFound = 5,
+  kAlreadyExists = 6,
+  kPermissionDenied = 7,
+  kResourceExhausted = 8,
+  kFailedPrecondition = 9,
+  kAborted = 10,
+  kOutOfRange = 11,
+  kUnimplemented = 12,
+  kInternal = 13,
+  kUnavailable = 14,
+  kDataLoss = 15,
+  kUnauthenticated = 16,
+};
+
+// Which side an error points at.
+enum class Side : int { kNone = 0, kSource = 1, kTarget = 2, kWire = 3, kRequester = 4 };
+
+std::string_view to_string(Code code);  // "NOT_FOUND"
+std::string_view to_string(Side side);  // "source"
+
+struct Error {
+  Code code = Code::kUnknown;
+  std::string message;  // one sentence, no trailing full stop
+  Side suspect = Side::kNone;
+  std::string next_step;  // what the operator runs or checks next; may be empty
+
+  // The same error as part of a larger action: "copy p1/e1: <message>".
+  Error with_context(std::string_view context) &&;
+  Error with_context(std::string_view context) const&;
+  Error with_suspect(Side side) &&;  // keeps a suspect that is already named
+  Error with_next_step(std::string_view step) &&;
+};
+
+template <typename T>
+class [[nodiscard]] Result : public tl::expected<T, Error> {
+ public:
+  using tl::expected<T, Error>::expected;
+};
+using Status = Result<void>;
+
+inline tl::unexpected<Error> fail(Code code, std::string message, Side suspect = Side::kNone,
+                                  std::string next_step = {}) {
+  return tl::unexpected<Error>(Error{code, std::move(message), suspect, std::move(next_step)});
+}
+inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+
+// The one place that says whether trying the same thing again can help.
+bool is_retryable(Code code);
+
+// errno (positive) as an Error: "open /x: No such file or directory".
+Error error_from_errno(int errno_value, std::string_view what, Side suspect = Side::kNone);
+Code code_from_errno(int errno_value);
+
+// Propagates a failed Status or Result.
+#define SIPHON_TRY(expr)                                                            \
+  do {                                                                              \
+    if (auto siphon_try_ = (expr); !siphon_try_) {                                  \
+      return ::siphon::fail(std::move(siphon_try_).error());                        \
+    }                                                                               \
+  } while (false)
+
+}  // namespace siphon

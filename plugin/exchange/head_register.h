@@ -1,0 +1,395 @@
+// The head register: the one lifecycle record of an extent, and the transitions on it.
+//
+// It is stored as the xattr `siphon.head` of the head object (RADOS) or as the trailer of the
+// head file (posix), byte by byte as docs/extent_format.md says. The same pure function `apply`
+// decides in the class methods reserve, publish, condemn, forget and seal, and in every adapter
+// that has no class beside it (which then writes the result guarded by a compare of the old
+// bytes). Nothing else may change a register.
+//
+//   (absent) --reserve--> {reserved A} --publish A--> {current A, sealed}
+//   {current A} --reserve B, publish B--> {current B, trash: A}
+//   {reserved B} --condemn B--> {trash: B}     {current A} --condemn A--> {trash: A}
+//   {trash: A} --forget A (its parts are gone)--> {}            an empty register is removed
+//   publish as open, append, --seal--> {current A, sealed}
+//
+// `generation` counts the changes of what the public name shows (publish, condemn of the current,
+// seal). Reserve, condemn of a reserved id and forget leave it alone, so two attempts do not
+// disturb each other until one publishes.
+//
+// No allocation beyond the two short lists, no exception leaves (std::bad_alloc apart; the class
+// entry points catch it). Thread compatible.
+#pragma once
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "plugin/exchange/le.h"
+
+namespace siphon {
+
+inline constexpr const char* kHeadXattr = "siphon.head";
+
+// A random 128-bit name of one generation of an extent's bytes. All zero means "none".
+struct PrivateId {
+  std::array<std::byte, 16> bytes{};
+
+  bool operator==(const PrivateId&) const = default;
+  auto operator<=>(const PrivateId&) const = default;
+  bool empty() const { return *this == PrivateId{}; }
+};
+
+// What is known of a sealed extent. All sizes in bytes.
+struct SealedHeader {
+  std::uint64_t extent_bytes = 0;   // the whole stream: blocks, index, footer
+  std::uint64_t content_bytes = 0;  // the blocks' content alone
+  std::uint32_t crc32 = 0;          // zlib's crc32 of the whole stream
+  std::uint32_t block_count = 0;
+  std::uint32_t part_bytes = 0;     // size of every part but the last
+  std::uint16_t format_version = 1;
+  std::uint64_t sealed_unix_ms = 0;
+
+  bool operator==(const SealedHeader&) const = default;
+};
+
+enum class ExtentState : std::uint8_t { kNone = 0, kOpen = 1, kSealed = 2 };
+
+struct Reservation {
+  PrivateId id;
+  std::uint64_t extent_bytes = 0;  // upper bound known at the time; 0: unknown
+  std::uint32_t part_bytes = 0;
+  std::uint64_t lease_unix_ms = 0;  // when a collector may try
+
+  bool operator==(const Reservation&) const = default;
+};
+
+struct TrashEntry {
+  PrivateId id;
+  std::uint64_t extent_bytes = 0;  // 0: unknown, look until parts end
+  std::uint32_t part_bytes = 0;
+  bool is_inline = false;          // its bytes are the head object's own data
+  bool was_published = false;      // false: a condemned attempt
+  std::uint64_t trashed_unix_ms = 0;
+
+  bool operator==(const TrashEntry&) const = default;
+};
+
+struct HeadRegister {
+  static constexpr std::size_t kMaxReservations = 16;
+  static constexpr std::size_t kMaxTrash = 16;
+  static constexpr std::size_t kFixedBytes = 96;
+  static constexpr std::size_t kEntryBytes = 48;
+  static constexpr std::size_t kMaxEncodedBytes =
+      kFixedBytes + (kMaxReservations + kMaxTrash) * kEntryBytes + 4;
+  static constexpr std::uint32_t kMagic = 0x44485053;  // "SPHD"
+  static constexpr std::uint16_t kVersion = 1;
+
+  std::uint64_t generation = 0;
+  ExtentState state = ExtentState::kNone;
+  bool is_inline = false;  // the current bytes are the head object's own data
+  PrivateId current;
+  SealedHeader header;  // valid when kSealed; part_bytes valid when kOpen
+  std::vector<Reservation> reservations;
+  std::vector<TrashEntry> trash;
+
+  bool operator==(const HeadRegister&) const = default;
+  bool blank() const {
+    return state == ExtentState::kNone && reservations.empty() && trash.empty();
+  }
+};
+
+// Bitwise CRC-32C (Castagnoli) for records of a few hundred bytes inside the OSD, where no
+// checksum library is linked. Seed and result are inverted as RFC 3720 has it.
+constexpr std::uint32_t record_crc32c(std::span<const std::byte> bytes) {
+  std::uint32_t crc = 0xffffffffu;
+  for (std::byte b : bytes) {
+    crc ^= static_cast<std::uint32_t>(b);
+    for (int i = 0; i < 8; ++i) crc = (crc >> 1) ^ (0x82f63b78u & (0u - (crc & 1u)));
+  }
+  return ~crc;
+}
+
+// Encodes `reg`; returns the bytes used (0: a list is over its limit).
+inline std::size_t encode_head(const HeadRegister& reg,
+                               std::span<std::byte, HeadRegister::kMaxEncodedBytes> out) {
+  if (reg.reservations.size() > HeadRegister::kMaxReservations ||
+      reg.trash.size() > HeadRegister::kMaxTrash) {
+    return 0;
+  }
+  LeWriter w(out);
+  w.put(HeadRegister::kMagic);
+  w.put(HeadRegister::kVersion);
+  w.put(static_cast<std::uint8_t>(reg.state));
+  w.put(static_cast<std::uint8_t>(reg.is_inline ? 1 : 0));
+  w.put(reg.generation);
+  w.put_bytes(reg.current.bytes);
+  w.put(reg.header.extent_bytes);
+  w.put(reg.header.content_bytes);
+  w.put(reg.header.crc32);
+  w.put(reg.header.block_count);
+  w.put(reg.header.part_bytes);
+  w.put(reg.header.format_version);
+  w.put(static_cast<std::uint8_t>(reg.reservations.size()));
+  w.put(static_cast<std::uint8_t>(reg.trash.size()));
+  w.put(reg.header.sealed_unix_ms);
+  w.put_zeros(HeadRegister::kFixedBytes - w.used());
+  for (const Reservation& e : reg.reservations) {
+    w.put_bytes(e.id.bytes);
+    w.put(e.extent_bytes);
+    w.put(e.part_bytes);
+    w.put_zeros(4);
+    w.put(e.lease_unix_ms);
+    w.put_zeros(8);
+  }
+  for (const TrashEntry& e : reg.trash) {
+    w.put_bytes(e.id.bytes);
+    w.put(e.extent_bytes);
+    w.put(e.part_bytes);
+    w.put(static_cast<std::uint8_t>(e.is_inline ? 1 : 0));
+    w.put(static_cast<std::uint8_t>(e.was_published ? 1 : 0));
+    w.put_zeros(2);
+    w.put(e.trashed_unix_ms);
+    w.put_zeros(8);
+  }
+  w.put(record_crc32c(out.first(w.used())));
+  return w.ok() ? w.used() : 0;
+}
+
+// Decodes any input; false (and `out` unspecified) unless it is a whole, consistent register.
+inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
+  if (in.size() < HeadRegister::kFixedBytes + 4 || in.size() > HeadRegister::kMaxEncodedBytes) {
+    return false;
+  }
+  LeReader crc(in.last(4));
+  if (crc.get<std::uint32_t>() != record_crc32c(in.first(in.size() - 4))) return false;
+  LeReader r(in);
+  if (r.get<std::uint32_t>() != HeadRegister::kMagic) return false;
+  if (r.get<std::uint16_t>() != HeadRegister::kVersion) return false;
+  const auto state = r.get<std::uint8_t>();
+  const auto inline_flag = r.get<std::uint8_t>();
+  if (state > 2 || inline_flag > 1) return false;
+  out.state = static_cast<ExtentState>(state);
+  out.is_inline = inline_flag == 1;
+  out.generation = r.get<std::uint64_t>();
+  r.get_bytes(out.current.bytes);
+  out.header.extent_bytes = r.get<std::uint64_t>();
+  out.header.content_bytes = r.get<std::uint64_t>();
+  out.header.crc32 = r.get<std::uint32_t>();
+  out.header.block_count = r.get<std::uint32_t>();
+  out.header.part_bytes = r.get<std::uint32_t>();
+  out.header.format_version = r.get<std::uint16_t>();
+  const std::size_t reservation_count = r.get<std::uint8_t>();
+  const std::size_t trash_count = r.get<std::uint8_t>();
+  out.header.sealed_unix_ms = r.get<std::uint64_t>();
+  r.skip(HeadRegister::kFixedBytes - r.used());
+  if (reservation_count > HeadRegister::kMaxReservations ||
+      trash_count > HeadRegister::kMaxTrash ||
+      in.size() != HeadRegister::kFixedBytes +
+                       (reservation_count + trash_count) * HeadRegister::kEntryBytes + 4) {
+    return false;
+  }
+  if ((out.state == ExtentState::kNone) != out.current.empty()) return false;
+  if (out.state != ExtentState::kNone && !out.is_inline && out.header.part_bytes == 0) return false;
+  out.reservations.assign(reservation_count, {});
+  for (Reservation& e : out.reservations) {
+    r.get_bytes(e.id.bytes);
+    e.extent_bytes = r.get<std::uint64_t>();
+    e.part_bytes = r.get<std::uint32_t>();
+    r.skip(4);
+    e.lease_unix_ms = r.get<std::uint64_t>();
+    r.skip(8);
+    if (e.id.empty() || e.part_bytes == 0) return false;
+  }
+  out.trash.assign(trash_count, {});
+  for (TrashEntry& e : out.trash) {
+    r.get_bytes(e.id.bytes);
+    e.extent_bytes = r.get<std::uint64_t>();
+    e.part_bytes = r.get<std::uint32_t>();
+    e.is_inline = r.get<std::uint8_t>() != 0;
+    e.was_published = r.get<std::uint8_t>() != 0;
+    r.skip(2);
+    e.trashed_unix_ms = r.get<std::uint64_t>();
+    r.skip(8);
+    if (e.id.empty()) return false;
+  }
+  return r.ok();
+}
+
+// ---- transitions -----------------------------------------------------------------------------
+
+enum class Transition : std::uint8_t {
+  kReserve = 1,  // before the first part of `id` exists
+  kPublish = 2,  // point the name at `id`, sealed (or open); the replaced one goes to the trash
+  kCondemn = 3,  // `id` (reserved or current) goes to the trash; it can never be published again
+  kForget = 4,   // the parts of the trashed `id` are gone
+  kSeal = 5,     // the open current `id` gets its header
+};
+
+// Input of the five lifecycle methods.
+struct TransitionRequest {
+  static constexpr std::size_t kEncodedBytes = 128;
+
+  Transition kind = Transition::kReserve;
+  bool replace = false;    // publish: a current one may be replaced
+  bool open = false;       // publish: as an open extent
+  bool is_inline = false;  // publish: the bytes are the head object's data (new heads only)
+  PrivateId id;
+  // Publish, seal, condemn of the current: the generation the caller saw. kAnyGeneration skips
+  // the guard (condemn of an id is already exact).
+  std::uint64_t expected_generation = 0;
+  SealedHeader header;                // publish, seal; reserve: extent_bytes and part_bytes
+  std::uint64_t now_unix_ms = 0;      // stamps trash entries
+  std::uint64_t lease_unix_ms = 0;    // reserve
+
+  static constexpr std::uint64_t kAnyGeneration = ~0ull;
+
+  void encode(std::span<std::byte, kEncodedBytes> out) const {
+    LeWriter w(out);
+    w.put(std::uint32_t{1});
+    w.put(static_cast<std::uint8_t>(kind));
+    w.put(static_cast<std::uint8_t>((replace ? 1 : 0) | (open ? 2 : 0) | (is_inline ? 4 : 0)));
+    w.put(header.format_version);
+    w.put_bytes(id.bytes);
+    w.put(expected_generation);
+    w.put(header.extent_bytes);
+    w.put(header.content_bytes);
+    w.put(header.crc32);
+    w.put(header.block_count);
+    w.put(header.part_bytes);
+    w.put(std::uint32_t{0});
+    w.put(header.sealed_unix_ms);
+    w.put(now_unix_ms);
+    w.put(lease_unix_ms);
+    w.put_zeros(kEncodedBytes - w.used());
+  }
+  static bool decode(std::span<const std::byte> in, TransitionRequest& out) {
+    if (in.size() != kEncodedBytes) return false;
+    LeReader r(in);
+    if (r.get<std::uint32_t>() != 1) return false;
+    const auto kind = r.get<std::uint8_t>();
+    const auto flags = r.get<std::uint8_t>();
+    if (kind < 1 || kind > 5 || flags > 7) return false;
+    out.kind = static_cast<Transition>(kind);
+    out.replace = (flags & 1) != 0;
+    out.open = (flags & 2) != 0;
+    out.is_inline = (flags & 4) != 0;
+    out.header.format_version = r.get<std::uint16_t>();
+    r.get_bytes(out.id.bytes);
+    out.expected_generation = r.get<std::uint64_t>();
+    out.header.extent_bytes = r.get<std::uint64_t>();
+    out.header.content_bytes = r.get<std::uint64_t>();
+    out.header.crc32 = r.get<std::uint32_t>();
+    out.header.block_count = r.get<std::uint32_t>();
+    out.header.part_bytes = r.get<std::uint32_t>();
+    r.skip(4);
+    out.header.sealed_unix_ms = r.get<std::uint64_t>();
+    out.now_unix_ms = r.get<std::uint64_t>();
+    out.lease_unix_ms = r.get<std::uint64_t>();
+    return r.ok() && !out.id.empty();
+  }
+};
+
+// Applies `req` to `reg` in place. `existed`: whether the head object was there.
+// Returns 0, or a negative errno and an unchanged register:
+//   -EEXIST    publish without `replace` over a current one; inline over an existing head
+//   -ESTALE    the generation is not the expected one (somebody published, removed or sealed)
+//   -ENOENT    the id is not where the transition needs it (publish, condemn, forget, seal)
+//   -ECANCELED the id was condemned
+//   -EUSERS    a list is full: collect leftovers first
+//   -EINVAL    the request contradicts itself
+// Idempotent: repeating a transition that has taken effect returns 0 and changes nothing.
+inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) {
+  auto find_reservation = [&] {
+    auto it = reg.reservations.begin();
+    while (it != reg.reservations.end() && it->id != req.id) ++it;
+    return it;
+  };
+  auto find_trash = [&] {
+    auto it = reg.trash.begin();
+    while (it != reg.trash.end() && it->id != req.id) ++it;
+    return it;
+  };
+  const bool guarded = req.expected_generation != TransitionRequest::kAnyGeneration;
+  const bool is_current = reg.state != ExtentState::kNone && reg.current == req.id;
+  const bool in_trash = find_trash() != reg.trash.end();
+  auto trash_current = [&] {
+    reg.trash.push_back({reg.current, reg.header.extent_bytes, reg.header.part_bytes, reg.is_inline,
+                         true, req.now_unix_ms});
+  };
+
+  switch (req.kind) {
+    case Transition::kReserve: {
+      if (in_trash) return -ECANCELED;
+      if (is_current || find_reservation() != reg.reservations.end()) return 0;
+      if (req.header.part_bytes == 0) return -EINVAL;
+      if (reg.reservations.size() >= HeadRegister::kMaxReservations) return -EUSERS;
+      reg.reservations.push_back(
+          {req.id, req.header.extent_bytes, req.header.part_bytes, req.lease_unix_ms});
+      return 0;
+    }
+    case Transition::kPublish: {
+      if (is_current) return 0;
+      if (in_trash) return -ECANCELED;
+      auto reservation = find_reservation();
+      if (req.is_inline ? existed : reservation == reg.reservations.end()) {
+        return req.is_inline ? -EEXIST : -ENOENT;
+      }
+      if (!req.is_inline && req.header.part_bytes == 0) return -EINVAL;
+      if (guarded && reg.generation != req.expected_generation) return -ESTALE;
+      if (reg.state != ExtentState::kNone) {
+        if (!req.replace) return -EEXIST;
+        if (reg.trash.size() >= HeadRegister::kMaxTrash) return -EUSERS;
+        trash_current();
+      }
+      if (reservation != reg.reservations.end()) reg.reservations.erase(reservation);
+      reg.current = req.id;
+      reg.header = req.header;
+      reg.is_inline = req.is_inline;
+      reg.state = req.open ? ExtentState::kOpen : ExtentState::kSealed;
+      ++reg.generation;
+      return 0;
+    }
+    case Transition::kCondemn: {
+      if (in_trash) return 0;
+      if (reg.trash.size() >= HeadRegister::kMaxTrash) return -EUSERS;
+      if (is_current) {
+        if (guarded && reg.generation != req.expected_generation) return -ESTALE;
+        trash_current();
+        reg.state = ExtentState::kNone;
+        reg.current = {};
+        reg.header = {};
+        reg.is_inline = false;
+        ++reg.generation;
+        return 0;
+      }
+      auto reservation = find_reservation();
+      if (reservation == reg.reservations.end()) return -ENOENT;
+      reg.trash.push_back({reservation->id, reservation->extent_bytes, reservation->part_bytes,
+                           false, false, req.now_unix_ms});
+      reg.reservations.erase(reservation);
+      return 0;
+    }
+    case Transition::kForget: {
+      if (is_current || find_reservation() != reg.reservations.end()) return -EINVAL;
+      auto entry = find_trash();
+      if (entry != reg.trash.end()) reg.trash.erase(entry);
+      return 0;
+    }
+    case Transition::kSeal: {
+      if (!is_current) return in_trash ? -ECANCELED : -ENOENT;
+      if (reg.state == ExtentState::kSealed) return reg.header == req.header ? 0 : -EEXIST;
+      if (guarded && reg.generation != req.expected_generation) return -ESTALE;
+      if (req.header.part_bytes != reg.header.part_bytes) return -EINVAL;
+      reg.header = req.header;
+      reg.state = ExtentState::kSealed;
+      ++reg.generation;
+      return 0;
+    }
+  }
+  return -EINVAL;
+}
+
+}  // namespace siphon

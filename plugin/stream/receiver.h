@@ -1,0 +1,53 @@
+// The target's end of a lane: one blocking thread per lane runs `receive_lane`.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "plugin/base/buffer_pool.h"
+#include "plugin/base/status.h"
+#include "plugin/stream/frame.h"
+#include "plugin/stream/socket.h"
+
+namespace siphon {
+
+// Where the time of a lane's thread goes, in nanoseconds; says what limits a transfer. Monotonic.
+struct LaneTimes {
+  std::atomic<std::uint64_t> waiting_for_buffer_ns{0};  // the local store is slower
+  std::atomic<std::uint64_t> in_socket_ns{0};           // the peer or the wire is slower
+  std::atomic<std::uint64_t> computing_ns{0};
+};
+
+struct ReceivedFrame {
+  FrameHeader header;
+  BufferPool::Buffer payload;     // exactly header.length_bytes
+  std::uint32_t crc32 = 0;        // computed here, from the bytes received
+};
+
+// Takes what lanes receive. Called by the lanes' threads concurrently; may block (backpressure).
+class FrameSink {
+ public:
+  virtual ~FrameSink() = default;
+  // A header within limits has arrived, its payload has not. An error drops the lane. False: the
+  // payload is read and thrown away (an extent that has failed already).
+  virtual Result<bool> admit(const FrameHeader& header) = 0;
+  // The payload's checksum is that of the trailer.
+  virtual Status deliver(ReceivedFrame frame) = 0;
+  // It is not. The lane goes on: only this frame is bad.
+  virtual Status bad_frame(const FrameHeader& header, std::uint32_t sent_crc32,
+                           std::uint32_t received_crc32) = 0;
+};
+
+struct ReceiveOptions {
+  FrameLimits limits;
+  Pace pace;
+  Deadline deadline;  // absolute, for the whole lane
+};
+
+// Receives frames until the end-of-lane frame. Bytes go straight from the socket into a buffer of
+// `pool`, summed piece by piece while they are in cache. UNAVAILABLE: the peer went away first;
+// DEADLINE_EXCEEDED: silent or too slow; DATA_LOSS: a header that is not one.
+Status receive_lane(Socket& socket, BufferPool& pool, const ReceiveOptions& options,
+                    FrameSink& sink, LaneTimes& times);
+
+}  // namespace siphon
