@@ -1,0 +1,64 @@
+// DeviceClient: a requester's (or a target's) calls to one device. No gRPC type leaves this folder.
+//
+// All calls block; callbacks run on the calling thread. Thread safe. Errors carry the device's
+// address; UNAVAILABLE when it does not answer.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "plugin/base/status.h"
+#include "plugin/transfer/types.h"
+
+namespace siphon::rpc {
+
+// How to reach and convince a device.
+struct ClientOptions {
+  std::string secret_file;  // shared secret (mode 0600) for folder daemons; empty: none
+  // TLS; all empty: plain text, which is refused for any address beyond loopback.
+  std::string tls_ca_file, tls_cert_file, tls_key_file;
+  std::chrono::milliseconds connect_timeout{5000};
+};
+
+using TransferEvent = std::variant<Progress, ExtentOutcome, Summary>;
+
+class DeviceClient {
+ public:
+  // FAILED_PRECONDITION: plain text beyond loopback; a secret file that cannot be used.
+  static Result<std::unique_ptr<DeviceClient>> connect(const std::string& address,
+                                                       const ClientOptions& options);
+  ~DeviceClient();
+
+  // Runs until the summary has come (returned), or the call breaks: UNAVAILABLE means that the
+  // transfer may go on without us; the id finds it again. `stop` (may be null) set: hangs up and
+  // returns CANCELLED within 200 ms; the transfer goes on.
+  Result<Summary> transfer(const TransferSpec& spec,
+                           const std::function<void(const TransferEvent&)>& on_event,
+                           const std::atomic<bool>* stop);
+  Result<Summary> watch(const std::string& transfer_id, const Authority& authority,
+                        const std::function<void(const TransferEvent&)>& on_event,
+                        const std::atomic<bool>* stop);
+  Result<Phase> cancel(const std::string& transfer_id, const Authority& authority);
+  Result<std::vector<TransferInfo>> list(const Authority& authority, bool finished);
+  struct VerifyProgress {
+    std::uint64_t done_bytes = 0, total_bytes = 0;
+  };
+  Status verify(const Location& location, const std::vector<std::string>& extents,
+                const Authority& authority,
+                const std::function<void(const VerifyProgress&)>& on_progress,
+                const std::function<void(const VerifyOutcome&)>& on_outcome,
+                const std::atomic<bool>* stop);
+  Result<DeviceDescription> describe();
+
+ private:
+  class Impl;
+  explicit DeviceClient(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace siphon::rpc

@@ -1,0 +1,150 @@
+// What a transfer is asked for and what it answers: plain values, shared by the target's manager,
+// the RPC layer and the CLI. Thread compatible.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plugin/base/status.h"
+#include "plugin/base/types.h"
+
+namespace siphon {
+
+using Nonce = std::array<std::byte, 16>;
+
+inline constexpr std::size_t kMaxExtentsPerTransfer = 10000;
+inline constexpr std::uint16_t kMaxLanes = 16;
+
+// What entitles a caller: nonces that grant_read and grant_write left at the devices, or (folder
+// daemons) knowledge of the shared secret, which the RPC layer proves.
+struct Authority {
+  std::optional<Nonce> read_nonce;
+  std::optional<Nonce> write_nonce;
+};
+
+enum class Phase : int {
+  kQueued = 1,
+  kReserve = 2,
+  kListen = 3,
+  kStream = 4,
+  kCompare = 5,
+  kPublish = 6,
+  kSucceeded = 7,
+  kFailed = 8,
+  kCancelled = 9,
+};
+std::string_view to_string(Phase phase);  // "stream"
+inline bool is_final(Phase p) { return p >= Phase::kSucceeded; }
+
+enum class Limit : int { kNone = 0, kSourceStore = 1, kLanes = 2, kTargetStore = 3, kSetting = 4 };
+
+struct ExtentPair {
+  std::string source;
+  std::string target;
+};
+
+// The first call.
+struct TransferSpec {
+  std::string id;              // 32 hex digits
+  std::string source_address;  // control address of the source device
+  Location source;
+  Location target;
+  std::vector<ExtentPair> extents;
+  bool replace = false;
+  bool dry_run = false;
+  std::uint16_t lanes = 0;  // 0: the target's default
+  std::uint64_t bytes_per_second = 0;
+  Authority authority;
+};
+// INVALID_ARGUMENT names the field that is wrong.
+Status check_spec(const TransferSpec& spec);
+std::string new_transfer_id();
+
+struct Progress {
+  Phase phase = Phase::kQueued;
+  std::uint64_t total_bytes = 0;
+  std::uint64_t received_bytes = 0;
+  std::uint64_t durable_bytes = 0;
+  std::uint32_t extents_total = 0;
+  std::uint32_t extents_done = 0;
+  std::uint32_t extents_failed = 0;
+  Limit limit = Limit::kNone;
+  std::string data_endpoint;
+  std::uint64_t elapsed_ms = 0;
+};
+
+struct Receipt {
+  std::string transfer_id;
+  std::string source_extent, target_extent;
+  Location source, target;
+  std::string source_device, target_device;
+  std::uint64_t bytes = 0;
+  std::uint32_t source_crc32 = 0;
+  std::uint32_t target_crc32 = 0;
+  SealedHeader header;
+  PrivateId private_id;
+  std::uint64_t generation = 0;
+  std::string data_endpoint;
+  std::uint32_t lanes = 0;
+  std::uint64_t started_unix_ms = 0;
+  std::uint64_t finished_unix_ms = 0;
+  std::uint32_t attempts = 1;
+  std::uint64_t fallback_parts = 0;
+  bool already_there = false;
+};
+
+struct ExtentOutcome {
+  std::uint32_t index = 0;
+  std::string source_extent, target_extent;
+  Result<Receipt> result = fail(Code::kUnknown, "no outcome");
+};
+
+struct Summary {
+  Phase phase = Phase::kFailed;
+  std::uint32_t extents_done = 0;
+  std::uint32_t extents_failed = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t lane_bytes = 0;
+  std::uint64_t rpc_bytes = 0;
+  std::uint64_t elapsed_ms = 0;
+  std::uint64_t stream_ms = 0;
+  std::uint64_t strangers = 0;
+  std::uint64_t fallback_parts = 0;
+  Status status;  // of the attempt as a whole
+  std::string source_device, target_device, data_endpoint;
+};
+
+struct TransferInfo {
+  std::string id;
+  Location source, target;
+  std::string source_device, target_device;
+  std::uint64_t started_unix_ms = 0;
+  Progress progress;
+  Status status;
+};
+
+// What a device says of itself.
+struct DeviceDescription {
+  std::string device, version, home, control_address, data_address, data_ports;
+  std::uint64_t boot_nonce = 0, region_bytes = 0, bytes_in_flight = 0, started_unix_ms = 0;
+  std::uint64_t bytes_received = 0, bytes_sent = 0, strangers = 0, fallback_parts = 0;
+  std::uint64_t extents_published = 0;
+  std::uint32_t transfers_in = 0, transfers_out = 0, pid = 0;
+  bool open_data_port = false;
+};
+
+struct VerifyOutcome {
+  std::uint32_t index = 0;
+  std::string extent;
+  SealedHeader header;
+  PrivateId private_id;
+  std::uint64_t bytes = 0;
+  std::uint32_t crc32 = 0;
+  std::uint32_t block_count = 0;
+  Status status;
+};
+
+}  // namespace siphon
