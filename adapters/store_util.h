@@ -1,0 +1,122 @@
+// What every adapter says the same way: bounds of one read or write, and the register's answers.
+// Pure functions, thread safe, header only.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "adapters/extent_store.h"
+#include "plugin/base/status.h"
+
+namespace siphon {
+
+// The bounds of ExtentReader::read and ScratchExtent::write: at most `operation_bytes`, within
+// one part, and not beyond `end_bytes`.
+inline Status check_io_bounds(std::uint64_t offset_bytes, std::size_t length_bytes,
+                              std::uint64_t end_bytes, std::uint32_t part_bytes,
+                              std::uint32_t operation_bytes) {
+  if (offset_bytes > end_bytes || length_bytes > end_bytes - offset_bytes) {
+    return fail(Code::kOutOfRange, std::to_string(length_bytes) + " bytes at offset " +
+                                       std::to_string(offset_bytes) + " end beyond the extent's " +
+                                       std::to_string(end_bytes) + " bytes");
+  }
+  if (length_bytes > operation_bytes) {
+    return fail(Code::kInvalidArgument, std::to_string(length_bytes) +
+                                            " bytes in one operation; the limit is " +
+                                            std::to_string(operation_bytes));
+  }
+  if (part_bytes == 0 || length_bytes > part_bytes - offset_bytes % part_bytes) {
+    return fail(Code::kInvalidArgument, std::to_string(length_bytes) + " bytes at offset " +
+                                            std::to_string(offset_bytes) +
+                                            " cross a part boundary");
+  }
+  return {};
+}
+
+// What `siphon::apply` (here or in the class) answered, as an Error. `rc` is not 0.
+inline Error transition_error(int rc, Transition kind, std::string_view name) {
+  std::string extent = "extent " + std::string(name);
+  switch (rc) {
+    case -EEXIST:
+      return {kind == Transition::kSeal ? Code::kAborted : Code::kAlreadyExists,
+              extent + (kind == Transition::kSeal ? " was sealed otherwise meanwhile"
+                                                  : " already exists"),
+              Side::kNone, kind == Transition::kPublish ? "replace it, or choose another name" : ""};
+    case -ESTALE:
+      return {Code::kAborted, extent + " was changed by somebody else meanwhile", Side::kNone,
+              "look at it again, then retry"};
+    case -ENOENT:
+      if (kind == Transition::kPublish || kind == Transition::kSeal) {
+        return {Code::kAborted, extent + ": this attempt is no longer known there", Side::kNone,
+                "start a new attempt"};
+      }
+      return {Code::kNotFound, extent + ": no such attempt", Side::kNone, ""};
+    case -ECANCELED:
+      return {Code::kAborted, extent + ": this attempt was condemned", Side::kNone,
+              "start a new attempt"};
+    case -EUSERS:
+      return {Code::kResourceExhausted, extent + " has too many attempts or trashed generations",
+              Side::kNone, "collect its leftovers, or purge its trash"};
+    case -EINVAL:
+      return {Code::kInvalidArgument, extent + ": the request contradicts itself", Side::kNone, ""};
+    default:
+      return error_from_errno(-rc, extent);
+  }
+}
+
+// Arguments of ExtentStore::begin.
+inline Status check_begin(const BeginOptions& options, const StoreLimits& limits) {
+  if (options.private_id.empty()) return fail(Code::kInvalidArgument, "begin: no private id");
+  if (options.extent_bytes > limits.max_extent_bytes) {
+    return fail(Code::kInvalidArgument, std::to_string(options.extent_bytes) +
+                                            " bytes; the largest extent allowed here has " +
+                                            std::to_string(limits.max_extent_bytes));
+  }
+  return {};
+}
+
+// Arguments of ExtentStore::put_inline.
+inline Status check_inline(const PrivateId& id, std::size_t bytes, const SealedHeader& header,
+                           const StoreLimits& limits) {
+  if (id.empty()) return fail(Code::kInvalidArgument, "put_inline: no private id");
+  if (bytes > limits.inline_max_bytes) {
+    return fail(Code::kInvalidArgument, std::to_string(bytes) + " bytes inline; the limit is " +
+                                            std::to_string(limits.inline_max_bytes));
+  }
+  if (bytes != header.extent_bytes) {
+    return fail(Code::kInvalidArgument, std::to_string(bytes) + " bytes inline; the header says " +
+                                            std::to_string(header.extent_bytes));
+  }
+  return {};
+}
+
+// Arguments of ExtentStore::seal; `available_bytes` is what the open extent holds.
+inline Status check_seal(std::string_view name, std::uint64_t offset_bytes, std::size_t tail_bytes,
+                         std::uint64_t available_bytes, const SealedHeader& header) {
+  if (offset_bytes > available_bytes) {
+    return fail(Code::kOutOfRange, "seal " + std::string(name) + ": the tail would leave a hole");
+  }
+  if (tail_bytes > header.extent_bytes || offset_bytes != header.extent_bytes - tail_bytes) {
+    return fail(Code::kInvalidArgument,
+                "seal " + std::string(name) + ": offset and tail do not make the header's length");
+  }
+  return {};
+}
+
+// ExtentInfo as the register has it.
+inline ExtentInfo info_from_register(std::string_view name, const HeadRegister& reg) {
+  ExtentInfo info;
+  info.name = std::string(name);
+  info.generation = reg.generation;
+  info.state = reg.state;
+  info.is_inline = reg.is_inline;
+  info.private_id = reg.current;
+  info.header = reg.header;
+  info.scratch_count = static_cast<std::uint32_t>(reg.reservations.size());
+  info.trash_count = static_cast<std::uint32_t>(reg.trash.size());
+  return info;
+}
+
+}  // namespace siphon
