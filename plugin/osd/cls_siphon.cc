@@ -1,0 +1,331 @@
+// The object class "siphon": what an OSD runs of Siphon in its own process.
+//
+// The registration block at the end is the table of contents. Every method is entered through
+// `entry`, which lets no exception out and never returns an errno that would leave the caller
+// without a reply. A method takes fixed-size little-endian input (exchange.h, head_register.h),
+// checks all of it first, waits for nothing, may be run again at any time, and copies at most
+// exchange::kMaxOperationBytes. It runs on an op thread with its placement group locked.
+//
+// Flags: a WR method runs on an object that does not exist (an RD one is answered -ENOENT by the
+// OSD), also when, like hello and the grants, it writes nothing.
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "plugin/exchange/exchange.h"
+#include "plugin/exchange/head_register.h"
+#include "plugin/osd/ceph_build.h"
+#include "plugin/osd/operated_object.h"
+#include "plugin/osd/osd_identity.h"
+#include "plugin/osd/region.h"
+#include "plugin/osd/supervisor.h"
+#include "rados/objclass.h"
+
+// Exported by ceph-osd, not declared in the SDK.
+extern int cls_cxx_read2(cls_method_context_t hctx, int ofs, int len, ceph::bufferlist* bl,
+                         std::uint32_t op_flags);
+extern int cls_cxx_write2(cls_method_context_t hctx, int ofs, int len, ceph::bufferlist* bl,
+                          std::uint32_t op_flags);
+extern int cls_cxx_write_full(cls_method_context_t hctx, ceph::bufferlist* bl);
+
+// Four symbols every class exports; CLS_VER and CLS_NAME do not set their visibility.
+#pragma GCC visibility push(default)
+CLS_VER(1, 0)
+CLS_NAME(siphon)
+#pragma GCC visibility pop
+
+namespace siphon::osd {
+namespace {
+
+using ceph::bufferlist;
+using exchange::OperationKind;
+using exchange::OperationRequest;
+
+// As in Ceph's include/rados.h, CEPH_OSD_OP_FLAG_FADVISE_*.
+constexpr std::uint32_t kSequential = 0x8;
+constexpr std::uint32_t kDontNeed = 0x20;
+constexpr std::uint32_t kNoCache = 0x40;
+
+// Made by __cls_init before the first method can be called, never destroyed. Null when it could
+// not be made.
+Region* region = nullptr;
+
+using Method = int (*)(cls_method_context_t, bufferlist*, bufferlist*);
+
+template <Method method>
+int entry(cls_method_context_t context, bufferlist* in, bufferlist* out) noexcept {
+  try {
+    const int result = method(context, in, out);
+    // An OSD sends no reply to these. When they come from the store (a read that found a damaged
+    // copy parks the operation until it is repaired), the caller must hear about it all the same.
+    return result == -EAGAIN || result == -EINPROGRESS ? -EIO : result;
+  } catch (...) {
+    return -EIO;
+  }
+}
+
+// Decodes the whole of `in` as a Request. False unless it has exactly the right length.
+template <typename Request>
+bool decode_input(const bufferlist& in, Request& request) {
+  std::array<std::byte, Request::kEncodedBytes> bytes;
+  if (in.length() != bytes.size()) return false;
+  in.begin().copy(bytes.size(), reinterpret_cast<char*>(bytes.data()));
+  return Request::decode(bytes, request);
+}
+
+void append_bytes(bufferlist& out, std::span<const std::byte> bytes) {
+  out.append(reinterpret_cast<const char*>(bytes.data()), static_cast<unsigned>(bytes.size()));
+}
+
+// ---- discovery and authority -----------------------------------------------------------------
+
+int hello(cls_method_context_t, bufferlist* in, bufferlist* out) {
+  if (in->length() != 0) return -EINVAL;
+  if (region == nullptr) return -EHOSTDOWN;
+  std::array<std::byte, exchange::Hello::kEncodedBytes> bytes;
+  const int result = region->read_hello(bytes);
+  if (result == 0) append_bytes(*out, bytes);
+  return result;
+}
+
+std::string grant_object_name(std::span<const std::byte> nonce) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string name = "siphon.grant.";
+  for (const std::byte b : nonce) {
+    name += kDigits[std::to_integer<unsigned>(b) >> 4];
+    name += kDigits[std::to_integer<unsigned>(b) & 0xf];
+  }
+  return name;
+}
+
+int grant(cls_method_context_t context, const bufferlist& in, exchange::Right right) {
+  exchange::GrantRequest request;
+  if (!decode_input(in, request)) return -EINVAL;
+  if (region == nullptr) return -EHOSTDOWN;
+  OperatedObject object;
+  if (!find_operated_object(context, object) ||
+      object.name != grant_object_name(request.nonce) || object.pool_id != request.pool_id ||
+      object.nspace != std::string_view(request.nspace.data(), request.namespace_bytes)) {
+    return -EPERM;
+  }
+  return region->give_grant(request, right, monotonic_ms());
+}
+
+int grant_read(cls_method_context_t context, bufferlist* in, bufferlist*) {
+  return grant(context, *in, exchange::Right::kRead);
+}
+
+int grant_write(cls_method_context_t context, bufferlist* in, bufferlist*) {
+  return grant(context, *in, exchange::Right::kWrite);
+}
+
+// ---- parts -----------------------------------------------------------------------------------
+
+// The checks both have in common; 0 or a negative errno.
+int begin_operation(const bufferlist& in, OperationKind kind, OperationRequest& request,
+                    Operation& operation) {
+  if (!decode_input(in, request)) return -EINVAL;
+  if (region == nullptr) return -ENXIO;
+  if (const int error = region->find(request, kind, operation)) return error;
+  // The SDK's offsets are int.
+  if (request.object_offset > static_cast<std::uint64_t>(INT_MAX) - request.length_bytes) {
+    return -EINVAL;
+  }
+  return 0;
+}
+
+// Store to buffer. The store is read before the buffer is claimed: its owner can cancel meanwhile.
+int read_part(cls_method_context_t context, bufferlist* in, bufferlist* out) {
+  OperationRequest request;
+  Operation operation;
+  if (const int error = begin_operation(*in, OperationKind::kRead, request, operation)) {
+    return error;
+  }
+  bufferlist data;
+  const int result =
+      cls_cxx_read2(context, static_cast<int>(request.object_offset),
+                    static_cast<int>(request.length_bytes), &data, kSequential | kNoCache);
+  if (result < 0) return result;
+  if (data.length() > operation.length_bytes) return -EIO;
+
+  if (!region->claim(operation)) return -ENXIO;
+  std::byte* to = operation.buffer;
+  for (const auto& piece : data.buffers()) {
+    std::memcpy(to, piece.c_str(), piece.length());
+    to += piece.length();
+  }
+  region->finish(operation);
+  region->count_read();
+
+  std::array<std::byte, exchange::OperationReply::kEncodedBytes> reply;
+  exchange::OperationReply{data.length()}.encode(reply);
+  append_bytes(*out, reply);
+  return 0;
+}
+
+// Buffer to store. The bytes are copied out before they are looked at: what is checked is what is
+// written, and the buffer's owner cannot change it in between.
+int write_part(cls_method_context_t context, bufferlist* in, bufferlist*) {
+  OperationRequest request;
+  Operation operation;
+  if (const int error = begin_operation(*in, OperationKind::kWrite, request, operation)) {
+    return error;
+  }
+  ceph::bufferptr copy(ceph::buffer::create_page_aligned(operation.length_bytes));
+  if (!region->claim(operation)) return -ENXIO;
+  std::memcpy(copy.c_str(), operation.buffer, operation.length_bytes);
+  region->finish(operation);
+  if (!region->still_wanted(operation, request)) return -ENXIO;
+
+  bufferlist data;
+  data.append(std::move(copy));
+  if (data.crc32c(~0u) != request.crc32c) return -EBADMSG;
+  const int result =
+      cls_cxx_write2(context, static_cast<int>(request.object_offset),
+                     static_cast<int>(request.length_bytes), &data, kDontNeed);
+  if (result < 0) return result;
+  region->count_write();
+  return 0;
+}
+
+// ---- the head's lifecycle --------------------------------------------------------------------
+
+// 0 and `present`, or a negative errno. The xattr is the register: an object without it is none.
+int load_head(cls_method_context_t context, HeadRegister& head, bool& present) {
+  bufferlist stored;
+  const int result = cls_cxx_getxattr(context, kHeadXattr, &stored);
+  present = result >= 0;
+  if (result == -ENODATA || result == -ENOENT) return 0;
+  if (result < 0) return result;
+  std::array<std::byte, HeadRegister::kMaxEncodedBytes> bytes;
+  const std::size_t length = stored.length();
+  if (length <= bytes.size()) {
+    stored.begin().copy(stored.length(), reinterpret_cast<char*>(bytes.data()));
+    if (decode_head(std::span(bytes).first(length), head)) return 0;
+  }
+  OperatedObject object;
+  const bool known = find_operated_object(context, object);
+  cls_log(0, "siphon: %.*s of pool %lld: the head register does not decode (%zu bytes)",
+          known ? static_cast<int>(object.name.size()) : 1, known ? object.name.data() : "?",
+          static_cast<long long>(known ? object.pool_id : -1), length);
+  return -EIO;
+}
+
+int store_head(cls_method_context_t context, const HeadRegister& head) {
+  std::array<std::byte, HeadRegister::kMaxEncodedBytes> bytes;
+  const std::size_t length = encode_head(head, bytes);
+  if (length == 0) return -EIO;
+  bufferlist encoded;
+  append_bytes(encoded, std::span(bytes).first(length));
+  return cls_cxx_setxattr(context, kHeadXattr, &encoded);
+}
+
+// What is left to do when a forgotten id was the last one, or its bytes were the head's own data.
+// `removed` tells that there is no head to store any more.
+int drop_leftovers(cls_method_context_t context, const HeadRegister& head, bool was_inline,
+                   bool& removed) {
+  removed = false;
+  if (head.blank()) {
+    std::uint64_t size_bytes = 0;
+    if (const int error = cls_cxx_stat(context, &size_bytes, nullptr)) return error;
+    removed = was_inline || size_bytes == 0;  // data of nobody's we know is not ours to remove
+    return removed ? cls_cxx_remove(context) : 0;
+  }
+  bufferlist nothing;
+  return was_inline ? cls_cxx_write_full(context, &nothing) : 0;  // truncate fails on EC pools
+}
+
+// One transition per compound operation: a second one would not see the first one's register.
+template <Transition kind>
+int transition(cls_method_context_t context, bufferlist* in, bufferlist*) {
+  TransitionRequest request;
+  if (!decode_input(*in, request) || request.kind != kind) return -EINVAL;
+  HeadRegister head;
+  bool present = false;
+  if (const int error = load_head(context, head, present)) return error;
+
+  bool was_inline = false;
+  for (const TrashEntry& entry : head.trash) {
+    if (entry.id == request.id) was_inline = entry.is_inline;
+  }
+  const HeadRegister before = head;
+  // A compound operation that creates the head and publishes inline has created it by now, so the
+  // object's existence says nothing; its register does.
+  if (const int error = apply(head, present, request)) return error;
+  if (head == before) return 0;
+  bool removed = false;
+  if (kind == Transition::kForget) {
+    if (const int error = drop_leftovers(context, head, was_inline, removed)) return error;
+  }
+  return removed ? 0 : store_head(context, head);
+}
+
+// ---- load ------------------------------------------------------------------------------------
+
+void log_line(const char* text) { cls_log(0, "siphon: %s", text); }
+
+void add_method(cls_handle_t handle, const char* name, int flags, cls_method_cxx_call_t call) {
+  cls_method_handle_t ignored = nullptr;
+  cls_register_cxx_method(handle, name, flags, call, &ignored);
+}
+
+void register_methods(cls_handle_t handle) {
+  constexpr int kRead = CLS_METHOD_RD;
+  constexpr int kWrite = CLS_METHOD_WR;
+  add_method(handle, "hello", kWrite, entry<hello>);
+  add_method(handle, "grant_read", kWrite, entry<grant_read>);
+  add_method(handle, "grant_write", kWrite, entry<grant_write>);
+  add_method(handle, "read_part", kRead, entry<read_part>);
+  add_method(handle, "write_part", kWrite, entry<write_part>);
+  add_method(handle, "reserve", kRead | kWrite, entry<transition<Transition::kReserve>>);
+  add_method(handle, "publish", kRead | kWrite, entry<transition<Transition::kPublish>>);
+  add_method(handle, "condemn", kRead | kWrite, entry<transition<Transition::kCondemn>>);
+  add_method(handle, "forget", kRead | kWrite, entry<transition<Transition::kForget>>);
+  add_method(handle, "seal", kRead | kWrite, entry<transition<Transition::kSeal>>);
+}
+
+// Only a serving ceph-osd gets a companion, whatever else may load classes.
+void start_companion() {
+  const OsdIdentity identity = parse_osd_identity(own_command_line(), std::getenv("CEPH_ARGS"));
+  if (!identity.is_osd) {
+    log_line("not in a ceph-osd with an id: no companion is started");
+    return;
+  }
+  const std::string program = companion_program();
+  if (program.empty()) {
+    log_line("the folder of this library is unknown: no companion is started");
+    return;
+  }
+  auto* supervisor = new Supervisor(*region, program, companion_arguments(identity), log_line);
+  if (!start_supervisor(supervisor)) log_line("no thread for the companion's supervisor");
+}
+
+void load() {
+  cls_handle_t handle = nullptr;
+  cls_register(exchange::kClassName, &handle);
+  std::string text;
+  const bool expected_build = is_expected_ceph_build(text);
+  log_line((text + (expected_build ? "" : ": no methods here, siphond goes through librados"))
+               .c_str());
+  region = Region::create(data_bytes_from(std::getenv("SIPHON_REGION_MIB")), text).release();
+  if (region == nullptr) log_line(("no shared region: " + text).c_str());
+  if (expected_build) register_methods(handle);
+  if (region == nullptr) return;
+  region->set_bulk_methods(expected_build);
+  start_companion();
+}
+
+}  // namespace
+}  // namespace siphon::osd
+
+// Called once, by dlopen's caller, with the OSD's class lock held. The OSD opens no further class
+// when one fails to load, so this does not.
+CLS_INIT(siphon) {
+  try {
+    siphon::osd::load();
+  } catch (...) {
+    cls_log(0, "siphon: out of memory while loading");
+  }
+}
