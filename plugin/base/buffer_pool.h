@@ -11,10 +11,10 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <memory>
+#include <list>
 #include <mutex>
 #include <span>
+#include <vector>
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
@@ -43,14 +43,15 @@ class BufferPool {
     BufferPool* pool_ = nullptr;
     std::byte* data_ = nullptr;
     std::size_t size_ = 0;
-    std::size_t carved_ = 0;
+    std::size_t carved_ = 0;  // whole granules taken from the arena
   };
 
   static constexpr std::size_t kGranule = 4096;
 
-  // `arena` starts page-aligned and outlives the pool.
+  // `arena` starts page-aligned and outlives the pool. Only its whole granules are used.
   explicit BufferPool(std::span<std::byte> arena);
-  ~BufferPool();
+  // Every buffer is back and nobody waits by then.
+  ~BufferPool() = default;
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
@@ -59,31 +60,46 @@ class BufferPool {
   Result<Buffer> acquire(std::size_t bytes, Deadline deadline);
   // At once or RESOURCE_EXHAUSTED; does not overtake waiters.
   Result<Buffer> try_acquire(std::size_t bytes);
-  // The largest buffer that could be had at once.
+  // The largest buffer that could be had at once, were nobody waiting.
   std::size_t largest_free_bytes() const;
   std::size_t arena_bytes() const { return arena_.size(); }
+  // Carved out of the arena: what was asked for, rounded up to whole granules.
   std::size_t in_use_bytes() const;
+  // Threads blocked in `acquire`.
+  std::size_t waiters() const;
   // Wakes every waiter with CANCELLED; buffers out stay valid.
   void close();
 
  private:
-  std::byte* carve(std::size_t bytes);  // with mutex_ held
-  void give_back(std::byte* data, std::size_t bytes);
+  struct FreeRange {
+    std::size_t offset;
+    std::size_t length;
+  };
+  struct Waiter {
+    std::condition_variable turn;
+  };
+
+  // Rounds up to granules; INVALID_ARGUMENT when that can never fit.
+  Result<std::size_t> carved_size(std::size_t bytes) const;
+  // An empty Buffer when nothing fits. With mutex_ held.
+  Buffer carve(std::size_t bytes, std::size_t carved);
+  void give_back(std::byte* data, std::size_t carved) noexcept;
+  void wake_first() noexcept;  // with mutex_ held
 
   const std::span<std::byte> arena_;
   mutable std::mutex mutex_;
-  std::condition_variable freed_;
-  std::map<std::size_t, std::size_t> free_;  // offset -> length, coalesced
+  // Guarded by mutex_. `free_` is sorted, coalesced, and reserved for the worst fragmentation,
+  // so that giving back never allocates.
+  std::vector<FreeRange> free_;
+  std::list<Waiter*> waiters_;  // in order of arrival; only the first may carve
   std::size_t in_use_bytes_ = 0;
-  std::uint64_t next_waiter_ = 0;
-  std::uint64_t now_serving_ = 0;
-  std::map<std::uint64_t, bool> abandoned_;  // waiters that timed out before their turn
   bool closed_ = false;
 };
 
 // Anonymous page-aligned memory for homes without an exchange.
 class ArenaMemory {
  public:
+  // RESOURCE_EXHAUSTED when the kernel has no such room; INVALID_ARGUMENT for zero.
   static Result<ArenaMemory> allocate(std::size_t bytes);
   ArenaMemory(ArenaMemory&& other) noexcept;
   ArenaMemory& operator=(ArenaMemory&& other) noexcept;

@@ -6,7 +6,7 @@
 //   footer  64 bytes (magic, version, block count, index offset, content bytes, crc32c's)
 //
 // An unsealed extent ends after a block. Decoders take any bytes, never allocate more than the
-// input justifies, and never throw. Thread compatible.
+// input justifies, and never throw (std::bad_alloc apart). Thread compatible.
 #pragma once
 
 #include <array>
@@ -26,6 +26,8 @@ inline constexpr std::size_t kBlockHeaderBytes = 48;
 inline constexpr std::size_t kIndexEntryBytes = 48;
 inline constexpr std::size_t kFooterBytes = 64;
 inline constexpr std::uint16_t kExtentFormatVersion = 1;
+inline constexpr std::uint32_t kBlockMagic = 0x4b4c4253;   // "SBLK"
+inline constexpr std::uint32_t kFooterMagic = 0x544f4653;  // "SFOT"
 // Bounds the index (8 GiB of 4 KiB blocks); larger counts are refused.
 inline constexpr std::uint32_t kMaxBlockCount = 2u << 20;
 
@@ -55,14 +57,26 @@ Result<Footer> decode_footer(std::span<const std::byte> in);
 // Where finished bytes of the stream go, in order.
 using ByteSink = std::function<Status(std::span<const std::byte>)>;
 
-// Turns blocks into the byte stream. Not thread safe.
+// The size of a sealed extent with these blocks. Cannot overflow for block_count up to
+// kMaxBlockCount and content_bytes up to block_count * kMaxBlockBytes.
+constexpr std::uint64_t sealed_extent_bytes(std::uint64_t content_bytes,
+                                            std::uint32_t block_count) {
+  return content_bytes + std::uint64_t{block_count} * (kBlockHeaderBytes + kIndexEntryBytes) +
+         kFooterBytes;
+}
+// DATA_LOSS when the numbers of a sealed header contradict each other or this format's bounds.
+Status check_sealed_header(const SealedHeader& header);
+
+// Turns blocks into the byte stream. Not thread safe. After a failure of the sink, and after
+// seal(), every further call is FAILED_PRECONDITION: what the sink got so far is unknown.
 class ExtentEncoder {
  public:
   explicit ExtentEncoder(ByteSink sink);
   // Continues an open extent that already holds these blocks (for sealing after a scan).
   ExtentEncoder(ByteSink sink, std::vector<IndexEntry> blocks, std::uint64_t extent_bytes,
                 std::uint32_t crc);
-  // 1..kMaxBlockBytes bytes of content become one block.
+  // 1..kMaxBlockBytes bytes of content become one block; else INVALID_ARGUMENT.
+  // RESOURCE_EXHAUSTED after kMaxBlockCount blocks.
   Status append(std::span<const std::byte> content);
   // Writes index and footer and returns the header (part_bytes and sealed_unix_ms left to the
   // caller).
@@ -77,17 +91,19 @@ class ExtentEncoder {
   std::uint64_t extent_bytes_ = 0;
   std::uint64_t content_bytes_ = 0;
   std::uint32_t crc_ = 0;
+  bool finished_ = false;
 };
 
 // Reads [offset, offset+out.size()) of an extent, wholly.
 using ByteSource = std::function<Status(std::uint64_t offset_bytes, std::span<std::byte> out)>;
 
-// Footer and index of a sealed extent of `extent_bytes` bytes. DATA_LOSS names what is wrong.
+// Footer and index of a sealed extent of `extent_bytes` bytes, without a look at the blocks: the
+// entries lie end to end from offset 0 to the index. DATA_LOSS names what is wrong.
 Result<std::vector<IndexEntry>> read_index(const ByteSource& source, std::uint64_t extent_bytes);
 
 // Walks an unsealed (or damaged) extent from the front and returns the blocks that are whole:
-// header valid, content present with the right SHA-256. `valid_bytes` is where the torn tail
-// begins.
+// header valid, content present with the right SHA-256. `valid_bytes` is where the torn tail (or
+// the index) begins. Fails only when the source does.
 struct ScanResult {
   std::vector<IndexEntry> blocks;
   std::uint64_t valid_bytes = 0;

@@ -72,11 +72,11 @@ Error error_from_errno(int errno_value, std::string_view what, Side suspect = Si
 Code code_from_errno(int errno_value);
 
 // Propagates a failed Status or Result.
-#define SIPHON_TRY(expr)                                                            \
-  do {                                                                              \
-    if (auto siphon_try_ = (expr); !siphon_try_) {                                  \
-      return ::siphon::fail(std::move(siphon_try_).error());                        \
-    }                                                                               \
+#define SIPHON_TRY(expr)                                     \
+  do {                                                       \
+    if (auto siphon_try_ = (expr); !siphon_try_) {           \
+      return ::siphon::fail(std::move(siphon_try_).error()); \
+    }                                                        \
   } while (false)
 
 }  // namespace siphon

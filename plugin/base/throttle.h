@@ -1,4 +1,8 @@
 // A token bucket for bytes, live-adjustable. Thread safe; `take` blocks.
+//
+// Two counters say it all: `granted_` bytes were promised to callers, `passed_` bytes have passed
+// since the start at the rates in force; each caller waits until `passed_` reaches its own mark.
+// First come, first served, because marks grow.
 #pragma once
 
 #include <chrono>
@@ -14,18 +18,28 @@ namespace siphon {
 class Throttle {
  public:
   // 0: unlimited. The bucket holds at most 50 ms worth of bytes, so there are no bursts.
-  explicit Throttle(std::uint64_t bytes_per_second = 0) : rate_(bytes_per_second) {}
+  explicit Throttle(std::uint64_t bytes_per_second = 0);
+  // Takes effect at once, for callers that wait already too.
   void set_rate(std::uint64_t bytes_per_second);
   std::uint64_t rate() const;
-  // Waits until `bytes` may pass. DEADLINE_EXCEEDED when that would be after `deadline` (nothing
-  // is taken then).
+  // Waits until `bytes` may pass. DEADLINE_EXCEEDED when that would be after `deadline`: nothing
+  // is taken then, unless the rate was lowered while it waited (the bytes are forfeited).
   Status take(std::uint64_t bytes, Deadline deadline);
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  void advance(Clock::time_point now);  // brings passed_ up to date; with mutex_ held
+  // When passed_ reaches `mark` at the present rate; with mutex_ held, after advance().
+  Clock::time_point passes_at(double mark, Clock::time_point now) const;
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
+  // Guarded by mutex_. Doubles count bytes exactly up to 8 PiB and closely enough beyond.
   std::uint64_t rate_;
-  std::chrono::steady_clock::time_point free_at_{};  // when the bytes already granted have passed
+  double granted_ = 0;
+  double passed_ = 0;  // at most granted_ plus what the bucket holds
+  Clock::time_point advanced_at_;
 };
 
 }  // namespace siphon

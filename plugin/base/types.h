@@ -49,13 +49,14 @@ void fill_random(std::span<std::byte> out);
 PrivateId new_private_id();
 
 std::string to_hex(std::span<const std::byte> bytes);
-bool from_hex(std::string_view text, std::span<std::byte> out);  // exact length, lower or upper case
+bool from_hex(std::string_view text,
+              std::span<std::byte> out);  // exact length, lower or upper case
 inline std::string to_hex(const PrivateId& id) { return to_hex(id.bytes); }
 std::string crc32_hex(std::uint32_t crc);  // "9f3c01ab"
 
 std::uint64_t now_unix_ms();
-std::string rfc3339(std::uint64_t unix_ms);       // "2026-11-22T18:00:00.123Z"
-std::string human_bytes(std::uint64_t bytes);     // "1.31 GiB"
+std::string rfc3339(std::uint64_t unix_ms);    // "2026-11-22T18:00:00.123Z"
+std::string human_bytes(std::uint64_t bytes);  // "1.31 GiB"
 
 // Bytes that must not be printed or linger: no stream operator, wiped on destruction, compared
 // in constant time. Move only.

@@ -1,0 +1,70 @@
+#include "plugin/base/throttle.h"
+
+#include <algorithm>
+
+namespace siphon {
+namespace {
+
+constexpr double kBucketSeconds = 0.05;
+
+}  // namespace
+
+Throttle::Throttle(std::uint64_t bytes_per_second)
+    : rate_(bytes_per_second),
+      passed_(static_cast<double>(bytes_per_second) * kBucketSeconds),
+      advanced_at_(Clock::now()) {}
+
+void Throttle::set_rate(std::uint64_t bytes_per_second) {
+  std::lock_guard lock(mutex_);
+  advance(Clock::now());
+  rate_ = bytes_per_second;
+  changed_.notify_all();
+}
+
+std::uint64_t Throttle::rate() const {
+  std::lock_guard lock(mutex_);
+  return rate_;
+}
+
+Status Throttle::take(std::uint64_t bytes, Deadline deadline) {
+  auto late = [] {
+    return fail(Code::kDeadlineExceeded,
+                "the rate limit lets the bytes pass only after the deadline");
+  };
+  std::unique_lock lock(mutex_);
+  if (rate_ == 0 || bytes == 0) return {};
+  auto now = Clock::now();
+  advance(now);
+  const double mark = granted_ + static_cast<double>(bytes);
+  if (passed_ < mark && passes_at(mark, now) > deadline) return late();
+  granted_ = mark;
+  while (rate_ != 0 && passed_ < mark) {
+    const auto at = passes_at(mark, now);
+    if (now >= deadline) return late();
+    changed_.wait_until(lock, std::min(at, deadline));
+    now = Clock::now();
+    advance(now);
+  }
+  return {};
+}
+
+void Throttle::advance(Clock::time_point now) {
+  const double seconds = std::chrono::duration<double>(now - advanced_at_).count();
+  advanced_at_ = now;
+  if (rate_ == 0) {
+    passed_ = granted_;
+    return;
+  }
+  const auto rate = static_cast<double>(rate_);
+  passed_ = std::min(passed_ + rate * seconds, granted_ + rate * kBucketSeconds);
+}
+
+Throttle::Clock::time_point Throttle::passes_at(double mark, Clock::time_point now) const {
+  constexpr double kFarSeconds = 10 * 365 * 86400.0;
+  // One microsecond more than exact, so that a waiter does not wake just short of its mark.
+  const double seconds = (mark - passed_) / static_cast<double>(rate_) + 1e-6;
+  return now + std::chrono::duration_cast<Clock::duration>(
+                   std::chrono::duration<double>(std::min(seconds, kFarSeconds)));
+}
+
+}  // namespace siphon
