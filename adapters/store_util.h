@@ -43,7 +43,8 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
       return {kind == Transition::kSeal ? Code::kAborted : Code::kAlreadyExists,
               extent + (kind == Transition::kSeal ? " was sealed otherwise meanwhile"
                                                   : " already exists"),
-              Side::kNone, kind == Transition::kPublish ? "replace it, or choose another name" : ""};
+              Side::kNone,
+              kind == Transition::kPublish ? "replace it, or choose another name" : ""};
     case -ESTALE:
       return {Code::kAborted, extent + " was changed by somebody else meanwhile", Side::kNone,
               "look at it again, then retry"};

@@ -130,10 +130,9 @@ class MemoryScratch final : public ScratchExtent {
     request.now_unix_ms = now_unix_ms();
     std::lock_guard lock(store_.mutex_);
     if (as_state == ExtentState::kSealed && bytes_->size() != header.extent_bytes) {
-      return fail(Code::kFailedPrecondition, "publish " + name_ + ": " +
-                                                 std::to_string(bytes_->size()) + " of " +
-                                                 std::to_string(header.extent_bytes) +
-                                                 " bytes were written");
+      return fail(Code::kFailedPrecondition,
+                  "publish " + name_ + ": " + std::to_string(bytes_->size()) + " of " +
+                      std::to_string(header.extent_bytes) + " bytes were written");
     }
     SIPHON_TRY(store_.transition(name_, request));
     finished_ = true;
@@ -281,8 +280,7 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   request.now_unix_ms = now_unix_ms();
   std::lock_guard lock(mutex_);
   SIPHON_TRY(transition(name, request));
-  bytes_.try_emplace({std::string(name), id},
-                     std::make_shared<Bytes>(bytes.begin(), bytes.end()));
+  bytes_.try_emplace({std::string(name), id}, std::make_shared<Bytes>(bytes.begin(), bytes.end()));
   return {};
 }
 

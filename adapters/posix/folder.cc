@@ -1,0 +1,233 @@
+#include "adapters/posix/folder.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+
+namespace siphon::posix {
+namespace {
+
+constexpr const char* kMetaDir = ".siphon";
+constexpr const char* kLockFile = "lock";
+
+int open_beneath(int dir, const char* name, int flags, unsigned mode) {
+  open_how how{};
+  how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  return static_cast<int>(::syscall(SYS_openat2, dir, name, &how, sizeof how));
+}
+
+Result<Fd> open_or_make_dir(int parent, const char* name, const std::string& what) {
+  constexpr int kFlags = O_RDONLY | O_DIRECTORY;
+  Fd dir(open_beneath(parent, name, kFlags, 0));
+  if (dir.get() < 0 && errno == ENOENT) {
+    if (::mkdirat(parent, name, 0700) != 0 && errno != EEXIST) {
+      return fail(file_error(errno, "create " + what));
+    }
+    SIPHON_TRY(sync_dir(parent, what));
+    dir = Fd(open_beneath(parent, name, kFlags, 0));
+  }
+  if (dir.get() < 0) return fail(file_error(errno, "open " + what));
+  return dir;
+}
+
+// FNV-1a: which byte of the lock file stands for a name. Two names may share one.
+std::int64_t lock_offset(std::string_view name) {
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return static_cast<std::int64_t>(hash >> 2);
+}
+
+}  // namespace
+
+Fd::~Fd() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Error file_error(int errno_value, std::string_view what) {
+  Error error = error_from_errno(errno_value, what);
+  switch (errno_value) {
+    case EIO:
+      error.code = Code::kDataLoss;
+      error.next_step = "look at the kernel log: the disk reports damage";
+      break;
+    case EROFS:
+      error.code = Code::kFailedPrecondition;
+      break;
+    case ELOOP:
+      error.code = Code::kFailedPrecondition;
+      error.message = std::string(what) + ": a symbolic link is in the way";
+      break;
+    case ENOTDIR:
+    case EISDIR:
+    case EXDEV:  // openat2: the path would leave the folder
+      error.code = Code::kFailedPrecondition;
+      break;
+    case ENOSPC:
+    case EDQUOT:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+      error.code = Code::kResourceExhausted;
+      break;
+    case EACCES:
+    case EPERM:
+      error.code = Code::kPermissionDenied;
+      break;
+    case ENOENT:
+      error.code = Code::kNotFound;
+      break;
+    case ENOSYS:
+      error.code = Code::kFailedPrecondition;
+      error.next_step = "a folder store needs Linux 5.6 or later (openat2)";
+      break;
+    default:
+      break;
+  }
+  return error;
+}
+
+Result<std::unique_ptr<Folder>> Folder::open(const std::string& dir) {
+  std::unique_ptr<Folder> folder(new Folder);
+  folder->path_ = dir;
+  folder->root_ = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder->root_.get() < 0) return fail(file_error(errno, "open folder " + dir));
+  const std::string meta_path = dir + "/" + kMetaDir;
+  auto meta = open_or_make_dir(folder->root(), kMetaDir, meta_path);
+  if (!meta) return fail(std::move(meta).error());
+  folder->meta_ = std::move(*meta);
+  struct {
+    const char* name;
+    Fd* fd;
+  } const parts[] = {{"head", &folder->heads_}, {"data", &folder->data_}, {"tmp", &folder->tmp_}};
+  for (const auto& part : parts) {
+    auto fd = open_or_make_dir(folder->meta_.get(), part.name, meta_path + "/" + part.name);
+    if (!fd) return fail(std::move(fd).error());
+    *part.fd = std::move(*fd);
+  }
+  // Made once here, so that a reader of a folder that became read-only finds it.
+  Fd lock(open_beneath(folder->meta_.get(), kLockFile, O_RDWR | O_CREAT, 0600));
+  if (lock.get() < 0 && errno != EROFS) return fail(file_error(errno, "open " + meta_path));
+  return folder;
+}
+
+Result<NameLock> Folder::lock(std::string_view name, LockMode mode,
+                              std::chrono::milliseconds timeout) const {
+  const bool exclusive = mode == LockMode::kExclusive;
+  Fd fd(open_beneath(meta_.get(), kLockFile, exclusive ? O_RDWR : O_RDONLY, 0));
+  if (fd.get() < 0) return fail(file_error(errno, "lock extent " + std::string(name)));
+  struct flock range {};
+  range.l_type = exclusive ? F_WRLCK : F_RDLCK;
+  range.l_whence = SEEK_SET;
+  range.l_start = lock_offset(name);
+  range.l_len = 1;
+  // No file lock call has a timeout, so ask again: the holder needs a few fsyncs at most.
+  const Deadline deadline = deadline_in(timeout);
+  auto pause = std::chrono::microseconds(100);
+  while (::fcntl(fd.get(), F_OFD_SETLK, &range) != 0) {
+    if (errno != EAGAIN && errno != EACCES && errno != EINTR) {
+      return fail(file_error(errno, "lock extent " + std::string(name)));
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return fail(Code::kUnavailable,
+                  "extent " + std::string(name) + " is locked by another process or thread",
+                  Side::kNone, "see who holds " + path_ + "/.siphon/lock, then retry");
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::microseconds(5000));
+  }
+  return NameLock(std::move(fd));
+}
+
+std::string data_name(std::string_view name, const PrivateId& id) {
+  return std::string(name) + "." + to_hex(id);
+}
+
+Result<Fd> open_file(int dir, const std::string& name, int flags, unsigned mode) {
+  // O_NONBLOCK: a pipe put there by somebody must not hang us. Regular files ignore it.
+  Fd fd(open_beneath(dir, name.c_str(), flags | O_NONBLOCK | O_NOFOLLOW, mode));
+  if (fd.get() < 0) return fail(file_error(errno, "open " + name));
+  struct stat st {};
+  if (::fstat(fd.get(), &st) != 0) return fail(file_error(errno, "open " + name));
+  if (!S_ISREG(st.st_mode)) {
+    return fail(Code::kFailedPrecondition, "open " + name + ": not a regular file");
+  }
+  return fd;
+}
+
+Result<std::optional<struct stat>> look(int dir, const std::string& name) {
+  struct stat st {};
+  if (::fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(st);
+  if (errno == ENOENT) return std::optional<struct stat>();
+  return fail(file_error(errno, "stat " + name));
+}
+
+Status remove_file(int dir, const std::string& name) {
+  if (::unlinkat(dir, name.c_str(), 0) != 0 && errno != ENOENT) {
+    return fail(file_error(errno, "remove " + name));
+  }
+  return {};
+}
+
+Status sync_dir(int dir, std::string_view what) {
+  if (::fsync(dir) != 0) return fail(file_error(errno, "sync the folder of " + std::string(what)));
+  return {};
+}
+
+Status write_all(int fd, std::uint64_t offset_bytes, std::span<const std::byte> in,
+                 std::string_view what) {
+  while (!in.empty()) {
+    ssize_t n = ::pwrite(fd, in.data(), in.size(), static_cast<off_t>(offset_bytes));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail(file_error(n < 0 ? errno : ENOSPC, "write " + std::string(what)));
+    in = in.subspan(static_cast<std::size_t>(n));
+    offset_bytes += static_cast<std::uint64_t>(n);
+  }
+  return {};
+}
+
+Result<std::size_t> read_some(int fd, std::uint64_t offset_bytes, std::span<std::byte> out,
+                              std::string_view what) {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    ssize_t n =
+        ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset_bytes + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail(file_error(errno, "read " + std::string(what)));
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+Result<std::vector<std::string>> extent_names(int dir) {
+  // A description of its own: the position of a directory stream is shared by duplicates.
+  Fd fd(open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0));
+  if (fd.get() < 0) return fail(file_error(errno, "list the folder"));
+  struct CloseDir {
+    void operator()(DIR* dir) const { ::closedir(dir); }
+  };
+  std::unique_ptr<DIR, CloseDir> stream(::fdopendir(fd.get()));
+  if (!stream) return fail(file_error(errno, "list the folder"));
+  fd.release();
+  std::vector<std::string> names;
+  while (true) {
+    errno = 0;
+    const dirent* entry = ::readdir(stream.get());
+    if (!entry) break;
+    if (check_extent_name(entry->d_name)) names.emplace_back(entry->d_name);
+  }
+  if (errno != 0) return fail(file_error(errno, "list the folder"));
+  return names;
+}
+
+}  // namespace siphon::posix

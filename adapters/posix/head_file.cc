@@ -1,0 +1,141 @@
+#include "adapters/posix/head_file.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "plugin/exchange/le.h"
+
+namespace siphon::posix {
+namespace {
+
+constexpr std::uint32_t kMagic = 0x46485053;  // "SPHF"
+constexpr std::uint16_t kVersion = 1;
+constexpr std::size_t kPreludeBytes = 16;
+constexpr std::size_t kMaxHeadFileBytes = kPreludeBytes + 2 * HeadRegister::kMaxEncodedBytes;
+
+struct Decoded {
+  HeadRegister base;
+  std::optional<HeadRegister> pending;
+};
+
+bool decode(std::span<const std::byte> in, Decoded& out) {
+  LeReader r(in);
+  if (r.get<std::uint32_t>() != kMagic || r.get<std::uint16_t>() != kVersion) return false;
+  r.skip(2);
+  const std::size_t base_bytes = r.get<std::uint32_t>();
+  const std::size_t pending_bytes = r.get<std::uint32_t>();
+  if (!r.ok() || base_bytes > HeadRegister::kMaxEncodedBytes ||
+      pending_bytes > HeadRegister::kMaxEncodedBytes ||
+      in.size() != kPreludeBytes + base_bytes + pending_bytes) {
+    return false;
+  }
+  if (!decode_head(in.subspan(kPreludeBytes, base_bytes), out.base)) return false;
+  if (pending_bytes == 0) return true;
+  out.pending.emplace();
+  return decode_head(in.subspan(kPreludeBytes + base_bytes), *out.pending) &&
+         out.pending->state != ExtentState::kNone;
+}
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+// A publish has happened when its data file is gone from data/, or (a crash on a file system
+// whose rename across folders is two steps) is the public file as well.
+Result<bool> publish_happened(const Folder& folder, const std::string& name, const PrivateId& id,
+                              const std::optional<struct stat>& public_file) {
+  auto data_file = look(folder.data(), data_name(name, id));
+  if (!data_file) return fail(std::move(data_file).error());
+  if (!*data_file) return true;
+  return public_file && same_file(**data_file, *public_file);
+}
+
+// The public file was renamed away (our trash step, before it could say so) or removed by hand.
+void condemn_vanished(HeadRegister& reg) {
+  TransitionRequest request;
+  request.kind = Transition::kCondemn;
+  request.id = reg.current;
+  request.expected_generation = TransitionRequest::kAnyGeneration;
+  request.now_unix_ms = now_unix_ms();
+  if (apply(reg, true, request) == 0) return;
+  reg.state = ExtentState::kNone;  // the trash list is full: give up the entry, not the truth
+  reg.current = {};
+  reg.header = {};
+  reg.is_inline = false;
+  ++reg.generation;
+}
+
+}  // namespace
+
+Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
+  HeadFile head;
+  auto public_file = look(folder.root(), name);
+  if (!public_file) return fail(std::move(public_file).error());
+  head.public_file = *public_file;
+  auto fd = open_file(folder.heads(), name, O_RDONLY);
+  if (!fd) {
+    if (fd.error().code == Code::kNotFound) return head;
+    return fail(std::move(fd).error().with_context("head of extent"));
+  }
+  std::array<std::byte, kMaxHeadFileBytes + 1> buffer;
+  auto bytes = read_some(fd->get(), 0, buffer, "head of extent " + name);
+  if (!bytes) return fail(std::move(bytes).error());
+  Decoded decoded;
+  if (!decode(std::span(buffer).first(*bytes), decoded)) {
+    return fail(Code::kDataLoss, "the head file of extent " + name + " is damaged", Side::kNone,
+                "restore " + folder.path() + "/.siphon/head/" + name + " or remove the extent");
+  }
+  head.exists = true;
+  head.reg = std::move(decoded.base);
+  if (decoded.pending) {
+    head.settled = false;
+    auto happened = publish_happened(folder, name, decoded.pending->current, head.public_file);
+    if (!happened) return fail(std::move(happened).error());
+    if (*happened) head.reg = std::move(*decoded.pending);
+  }
+  if (head.reg.state != ExtentState::kNone && !head.public_file) {
+    head.settled = false;
+    condemn_vanished(head.reg);
+  }
+  return head;
+}
+
+Status store_head(const Folder& folder, const std::string& name, const HeadRegister& reg,
+                  const HeadRegister* pending) {
+  if (reg.blank() && !pending) {
+    SIPHON_TRY(remove_file(folder.heads(), name));
+    return sync_dir(folder.heads(), name);
+  }
+  std::array<std::byte, HeadRegister::kMaxEncodedBytes> base_out, pending_out;
+  const std::size_t base_bytes = encode_head(reg, base_out);
+  const std::size_t pending_bytes = pending ? encode_head(*pending, pending_out) : 0;
+  if (base_bytes == 0 || (pending && pending_bytes == 0)) {
+    return fail(Code::kInternal, "the register of extent " + name + " does not encode");
+  }
+  std::array<std::byte, kMaxHeadFileBytes> buffer;
+  LeWriter w(buffer);
+  w.put(kMagic);
+  w.put(kVersion);
+  w.put_zeros(2);
+  w.put(static_cast<std::uint32_t>(base_bytes));
+  w.put(static_cast<std::uint32_t>(pending_bytes));
+  w.put_bytes(std::span(base_out).first(base_bytes));
+  w.put_bytes(std::span(pending_out).first(pending_bytes));
+
+  const std::string what = "head of extent " + name;
+  SIPHON_TRY(remove_file(folder.tmp(), name));  // left by a crash
+  auto fd = open_file(folder.tmp(), name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  if (!fd) return fail(std::move(fd).error().with_context(what));
+  SIPHON_TRY(write_all(fd->get(), 0, std::span(buffer).first(w.used()), what));
+  if (::fsync(fd->get()) != 0) return fail(file_error(errno, "sync " + what));
+  if (::renameat(folder.tmp(), name.c_str(), folder.heads(), name.c_str()) != 0) {
+    return fail(file_error(errno, "replace " + what));
+  }
+  return sync_dir(folder.heads(), name);
+}
+
+}  // namespace siphon::posix

@@ -1,0 +1,619 @@
+#include "adapters/posix/posix_store.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include "adapters/posix/folder.h"
+#include "adapters/posix/head_file.h"
+#include "adapters/store_util.h"
+
+namespace siphon {
+namespace {
+
+using posix::data_name;
+using posix::Fd;
+using posix::file_error;
+using posix::Folder;
+using posix::HeadFile;
+using posix::load_head;
+using posix::LockMode;
+using posix::NameLock;
+using posix::store_head;
+
+// Makes a full disk show now rather than in the middle of a transfer.
+Status reserve_space(int fd, std::uint64_t bytes, std::string_view name) {
+  if (bytes == 0) return {};
+  const std::string what = "reserve " + std::to_string(bytes) + " bytes for " + std::string(name);
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) != 0) return fail(file_error(errno, what));
+  if (bytes / static_cast<std::uint64_t>(fs.f_bsize) >= fs.f_bavail) {
+    return fail(file_error(ENOSPC, what));
+  }
+  if (fs.f_type == TMPFS_MAGIC) return {};  // allocating there means zeroing memory
+  int rc;
+  do {
+    rc = ::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+  } while (rc != 0 && errno == EINTR);
+  if (rc == 0 || errno == EOPNOTSUPP || errno == ENOSYS) return {};
+  return fail(file_error(errno, what));
+}
+
+// A rename within the folder that never overwrites, where the file system can promise that.
+int rename_new(int from_dir, const std::string& from, int to_dir, const std::string& to) {
+  int rc = ::renameat2(from_dir, from.c_str(), to_dir, to.c_str(), RENAME_NOREPLACE);
+  if (rc == 0 || (errno != EINVAL && errno != ENOSYS)) return rc;
+  return ::renameat(from_dir, from.c_str(), to_dir, to.c_str());
+}
+
+Error foreign_file(const Folder& folder, std::string_view name) {
+  return {Code::kFailedPrecondition,
+          "a file that is no extent has the name " + std::string(name) + " in " + folder.path(),
+          Side::kNone, "move it away, or put it as an extent under another name"};
+}
+
+}  // namespace
+
+class PosixStore final : public ExtentStore {
+ public:
+  PosixStore(std::unique_ptr<Folder> folder, PosixOptions options)
+      : folder_(std::move(folder)), options_(std::move(options)) {}
+
+  const Location& location() const override { return location_; }
+  StoreLimits limits() const override { return options_.limits; }
+
+  Status check_ready(bool writable) override;
+  Result<ExtentInfo> stat(std::string_view name) override;
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) override;
+  Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
+                                             bool allow_open) override;
+  Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
+                                               const BeginOptions& options) override;
+  Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
+                    const SealedHeader& header) override;
+  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+              std::span<const std::byte> tail, const SealedHeader& header) override;
+  Status trash(std::string_view name, std::uint64_t expected_generation) override;
+  Status collect(std::string_view name, const PrivateId& id) override;
+  Result<std::size_t> purge_trash(std::string_view name) override;
+
+  // For the scratch: the part of a publish that needs the name's lock.
+  Status publish(const std::string& name, const TransitionRequest& request);
+  void step(std::string_view name) const {
+    if (options_.step_hook) options_.step_hook(name);
+  }
+
+ private:
+  // A name's head file with the lock that keeps it true.
+  struct Locked {
+    NameLock lock;
+    HeadFile head;
+  };
+  Result<Locked> lock_and_load(std::string_view name, LockMode mode) const;
+  Status require_current(std::string_view name, const HeadFile& head) const;
+  Status require_no_foreign_file(std::string_view name, const HeadFile& head) const;
+  // The rest under the exclusive lock.
+  Status make_public(const std::string& name, const HeadFile& head, const HeadRegister& base,
+                     const HeadRegister& next);
+  Status keep_replaced(const std::string& name, const HeadFile& head);
+  Status write_inline_file(const std::string& name, const PrivateId& id,
+                           std::span<const std::byte> bytes);
+  Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
+
+  const std::unique_ptr<Folder> folder_;
+  const PosixOptions options_;
+  const Location location_;
+};
+
+namespace {
+
+class PosixReader final : public ExtentReader {
+ public:
+  PosixReader(Fd fd, ExtentInfo info, std::uint32_t operation_bytes)
+      : fd_(std::move(fd)), info_(std::move(info)), operation_bytes_(operation_bytes) {}
+
+  const ExtentInfo& info() const override { return info_; }
+  std::size_t prefetched_bytes() const override { return prefetched_bytes_; }
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), info_.header.extent_bytes,
+                               info_.header.part_bytes, operation_bytes_));
+    return fill(offset_bytes, out);
+  }
+  // Reads all of an inline extent when it fits.
+  Status prefetch(std::span<std::byte> out) {
+    if (!info_.is_inline || info_.header.extent_bytes > out.size()) return {};
+    SIPHON_TRY(fill(0, out.first(info_.header.extent_bytes)));
+    prefetched_bytes_ = info_.header.extent_bytes;
+    return {};
+  }
+
+ private:
+  Status fill(std::uint64_t offset_bytes, std::span<std::byte> out) {
+    auto bytes = posix::read_some(fd_.get(), offset_bytes, out, "extent " + info_.name);
+    if (!bytes) return fail(std::move(bytes).error());
+    if (*bytes < out.size()) {
+      return fail(Code::kDataLoss, "extent " + info_.name + " ends after " +
+                                       std::to_string(offset_bytes + *bytes) + " of " +
+                                       std::to_string(info_.header.extent_bytes) + " bytes");
+    }
+    return {};
+  }
+
+  const Fd fd_;  // pins the file, whatever happens to its name
+  const ExtentInfo info_;
+  const std::uint32_t operation_bytes_;
+  std::size_t prefetched_bytes_ = 0;
+};
+
+class PosixScratch final : public ScratchExtent {
+ public:
+  PosixScratch(PosixStore& store, std::string name, const BeginOptions& options,
+               std::uint64_t generation, Fd fd)
+      : store_(store),
+        name_(std::move(name)),
+        id_(options.private_id),
+        declared_bytes_(options.extent_bytes),
+        generation_(generation),
+        fd_(std::move(fd)) {}
+
+  const PrivateId& private_id() const override { return id_; }
+  std::uint32_t part_bytes() const override { return store_.limits().part_bytes; }
+  Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) override;
+  Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override;
+  Status abort() override {
+    SIPHON_TRY(store_.collect(name_, id_));
+    finished_ = true;
+    return {};
+  }
+
+ private:
+  Status make_durable(const SealedHeader& header, ExtentState as_state);
+
+  PosixStore& store_;
+  const std::string name_;
+  const PrivateId id_;
+  const std::uint64_t declared_bytes_;  // 0: unknown
+  const std::uint64_t generation_;      // what begin saw
+  const Fd fd_;
+  std::atomic<bool> finished_{false};
+  // A failed fdatasync drops the dirty pages: the next one would succeed and prove nothing.
+  bool sync_failed_ = false;
+};
+
+Status PosixScratch::write(std::uint64_t offset_bytes, std::span<const std::byte> in) {
+  const StoreLimits limits = store_.limits();
+  const std::uint64_t end = declared_bytes_ ? declared_bytes_ : limits.max_extent_bytes;
+  SIPHON_TRY(check_io_bounds(offset_bytes, in.size(), end, part_bytes(), limits.operation_bytes));
+  if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
+  SIPHON_TRY(posix::write_all(fd_.get(), offset_bytes, in, "extent " + name_));
+  // Starts write-back, so that publish finds little left to do. Only a hint.
+  (void)::sync_file_range(fd_.get(), static_cast<off_t>(offset_bytes),
+                          static_cast<off_t>(in.size()), SYNC_FILE_RANGE_WRITE);
+  return {};
+}
+
+Status PosixScratch::make_durable(const SealedHeader& header, ExtentState as_state) {
+  struct stat st {};
+  if (::fstat(fd_.get(), &st) != 0) return fail(file_error(errno, "publish " + name_));
+  const auto size = static_cast<std::uint64_t>(st.st_size);
+  if (as_state == ExtentState::kSealed && size != header.extent_bytes) {
+    return fail(Code::kFailedPrecondition, "publish " + name_ + ": " + std::to_string(size) +
+                                               " of " + std::to_string(header.extent_bytes) +
+                                               " bytes were written");
+  }
+  if (size < declared_bytes_ && ::ftruncate(fd_.get(), st.st_size) != 0) {  // gives back the rest
+    return fail(file_error(errno, "publish " + name_));
+  }
+  if (!sync_failed_ && ::fdatasync(fd_.get()) == 0) return {};
+  const int error = sync_failed_ ? EIO : errno;
+  sync_failed_ = true;
+  return fail(file_error(error, "sync " + name_));
+}
+
+Status PosixScratch::publish(const SealedHeader& header, bool replace, ExtentState as_state) {
+  if (as_state == ExtentState::kNone) {
+    return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
+  }
+  if (!finished_) SIPHON_TRY(make_durable(header, as_state));
+  TransitionRequest request;
+  request.kind = Transition::kPublish;
+  request.id = id_;
+  request.replace = replace;
+  request.open = as_state == ExtentState::kOpen;
+  request.expected_generation = generation_;
+  request.header = header;
+  request.header.part_bytes = part_bytes();
+  request.now_unix_ms = now_unix_ms();
+  SIPHON_TRY(store_.publish(name_, request));
+  finished_ = true;
+  return {};
+}
+
+}  // namespace
+
+// ---- lookups ---------------------------------------------------------------------------------
+
+Status PosixStore::check_ready(bool writable) {
+  struct stat st {};
+  struct statvfs fs {};
+  if (::fstat(folder_->root(), &st) != 0 || ::fstatvfs(folder_->root(), &fs) != 0) {
+    return fail(file_error(errno, "folder " + folder_->path()));
+  }
+  if (st.st_nlink == 0) return fail(Code::kNotFound, "folder " + folder_->path() + " was removed");
+  if (!writable) return {};
+  if ((fs.f_flag & ST_RDONLY) != 0) {
+    return fail(Code::kFailedPrecondition, "folder " + folder_->path() + " is read-only",
+                Side::kNone, "mount it read-write");
+  }
+  if (::faccessat(folder_->root(), ".", W_OK, AT_EACCESS) != 0) {
+    return fail(file_error(errno, "write to folder " + folder_->path()));
+  }
+  if (fs.f_bavail == 0) {
+    return fail(Code::kResourceExhausted, "folder " + folder_->path() + " is full", Side::kNone,
+                "free some space");
+  }
+  return {};
+}
+
+Result<PosixStore::Locked> PosixStore::lock_and_load(std::string_view name, LockMode mode) const {
+  SIPHON_TRY(check_extent_name(name));
+  auto lock = folder_->lock(name, mode, options_.lock_timeout);
+  if (!lock) return fail(std::move(lock).error());
+  auto head = load_head(*folder_, std::string(name));
+  if (!head) return fail(std::move(head).error());
+  return Locked{std::move(*lock), std::move(*head)};
+}
+
+Status PosixStore::require_no_foreign_file(std::string_view name, const HeadFile& head) const {
+  if (head.reg.state == ExtentState::kNone && head.public_file) {
+    return fail(foreign_file(*folder_, name));
+  }
+  return {};
+}
+
+Status PosixStore::require_current(std::string_view name, const HeadFile& head) const {
+  SIPHON_TRY(require_no_foreign_file(name, head));
+  if (head.reg.state == ExtentState::kNone) {
+    return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
+  }
+  return {};
+}
+
+Result<ExtentInfo> PosixStore::stat(std::string_view name) {
+  auto locked = lock_and_load(name, LockMode::kShared);
+  if (!locked) return fail(std::move(locked).error());
+  SIPHON_TRY(require_current(name, locked->head));
+  return info_from_register(name, locked->head.reg);
+}
+
+// Without locks: a name that changes meanwhile may or may not be on the page.
+Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names) {
+  if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
+  auto names = posix::extent_names(folder_->heads());
+  if (!names) return fail(std::move(names).error());
+  std::erase_if(*names, [&](const std::string& name) { return name <= cursor; });
+  std::sort(names->begin(), names->end());
+  ExtentPage page;
+  for (std::string& name : *names) {
+    auto head = load_head(*folder_, name);
+    // A damaged head is listed: whoever looks at the extent is told what is wrong.
+    if (head ? head->reg.state == ExtentState::kNone : head.error().code != Code::kDataLoss) {
+      continue;
+    }
+    if (page.names.size() == max_names) {
+      page.next_cursor = page.names.back();
+      break;
+    }
+    page.names.push_back(std::move(name));
+  }
+  return page;
+}
+
+Result<std::unique_ptr<ExtentReader>> PosixStore::open(std::string_view name,
+                                                       std::span<std::byte> prefetch,
+                                                       bool allow_open) {
+  ExtentInfo info;
+  Fd fd;
+  {
+    auto locked = lock_and_load(name, LockMode::kShared);
+    if (!locked) return fail(std::move(locked).error());
+    SIPHON_TRY(require_current(name, locked->head));
+    info = info_from_register(name, locked->head.reg);
+    if (info.state == ExtentState::kOpen && !allow_open) {
+      return fail(Code::kFailedPrecondition, "extent " + info.name + " is open", Side::kNone,
+                  "seal it first");
+    }
+    auto file = posix::open_file(folder_->root(), info.name, O_RDONLY);
+    if (!file) return fail(std::move(file).error());
+    fd = std::move(*file);
+  }
+  if (info.state == ExtentState::kOpen) {
+    struct stat st {};
+    if (::fstat(fd.get(), &st) != 0) return fail(file_error(errno, "stat " + info.name));
+    info.header.extent_bytes = static_cast<std::uint64_t>(st.st_size);
+  }
+  (void)::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  auto reader =
+      std::make_unique<PosixReader>(std::move(fd), std::move(info), limits().operation_bytes);
+  SIPHON_TRY(reader->prefetch(prefetch));
+  return reader;
+}
+
+// ---- attempts --------------------------------------------------------------------------------
+
+Result<std::unique_ptr<ScratchExtent>> PosixStore::begin(std::string_view name,
+                                                         const BeginOptions& options) {
+  SIPHON_TRY(check_begin(options, limits()));
+  const std::string extent(name);
+  std::uint64_t generation = 0;
+  Fd fd;
+  {
+    auto locked = lock_and_load(name, LockMode::kExclusive);
+    if (!locked) return fail(std::move(locked).error());
+    SIPHON_TRY(require_no_foreign_file(name, locked->head));
+    HeadRegister next = locked->head.reg;
+    if (next.state != ExtentState::kNone &&
+        (!options.replace || next.current == options.private_id)) {
+      return fail(transition_error(-EEXIST, Transition::kPublish, name));
+    }
+    TransitionRequest request;
+    request.kind = Transition::kReserve;
+    request.id = options.private_id;
+    request.header.extent_bytes = options.extent_bytes;
+    request.header.part_bytes = limits().part_bytes;
+    request.lease_unix_ms = options.lease_unix_ms;
+    if (int rc = apply(next, locked->head.exists, request); rc != 0) {
+      return fail(transition_error(rc, request.kind, name));
+    }
+    SIPHON_TRY(store_head(*folder_, extent, next));
+    step("begin:reserved");
+    generation = next.generation;
+    auto file = posix::open_file(folder_->data(), data_name(name, options.private_id),
+                                 O_RDWR | O_CREAT, 0644);
+    if (!file) return fail(std::move(file).error());
+    fd = std::move(*file);
+  }
+  if (Status room = reserve_space(fd.get(), options.extent_bytes, name); !room) {
+    (void)collect(name, options.private_id);  // the first error counts; the lease does the rest
+    return fail(std::move(room).error());
+  }
+  return std::make_unique<PosixScratch>(*this, extent, options, generation, std::move(fd));
+}
+
+Status PosixStore::publish(const std::string& name, const TransitionRequest& request) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  const HeadFile& head = locked->head;
+  HeadRegister next = head.reg;
+  if (int rc = apply(next, head.exists, request); rc != 0) {
+    return fail(transition_error(rc, request.kind, name));
+  }
+  // Already public, perhaps by an attempt that failed to sync the folder.
+  if (next == head.reg) return posix::sync_dir(folder_->root(), name);
+  return make_public(name, head, head.reg, next);
+}
+
+// The steps of every publish. Until the rename `base` holds, from then on `next` (head_file.h).
+Status PosixStore::make_public(const std::string& name, const HeadFile& head,
+                               const HeadRegister& base, const HeadRegister& next) {
+  SIPHON_TRY(require_no_foreign_file(name, head));
+  const bool replaces = head.reg.state != ExtentState::kNone;
+  if (replaces) SIPHON_TRY(keep_replaced(name, head));
+  SIPHON_TRY(store_head(*folder_, name, base, &next));
+  step("publish:intended");
+  const std::string from = data_name(name, next.current);
+  const int rc = replaces ? ::renameat(folder_->data(), from.c_str(), folder_->root(), name.c_str())
+                          : rename_new(folder_->data(), from, folder_->root(), name);
+  if (rc != 0) {
+    if (errno == EEXIST) return fail(foreign_file(*folder_, name));
+    if (errno == ENOENT) {
+      return fail(Code::kAborted, "publish " + name + ": the attempt's bytes were removed");
+    }
+    return fail(file_error(errno, "publish " + name));
+  }
+  step("publish:renamed");
+  return posix::sync_dir(folder_->root(), name);
+}
+
+// A second name for the bytes that the rename is about to take the first one from.
+Status PosixStore::keep_replaced(const std::string& name, const HeadFile& head) {
+  const std::string kept = data_name(name, head.reg.current);
+  SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // the same link, left by a crash
+  if (::linkat(folder_->root(), name.c_str(), folder_->data(), kept.c_str(), 0) != 0) {
+    return fail(file_error(errno, "keep the replaced " + name));
+  }
+  SIPHON_TRY(posix::sync_dir(folder_->data(), name));
+  step("publish:linked");
+  return {};
+}
+
+Status PosixStore::write_inline_file(const std::string& name, const PrivateId& id,
+                                     std::span<const std::byte> bytes) {
+  auto fd =
+      posix::open_file(folder_->data(), data_name(name, id), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  if (!fd) return fail(std::move(fd).error());
+  SIPHON_TRY(posix::write_all(fd->get(), 0, bytes, "extent " + name));
+  if (::fdatasync(fd->get()) != 0) return fail(file_error(errno, "sync " + name));
+  return {};
+}
+
+Status PosixStore::put_inline(std::string_view name, const PrivateId& id,
+                              std::span<const std::byte> bytes, const SealedHeader& header) {
+  SIPHON_TRY(check_inline(id, bytes.size(), header, limits()));
+  const std::string extent(name);
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  const HeadFile& head = locked->head;
+  SIPHON_TRY(require_no_foreign_file(name, head));
+
+  TransitionRequest request;
+  request.kind = Transition::kPublish;
+  request.id = id;
+  request.is_inline = true;
+  request.expected_generation = TransitionRequest::kAnyGeneration;
+  request.header = header;
+  request.header.part_bytes = limits().part_bytes;
+  request.now_unix_ms = now_unix_ms();
+  HeadRegister next = head.reg;
+  if (int rc = apply(next, head.exists, request); rc != 0) {
+    return fail(transition_error(rc, request.kind, name));
+  }
+  if (next == head.reg) return posix::sync_dir(folder_->root(), name);
+  // Not published: the base register names the attempt, so that its file can be collected.
+  HeadRegister base = head.reg;
+  base.reservations.push_back(
+      {id, header.extent_bytes, request.header.part_bytes, request.now_unix_ms});
+  Status done = write_inline_file(extent, id, bytes);
+  if (done) done = make_public(extent, head, base, next);
+  if (done) return {};
+  auto after = load_head(*folder_, extent);
+  if (after && after->reg.current != id) (void)drop(extent, *after, id);
+  return done;
+}
+
+// ---- the current extent ----------------------------------------------------------------------
+
+Status PosixStore::seal(std::string_view name, std::uint64_t expected_generation,
+                        std::uint64_t offset_bytes, std::span<const std::byte> tail,
+                        const SealedHeader& header) {
+  const std::string extent(name);
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  const HeadFile& head = locked->head;
+  SIPHON_TRY(require_current(name, head));
+  TransitionRequest request;
+  request.kind = Transition::kSeal;
+  request.id = head.reg.current;
+  request.expected_generation = expected_generation;
+  request.header = header;
+  request.header.part_bytes = head.reg.header.part_bytes;
+  HeadRegister next = head.reg;
+  if (int rc = apply(next, head.exists, request); rc != 0) {
+    return fail(transition_error(rc, request.kind, name));
+  }
+  if (next == head.reg) return {};  // sealed so already
+  SIPHON_TRY(check_seal(name, offset_bytes, tail.size(),
+                        static_cast<std::uint64_t>(head.public_file->st_size), header));
+  auto fd = posix::open_file(folder_->root(), extent, O_WRONLY);
+  if (!fd) return fail(std::move(fd).error());
+  // In place: until the register says sealed, a tail is only what a scan stops at.
+  SIPHON_TRY(posix::write_all(fd->get(), offset_bytes, tail, "extent " + extent));
+  if (::ftruncate(fd->get(), static_cast<off_t>(header.extent_bytes)) != 0 ||
+      ::fdatasync(fd->get()) != 0) {
+    return fail(file_error(errno, "seal " + extent));
+  }
+  step("seal:written");
+  return store_head(*folder_, extent, next);
+}
+
+Status PosixStore::trash(std::string_view name, std::uint64_t expected_generation) {
+  const std::string extent(name);
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  const HeadFile& head = locked->head;
+  SIPHON_TRY(require_current(name, head));
+  TransitionRequest request;
+  request.kind = Transition::kCondemn;
+  request.id = head.reg.current;
+  request.expected_generation = expected_generation;
+  request.now_unix_ms = now_unix_ms();
+  HeadRegister next = head.reg;
+  if (int rc = apply(next, head.exists, request); rc != 0) {
+    return fail(transition_error(rc, request.kind, name));
+  }
+  // The rename is the atomic step: a register whose public file is gone means "in the trash". So
+  // the head file must say plainly what was current.
+  if (!head.settled) SIPHON_TRY(store_head(*folder_, extent, head.reg));
+  const std::string kept = data_name(name, head.reg.current);
+  SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // see keep_replaced
+  if (::renameat(folder_->root(), extent.c_str(), folder_->data(), kept.c_str()) != 0) {
+    return fail(file_error(errno, "trash " + extent));
+  }
+  SIPHON_TRY(posix::sync_dir(folder_->data(), name));
+  SIPHON_TRY(posix::sync_dir(folder_->root(), name));
+  step("trash:renamed");
+  return store_head(*folder_, extent, next);
+}
+
+// ---- leftovers -------------------------------------------------------------------------------
+
+// Condemn, remove the bytes, forget; each step durable before the next.
+Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId& id) {
+  TransitionRequest request;
+  request.kind = Transition::kCondemn;
+  request.id = id;
+  request.now_unix_ms = now_unix_ms();
+  HeadRegister next = head.reg;
+  const int rc = apply(next, head.exists, request);
+  if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));
+  if (next != head.reg || !head.settled) SIPHON_TRY(store_head(*folder_, name, next));
+  step("collect:condemned");
+  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
+  if (rc == -ENOENT) return {};
+  SIPHON_TRY(posix::sync_dir(folder_->data(), name));
+  step("collect:removed");
+  request.kind = Transition::kForget;
+  if (int forget = apply(next, true, request); forget != 0) {
+    return fail(transition_error(forget, request.kind, name));
+  }
+  SIPHON_TRY(store_head(*folder_, name, next));
+  head.reg = std::move(next);
+  head.settled = true;
+  return {};
+}
+
+Status PosixStore::collect(std::string_view name, const PrivateId& id) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  HeadFile& head = locked->head;
+  if (head.reg.state != ExtentState::kNone && head.reg.current == id) {
+    return fail(Code::kFailedPrecondition,
+                "extent " + std::string(name) + ": this private id is its current one");
+  }
+  return drop(std::string(name), head, id);
+}
+
+Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  HeadFile& head = locked->head;
+  const std::vector<TrashEntry> entries = head.reg.trash;
+  for (const TrashEntry& entry : entries) SIPHON_TRY(drop(std::string(name), head, entry.id));
+  return entries.size();
+}
+
+// ---- provider --------------------------------------------------------------------------------
+
+PosixProvider::PosixProvider(std::unique_ptr<Folder> folder, PosixOptions options)
+    : store_(std::make_unique<PosixStore>(std::move(folder), std::move(options))) {}
+PosixProvider::~PosixProvider() = default;
+
+Result<std::unique_ptr<PosixProvider>> PosixProvider::create(const std::string& dir,
+                                                             PosixOptions options) {
+  auto folder = Folder::open(dir);
+  if (!folder) return fail(std::move(folder).error());
+  return std::unique_ptr<PosixProvider>(new PosixProvider(std::move(*folder), std::move(options)));
+}
+
+Result<ExtentStore*> PosixProvider::open(const Location& location) {
+  if (location != Location{}) {
+    return fail(Code::kInvalidArgument, "a folder store has neither pool nor namespace, but " +
+                                            location.to_string() + " was asked for");
+  }
+  return store_.get();
+}
+
+Result<std::int64_t> PosixProvider::pool_id(const std::string& pool) {
+  if (!pool.empty()) return fail(Code::kNotFound, "a folder store has no pool " + pool);
+  return std::int64_t{0};
+}
+
+}  // namespace siphon
