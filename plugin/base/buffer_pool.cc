@@ -26,6 +26,14 @@ BufferPool::Buffer& BufferPool::Buffer::operator=(Buffer&& other) noexcept {
   return *this;
 }
 
+void BufferPool::Buffer::shrink(std::size_t bytes) {
+  resize(bytes);
+  const std::size_t kept = std::max<std::size_t>(1, (size_ + kGranule - 1) / kGranule) * kGranule;
+  if (pool_ == nullptr || kept >= carved_) return;
+  pool_->give_back(data_ + kept, carved_ - kept);
+  carved_ = kept;
+}
+
 void BufferPool::Buffer::reset() {
   if (pool_ == nullptr) return;
   std::exchange(pool_, nullptr)->give_back(data_, carved_);

@@ -35,6 +35,8 @@ class BufferPool {
     std::size_t size() const { return size_; }
     std::span<std::byte> span() const { return {data_, size_}; }
     void resize(std::size_t bytes) { size_ = bytes < size_ ? bytes : size_; }
+    // As resize, and gives the granules no longer needed back to the arena.
+    void shrink(std::size_t bytes);
     void reset();
     explicit operator bool() const { return pool_ != nullptr; }
 

@@ -32,17 +32,20 @@ inline constexpr std::size_t kHelloBytes = 64;
 inline constexpr std::size_t kChallengeBytes = 64;
 inline constexpr std::size_t kProofBytes = 32;
 
-// The source's side, blocking. UNAUTHENTICATED: the target does not know the ticket.
+// The source's side, blocking. UNAUTHENTICATED: the target does not know the ticket, or whoever
+// answers is not the target.
 Status prove_ticket(Socket& socket, const Ticket& ticket, std::uint16_t lane, Deadline deadline);
 
 // The target's side as a machine without I/O, so that one thread can serve several strangers:
-// feed it what arrived; it says what to send and how many bytes it wants next.
+// feed it what arrived; it says what to send and how many bytes it wants next. Nothing is sent
+// before a whole Hello with the right ticket id. Thread compatible; `ticket` must outlive it.
 class TicketChecker {
  public:
   TicketChecker(const Ticket& ticket, std::uint16_t lane_count);
   enum class Step { kNeedMore, kSend, kAccepted, kRefused };
-  // Bytes to read before the next call of feed.
+  // How many more bytes it wants; 0 once accepted or refused.
   std::size_t wanted_bytes() const;
+  // `bytes`: what arrived, at most wanted_bytes() (more is refused).
   // kSend: send `reply()`, then read on. kRefused: close, count; `why()` is for the log.
   Step feed(std::span<const std::byte> bytes);
   std::span<const std::byte> reply() const { return reply_; }
@@ -53,8 +56,15 @@ class TicketChecker {
   const Ticket& ticket_;
   std::uint16_t lane_count_;
   std::uint16_t lane_ = 0;
-  bool challenged_ = false;
+  enum class State { kHello, kProof, kDone };
+  Step check_hello();
+  Step check_proof();
+  Step refuse(const char* why);
+
+  State state_ = State::kHello;
+  std::size_t got_ = 0;  // bytes of the current message
   std::array<std::byte, kHelloBytes> hello_{};
+  std::array<std::byte, kProofBytes> proof_{};
   std::array<std::byte, kChallengeBytes> reply_{};
   const char* why_ = "";
 };

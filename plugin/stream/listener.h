@@ -39,11 +39,15 @@ class Listener {
   // were turned away; CANCELLED after cancel().
   Result<std::vector<Socket>> accept_lanes(const Ticket& ticket, std::uint16_t lane_count,
                                            Deadline deadline);
-  void cancel();  // from any thread
+  // From any thread; also before accept_lanes.
+  void cancel();
+  // Connections turned away so far. From any thread.
   std::uint64_t strangers() const;
 
  private:
-  Listener() = default;
+  Listener() : strangers_(std::make_unique<std::atomic<std::uint64_t>>(0)) {}
+  void close_port();
+
   int fd_ = -1;
   int wake_fd_ = -1;  // eventfd
   Endpoint endpoint_;

@@ -20,8 +20,8 @@ struct LaneTimes {
 
 struct ReceivedFrame {
   FrameHeader header;
-  BufferPool::Buffer payload;     // exactly header.length_bytes
-  std::uint32_t crc32 = 0;        // computed here, from the bytes received
+  BufferPool::Buffer payload;  // exactly header.length_bytes
+  std::uint32_t crc32 = 0;     // computed here, from the bytes received
 };
 
 // Takes what lanes receive. Called by the lanes' threads concurrently; may block (backpressure).

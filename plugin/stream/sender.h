@@ -35,8 +35,8 @@ struct StreamOrder {
 // What the source says of one extent, in the return of the second call.
 struct ExtentResult {
   std::uint32_t extent_index = 0;
-  Status status;           // error: not sent, or not to be trusted (DATA_LOSS: rot at the source)
-  ExtentInfo info;         // as pinned; valid when it could be opened
+  Status status;    // error: not sent, or not to be trusted (DATA_LOSS: rot at the source)
+  ExtentInfo info;  // as pinned; valid when it could be opened
   std::uint64_t bytes = 0;
   std::uint32_t crc32 = 0;  // of the bytes as read here
 };

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,10 +29,29 @@ Result<Endpoint> parse_endpoint(std::string_view text);
 bool is_loopback(std::string_view address);
 bool is_wildcard(std::string_view address);
 
-// The lowest rate a peer must keep, and how long it may stay silent.
+// The lowest rate a peer must keep while a frame is on its way, and how long it may stay silent.
 struct Pace {
   std::chrono::milliseconds idle_timeout{10000};
   std::uint64_t min_bytes_per_second = 64 * kKiB;  // over any window of idle_timeout
+};
+
+// Holds a peer to its Pace, window by window. `restart` when a frame begins, so that time spent
+// elsewhere (a full pool, a slow local store) is not held against the peer. One thread.
+class PaceMeter {
+ public:
+  explicit PaceMeter(const Pace& pace) : pace_(pace) { restart(Deadline::clock::now()); }
+  void restart(Deadline now) {
+    window_start_ = now;
+    window_bytes_ = 0;
+  }
+  void add(std::size_t bytes) { window_bytes_ += bytes; }
+  // DEADLINE_EXCEEDED when a window is over and too little came in it.
+  Status check(Deadline now);
+
+ private:
+  Pace pace_;
+  Deadline window_start_;
+  std::uint64_t window_bytes_ = 0;
 };
 
 class Socket {
@@ -41,13 +62,21 @@ class Socket {
   Socket& operator=(Socket&& other) noexcept;
   ~Socket();
 
-  static Result<Socket> connect(const Endpoint& to, Deadline deadline);
+  // UNAVAILABLE, DEADLINE_EXCEEDED, INVALID_ARGUMENT (not a numeric address). CANCELLED as soon as
+  // `wake_fd` is readable; -1: cannot be woken.
+  static Result<Socket> connect(const Endpoint& to, Deadline deadline, int wake_fd = -1);
 
-  // All of it or an error: UNAVAILABLE (reset, closed), DEADLINE_EXCEEDED, CANCELLED (shutdown
-  // from here). end of file before the first byte of recv_all is OUT_OF_RANGE.
-  Status send_all(std::span<const std::byte> a, std::span<const std::byte> b, Deadline deadline);
-  Status recv_all(std::span<std::byte> a, std::span<std::byte> b, Deadline deadline);
+  // All of it, in order, or an error: UNAVAILABLE (reset, closed), DEADLINE_EXCEEDED (also from
+  // `meter`, which may be null), CANCELLED (shutdown from here). End of file before the first byte
+  // of recv_all is OUT_OF_RANGE. At most kMaxSpans spans. Deadlines hold to within 100 ms.
+  static constexpr std::size_t kMaxSpans = 3;
+  // `more`: the rest of the frame follows at once, so a partial segment may wait for it.
+  Status send_all(std::initializer_list<std::span<const std::byte>> parts, Deadline deadline,
+                  PaceMeter* meter = nullptr, bool more = false);
+  Status recv_all(std::initializer_list<std::span<std::byte>> parts, Deadline deadline,
+                  PaceMeter* meter = nullptr);
 
+  // From any thread, as long as nobody moves or closes the socket meanwhile.
   void shutdown();
   void close();
   int fd() const { return fd_; }
@@ -58,6 +87,8 @@ class Socket {
   std::uint64_t received_bytes() const { return received_.load(std::memory_order_relaxed); }
 
  private:
+  Status interrupted(Deadline deadline, PaceMeter* meter) const;
+
   int fd_ = -1;
   std::atomic<bool> shut_{false};
   std::atomic<std::uint64_t> sent_{0};

@@ -1,0 +1,291 @@
+#include "plugin/stream/listener.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <list>
+#include <optional>
+#include <utility>
+
+#include "plugin/base/log.h"
+#include "plugin/stream/socket_address.h"
+
+namespace siphon {
+namespace {
+
+using Clock = Deadline::clock;
+
+constexpr std::size_t kMaxUnproven = 8;
+constexpr std::chrono::seconds kUnprovenTimeout{2};
+constexpr int kBacklog = 16;
+// Out of descriptors: the port is left alone for this long, so that the loop does not spin.
+constexpr std::chrono::milliseconds kAcceptPause{50};
+
+// Closes what it holds unless released.
+class Fd {
+ public:
+  explicit Fd(int fd) : fd_(fd) {}
+  Fd(Fd&& other) noexcept : fd_(other.release()) {}
+  Fd& operator=(Fd&&) = delete;
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+// A connection that has not proven the ticket yet.
+struct Unproven {
+  Fd fd;
+  TicketChecker checker;
+  Deadline deadline;
+};
+
+// One call of accept_lanes: a single thread, a poll loop, nothing that blocks elsewhere.
+class Acceptor {
+ public:
+  Acceptor(int listen_fd, int wake_fd, const Ticket& ticket, std::uint16_t lane_count,
+           std::atomic<std::uint64_t>& strangers)
+      : listen_fd_(listen_fd),
+        wake_fd_(wake_fd),
+        ticket_(ticket),
+        lanes_(lane_count),
+        strangers_(strangers) {}
+
+  Result<std::vector<Socket>> run(Deadline deadline);
+
+ private:
+  int next_timeout_ms(Deadline deadline, Deadline now) const;
+  void accept_one(Deadline now);
+  bool serve(Unproven& peer);  // false: done with it
+  bool admit(Unproven& peer);
+  void turn_away(const char* why);
+  Error timed_out() const;
+
+  const int listen_fd_;
+  const int wake_fd_;
+  const Ticket& ticket_;
+  std::vector<Socket> lanes_;
+  std::size_t lanes_in_ = 0;
+  std::atomic<std::uint64_t>& strangers_;
+  std::list<Unproven> unproven_;  // oldest first
+  Deadline accept_again_{};
+};
+
+Result<std::vector<Socket>> Acceptor::run(Deadline deadline) {
+  std::vector<pollfd> fds;
+  while (lanes_in_ < lanes_.size()) {
+    const auto now = Clock::now();
+    while (!unproven_.empty() && unproven_.front().deadline <= now) {
+      turn_away("silent for 2 s");
+      unproven_.pop_front();
+    }
+    if (now >= deadline) return fail(timed_out());
+
+    fds.clear();
+    fds.push_back({wake_fd_, POLLIN, 0});
+    fds.push_back({now >= accept_again_ ? listen_fd_ : -1, POLLIN, 0});
+    for (const auto& peer : unproven_) fds.push_back({peer.fd.get(), POLLIN, 0});
+    const int ready = ::poll(fds.data(), fds.size(), next_timeout_ms(deadline, now));
+    if (ready < 0 && errno != EINTR) return fail(error_from_errno(errno, "poll the data port"));
+    if (ready <= 0) continue;
+    if (fds[0].revents != 0) return fail(Code::kCancelled, "the data port was closed");
+
+    std::size_t i = 2;
+    for (auto peer = unproven_.begin(); peer != unproven_.end(); ++i) {
+      const bool keep = fds[i].revents == 0 || serve(*peer);
+      peer = keep ? std::next(peer) : unproven_.erase(peer);
+    }
+    if (fds[1].revents != 0 && lanes_in_ < lanes_.size()) accept_one(Clock::now());
+  }
+  for (std::size_t i = 0; i < unproven_.size(); ++i) turn_away("every lane is in");
+  return std::move(lanes_);
+}
+
+int Acceptor::next_timeout_ms(Deadline deadline, Deadline now) const {
+  Deadline next = deadline;
+  if (!unproven_.empty()) next = std::min(next, unproven_.front().deadline);
+  if (accept_again_ > now) next = std::min(next, accept_again_);
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
+}
+
+void Acceptor::accept_one(Deadline now) {
+  const int fd = ::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) {
+    const bool exhausted =
+        errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+    if (exhausted) accept_again_ = now + kAcceptPause;
+    return;
+  }
+  if (unproven_.size() >= kMaxUnproven) {
+    turn_away("too many at once, the oldest goes");
+    unproven_.pop_front();
+  }
+  const auto lane_count = static_cast<std::uint16_t>(lanes_.size());
+  unproven_.push_back({Fd(fd), TicketChecker(ticket_, lane_count), now + kUnprovenTimeout});
+}
+
+bool Acceptor::serve(Unproven& peer) {
+  std::array<std::byte, std::max(kHelloBytes, kProofBytes)> bytes;
+  const ssize_t n = ::recv(peer.fd.get(), bytes.data(), peer.checker.wanted_bytes(), MSG_DONTWAIT);
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+  if (n <= 0) {
+    turn_away("it went away");
+    return false;
+  }
+  switch (peer.checker.feed(std::span(bytes).first(static_cast<std::size_t>(n)))) {
+    case TicketChecker::Step::kNeedMore:
+      return true;
+    case TicketChecker::Step::kSend: {
+      // An empty socket buffer takes 64 bytes whole; a peer for whom it does not is dropped.
+      const auto reply = peer.checker.reply();
+      const ssize_t sent =
+          ::send(peer.fd.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent == static_cast<ssize_t>(reply.size())) return true;
+      turn_away("it does not take the challenge");
+      return false;
+    }
+    case TicketChecker::Step::kAccepted:
+      if (!admit(peer)) turn_away("its lane is in already");
+      return false;
+    case TicketChecker::Step::kRefused:
+      turn_away(peer.checker.why());
+      return false;
+  }
+  return false;
+}
+
+bool Acceptor::admit(Unproven& peer) {
+  Socket& lane = lanes_[peer.checker.lane()];
+  if (lane.valid()) return false;
+  lane = Socket(peer.fd.release());
+  ++lanes_in_;
+  return true;
+}
+
+void Acceptor::turn_away(const char* why) {
+  strangers_.fetch_add(1, std::memory_order_relaxed);
+  log::debug("data port: a connection is turned away: {}", why);
+}
+
+Error Acceptor::timed_out() const {
+  return Error{Code::kDeadlineExceeded,
+               "the source did not open its lanes in time: " + std::to_string(lanes_in_) + " of " +
+                   std::to_string(lanes_.size()) + " came, " + std::to_string(strangers_.load()) +
+                   " strangers were turned away",
+               Side::kSource,
+               "check that the source can reach the target's data address and port range"};
+}
+
+// A bound and listening socket, or the errno.
+Result<int> listen_on(const SocketAddress& address, const std::string& text) {
+  Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (fd.get() < 0) return fail(error_from_errno(errno, "socket", Side::kTarget));
+  const int on = 1;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0 ||
+      ::listen(fd.get(), kBacklog) != 0) {
+    const int error = errno;
+    const Code code = error == EADDRINUSE ? Code::kAlreadyExists : Code::kFailedPrecondition;
+    return fail(code, "data port " + text + ": " + std::strerror(error), Side::kTarget,
+                "check the data address and ports in the configuration");
+  }
+  return fd.release();
+}
+
+}  // namespace
+
+Result<PortRange> parse_port_range(std::string_view text) {
+  const auto bad = [&] {
+    return fail(Code::kInvalidArgument,
+                "'" + std::string(text) + "' is not a port or a range like 7500-7599");
+  };
+  const auto parse = [](std::string_view part, std::uint16_t& port) {
+    const char* end = part.data() + part.size();
+    const auto [stop, ec] = std::from_chars(part.data(), end, port);
+    return ec == std::errc() && stop == end;
+  };
+  const auto dash = text.find('-');
+  PortRange range;
+  if (!parse(text.substr(0, dash), range.first)) return bad();
+  range.last = range.first;
+  if (dash != std::string_view::npos && !parse(text.substr(dash + 1), range.last)) return bad();
+  const bool any = range.first == 0 && range.last == 0;
+  if (range.last < range.first || (range.first == 0 && !any)) return bad();
+  return range;
+}
+
+Result<Listener> Listener::open(const std::string& address, PortRange ports) {
+  Listener listener;
+  listener.wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (listener.wake_fd_ < 0) return fail(error_from_errno(errno, "eventfd", Side::kTarget));
+  for (std::uint32_t port = ports.first; port <= ports.last; ++port) {
+    auto where = to_socket_address(address, static_cast<std::uint16_t>(port));
+    if (!where) return fail(std::move(where).error());
+    auto fd = listen_on(*where, Endpoint{address, static_cast<std::uint16_t>(port)}.to_string());
+    if (!fd && fd.error().code == Code::kAlreadyExists) continue;
+    if (!fd) return fail(std::move(fd).error());
+    listener.fd_ = *fd;
+    SocketAddress bound;
+    bound.size = sizeof bound.storage;
+    if (::getsockname(*fd, reinterpret_cast<sockaddr*>(&bound.storage), &bound.size) != 0) {
+      return fail(error_from_errno(errno, "getsockname", Side::kTarget));
+    }
+    auto endpoint = to_endpoint(bound);
+    if (!endpoint) return fail(std::move(endpoint).error());
+    listener.endpoint_ = *endpoint;
+    return listener;
+  }
+  return fail(Code::kResourceExhausted,
+              "no free data port in " + std::to_string(ports.first) + "-" +
+                  std::to_string(ports.last) + " on " + address,
+              Side::kTarget, "widen the port range or lower the number of transfers at once");
+}
+
+Listener::Listener(Listener&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)),
+      wake_fd_(std::exchange(other.wake_fd_, -1)),
+      endpoint_(std::move(other.endpoint_)),
+      strangers_(std::move(other.strangers_)) {}
+
+Listener::~Listener() {
+  close_port();
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+}
+
+void Listener::close_port() {
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+}
+
+Result<std::vector<Socket>> Listener::accept_lanes(const Ticket& ticket, std::uint16_t lane_count,
+                                                   Deadline deadline) {
+  if (fd_ < 0 || lane_count == 0) {
+    return fail(Code::kFailedPrecondition, "the data port is closed, or no lane was asked for");
+  }
+  auto lanes = Acceptor(fd_, wake_fd_, ticket, lane_count, *strangers_).run(deadline);
+  close_port();
+  return lanes;
+}
+
+void Listener::cancel() {
+  const std::uint64_t one = 1;
+  // Fails only when the counter is full, and then it is readable already.
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+}
+
+std::uint64_t Listener::strangers() const { return strangers_->load(std::memory_order_relaxed); }
+
+}  // namespace siphon

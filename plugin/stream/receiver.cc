@@ -1,0 +1,170 @@
+#include "plugin/stream/receiver.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "plugin/base/crc32.h"
+
+namespace siphon {
+namespace {
+
+using Clock = Deadline::clock;
+
+// Small enough to stay in a core's cache between the kernel's copy and the checksum.
+constexpr std::size_t kPieceBytes = 256 * kKiB;
+constexpr std::size_t kDiscardBytes = 64 * kKiB;
+
+void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
+  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+  counter.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
+}
+
+// An error between a header and its trailer.
+Error lost_in_frame(Error error) {
+  if (error.code == Code::kOutOfRange) {
+    error.code = Code::kUnavailable;
+    error.message = "the source closed the lane in the middle of a frame";
+  }
+  return std::move(error).with_suspect(Side::kSource);
+}
+
+class LaneReceiver {
+ public:
+  LaneReceiver(Socket& socket, BufferPool& pool, const ReceiveOptions& options, FrameSink& sink,
+               LaneTimes& times)
+      : socket_(socket),
+        pool_(pool),
+        options_(options),
+        sink_(sink),
+        times_(times),
+        meter_(options.pace) {}
+
+  Status run();
+
+ private:
+  Result<FrameHeader> next_header();
+  Status take_frame(const FrameHeader& header);
+  Status discard_frame(const FrameHeader& header);
+  Status receive_payload(std::span<std::byte> payload, std::uint32_t& crc,
+                         std::span<std::byte, kFrameTrailerBytes> trailer);
+
+  Socket& socket_;
+  BufferPool& pool_;
+  const ReceiveOptions& options_;
+  FrameSink& sink_;
+  LaneTimes& times_;
+  PaceMeter meter_;
+  std::uint64_t sequence_ = 0;
+  std::unique_ptr<std::array<std::byte, kDiscardBytes>> discard_;  // made when first needed
+};
+
+Status LaneReceiver::run() {
+  while (true) {
+    auto header = next_header();
+    if (!header) return fail(std::move(header).error().with_suspect(Side::kSource));
+    if (header->type == FrameType::kEndOfLane) return {};
+    if (header->type == FrameType::kKeepAlive) continue;
+    auto wanted = sink_.admit(*header);
+    if (!wanted) return fail(std::move(wanted).error());
+    SIPHON_TRY(*wanted ? take_frame(*header) : discard_frame(*header));
+  }
+}
+
+Result<FrameHeader> LaneReceiver::next_header() {
+  std::array<std::byte, kFrameHeaderBytes> raw;
+  const auto start = Clock::now();
+  // Between frames only silence counts: a source with a slow store says so with keep-alives.
+  const auto deadline = std::min(options_.deadline, start + options_.pace.idle_timeout);
+  Status got = socket_.recv_all({raw}, deadline);
+  charge(times_.in_socket_ns, Clock::now() - start);
+  if (!got) {
+    Error error = std::move(got).error();
+    if (error.code == Code::kOutOfRange) {
+      error.code = Code::kUnavailable;
+      error.message = "the source closed the lane before its end";
+    }
+    return fail(std::move(error));
+  }
+  auto header = decode_frame_header(raw);
+  if (!header) return header;
+  if (header->sequence != sequence_) {
+    return fail(Code::kInvalidArgument, "frame " + std::to_string(header->sequence) +
+                                            " of the lane came when " + std::to_string(sequence_) +
+                                            " was due");
+  }
+  ++sequence_;
+  SIPHON_TRY(check_frame_limits(*header, options_.limits));
+  return header;
+}
+
+Status LaneReceiver::take_frame(const FrameHeader& header) {
+  const auto start = Clock::now();
+  auto buffer = pool_.acquire(header.length_bytes, options_.deadline);
+  const auto acquired = Clock::now();
+  charge(times_.waiting_for_buffer_ns, acquired - start);
+  if (!buffer) return fail(std::move(buffer).error().with_context("wait for a receive buffer"));
+
+  ReceivedFrame frame{header, std::move(*buffer), 0};
+  frame.payload.resize(header.length_bytes);
+  std::array<std::byte, kFrameTrailerBytes> trailer;
+  meter_.restart(acquired);
+  SIPHON_TRY(receive_payload(frame.payload.span(), frame.crc32, trailer));
+  auto sent = decode_frame_trailer(trailer);
+  if (!sent) return fail(std::move(sent).error());
+  if (*sent != frame.crc32) {
+    frame.payload.reset();
+    return sink_.bad_frame(header, *sent, frame.crc32);
+  }
+  return sink_.deliver(std::move(frame));
+}
+
+// Piece by piece, so that each is summed while it is in cache; the last comes with the trailer.
+Status LaneReceiver::receive_payload(std::span<std::byte> payload, std::uint32_t& crc,
+                                     std::span<std::byte, kFrameTrailerBytes> trailer) {
+  Clock::duration in_socket{}, computing{};
+  auto now = Clock::now();
+  Status status;
+  crc = 0;
+  while (status && !payload.empty()) {
+    const auto piece = payload.first(std::min(kPieceBytes, payload.size()));
+    payload = payload.subspan(piece.size());
+    const auto tail = payload.empty() ? std::span<std::byte>(trailer) : std::span<std::byte>();
+    status = socket_.recv_all({piece, tail}, options_.deadline, &meter_);
+    const auto received = Clock::now();
+    if (status) crc = crc32(piece, crc);
+    const auto summed = Clock::now();
+    in_socket += received - now;
+    computing += summed - received;
+    now = summed;
+  }
+  charge(times_.in_socket_ns, in_socket);
+  charge(times_.computing_ns, computing);
+  if (!status) return fail(lost_in_frame(std::move(status).error()));
+  return {};
+}
+
+Status LaneReceiver::discard_frame(const FrameHeader& header) {
+  if (!discard_) discard_ = std::make_unique<std::array<std::byte, kDiscardBytes>>();
+  meter_.restart(Clock::now());
+  std::size_t left = header.length_bytes + kFrameTrailerBytes;
+  while (left > 0) {
+    const auto piece = std::span(*discard_).first(std::min(left, discard_->size()));
+    Status got = socket_.recv_all({piece}, options_.deadline, &meter_);
+    if (!got) return fail(lost_in_frame(std::move(got).error()));
+    left -= piece.size();
+  }
+  return {};
+}
+
+}  // namespace
+
+Status receive_lane(Socket& socket, BufferPool& pool, const ReceiveOptions& options,
+                    FrameSink& sink, LaneTimes& times) {
+  return LaneReceiver(socket, pool, options, sink, times).run();
+}
+
+}  // namespace siphon

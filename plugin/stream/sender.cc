@@ -1,0 +1,663 @@
+#include "plugin/stream/sender.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "plugin/base/crc32.h"
+
+namespace siphon {
+namespace {
+
+using Clock = Deadline::clock;
+
+constexpr std::size_t kMaxReaders = 8;
+constexpr std::size_t kMaxQueuedFrames = 64;  // bounds views, which no pool bounds
+// Small enough to stay in a core's cache between the checksum and the kernel's copy.
+constexpr std::size_t kPieceBytes = 256 * kKiB;
+// What is tried first for an extent of a large batch; grows to the largest inline one seen.
+constexpr std::size_t kFirstPrefetchBytes = 128 * kKiB;
+constexpr std::size_t kSmallBatch = 16;
+constexpr std::chrono::milliseconds kSlice{100};  // longest wait that cancel() cannot interrupt
+constexpr std::chrono::seconds kConnectTimeout{10};
+// A flood of strangers can push an honest lane out of the target's waiting room.
+constexpr int kHandshakeTries = 3;
+
+void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
+  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+  counter.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
+}
+
+// An extent between its opening and its result. Shared by the frames in flight, which may hold
+// views into the reader; the last one lets go of it.
+struct OpenExtent {
+  std::uint32_t index = 0;
+  std::unique_ptr<ExtentReader> reader;
+  std::uint64_t bytes = 0;
+  // Guarded by Impl::mutex_:
+  std::uint64_t next_offset = 0;  // everything before it has been claimed by a reader
+  std::uint32_t reads_in_flight = 0;
+  bool reported = false;
+  Crc32Assembly crc;
+};
+using OpenExtentPtr = std::shared_ptr<OpenExtent>;
+
+struct Frame {
+  OpenExtentPtr extent;
+  std::uint64_t offset_bytes = 0;
+  std::span<const std::byte> bytes;  // in `buffer`, or a view of the reader's
+  BufferPool::Buffer buffer;
+};
+
+// A reader's next errand: one read of an open extent, or (extent null) the opening of the next.
+struct Errand {
+  OpenExtentPtr extent;
+  std::uint32_t index = 0;
+  std::uint64_t offset_bytes = 0;
+  std::uint32_t length_bytes = 0;
+};
+
+}  // namespace
+
+class StreamSender::Impl {
+ public:
+  Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle, StreamOrder order,
+       std::function<void(ExtentResult)> on_result);
+  ~Impl();
+  Status run();
+  void stop(Error why);
+  SenderCounters counters() const;
+  const LaneTimes& lane_times() const { return times_; }
+
+ private:
+  // Readers.
+  void reader_main();
+  std::optional<Errand> next_errand();
+  void open_extent(std::uint32_t index);
+  void start_extent(OpenExtentPtr extent, BufferPool::Buffer prefetch);
+  void read_piece(const Errand& errand);
+  std::optional<BufferPool::Buffer> acquire(std::size_t bytes);
+  std::size_t prefetch_bytes() const;
+  std::uint32_t piece_length(const OpenExtent& extent, std::uint64_t offset) const;
+
+  // Lanes.
+  Status lane_main(std::uint16_t lane);
+  Status open_lane(std::uint16_t lane);
+  enum class Next { kFrame, kIdle, kEnd, kStopped };
+  Next next_frame(Frame& frame, Deadline until);
+  Status send_control(std::uint16_t lane, FrameType type);
+  Result<std::uint32_t> send_frame(std::uint16_t lane, const Frame& frame);
+  Status wait_for_throttle(std::uint16_t lane, std::uint64_t bytes);
+  void frame_sent(const Frame& frame, std::uint32_t crc);
+
+  // Results.
+  void report(ExtentResult result);
+  void deliver_results();
+
+  bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+  template <typename F>
+  std::thread guarded(F body);
+
+  struct Lane {
+    Socket socket;  // connected under mutex_; used by the lane's thread
+    std::uint64_t sequence = 0;
+    std::optional<PaceMeter> meter;
+  };
+
+  ExtentStore& store_;
+  BufferPool& pool_;
+  Throttle* const throttle_;
+  const StreamOrder order_;
+  const std::function<void(ExtentResult)> on_result_;
+  const StoreLimits limits_;
+  const std::uint64_t fallback_parts_before_;
+  std::size_t frame_bytes_ = 0;
+  int wake_fd_ = -1;
+
+  LaneTimes times_;
+  std::atomic<std::uint64_t> bytes_read_{0};
+  std::atomic<std::uint64_t> bytes_sent_{0};
+  std::atomic<std::size_t> prefetch_bytes_{0};
+  std::atomic<bool> stop_{false};
+
+  mutable std::mutex mutex_;         // guards what follows
+  std::condition_variable errands_;  // for readers: something to do, or nothing any more
+  std::condition_variable frames_;   // for lanes: a frame, or no more
+  std::optional<Error> stop_error_;
+  std::uint32_t next_to_open_ = 0;
+  std::uint32_t opening_ = 0;
+  std::deque<OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
+  std::deque<Frame> queue_;
+  std::size_t readers_running_ = 0;
+  std::vector<Lane> lanes_;
+  std::vector<bool> reported_;
+  std::deque<ExtentResult> results_;
+  bool delivering_ = false;
+};
+
+StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle,
+                         StreamOrder order, std::function<void(ExtentResult)> on_result)
+    : store_(store),
+      pool_(pool),
+      throttle_(throttle),
+      order_(std::move(order)),
+      on_result_(std::move(on_result)),
+      limits_(store.limits()),
+      fallback_parts_before_(store.counters().fallback_parts),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      lanes_(order_.lanes),
+      reported_(order_.extents.size(), false) {
+  // Half the pool at most, so that one buffer fills while another drains.
+  const std::size_t half = pool_.arena_bytes() / 2 / BufferPool::kGranule * BufferPool::kGranule;
+  frame_bytes_ = std::min<std::size_t>({order_.max_frame_bytes, limits_.operation_bytes, half});
+  prefetch_bytes_ = std::min<std::size_t>(limits_.inline_max_bytes, frame_bytes_);
+  if (order_.extents.size() > kSmallBatch) {
+    prefetch_bytes_ = std::min(prefetch_bytes_.load(), kFirstPrefetchBytes);
+  }
+}
+
+StreamSender::Impl::~Impl() {
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+}
+
+// A thread whose body, whatever it throws, ends the attempt and not the process.
+template <typename F>
+std::thread StreamSender::Impl::guarded(F body) {
+  return std::thread([this, body] {
+    try {
+      body();
+    } catch (const std::exception& e) {
+      stop({Code::kInternal, std::string("the sender failed: ") + e.what(), Side::kSource, {}});
+    }
+  });
+}
+
+Status StreamSender::Impl::run() {
+  if (frame_bytes_ == 0 || order_.lanes == 0 || order_.extents.empty()) {
+    stop({Code::kInvalidArgument,
+          "an order without extents, lanes or room for a frame",
+          Side::kRequester,
+          {}});
+  }
+  std::vector<std::thread> threads;
+  if (!stopped()) {
+    const std::size_t depth = std::max<std::size_t>(1, limits_.read_depth);
+    readers_running_ = std::min(kMaxReaders, order_.extents.size() * depth);
+    const std::size_t reader_count = readers_running_;
+    try {
+      for (std::uint16_t lane = 0; lane < order_.lanes; ++lane) {
+        threads.push_back(guarded([this, lane] {
+          if (Status status = lane_main(lane); !status) stop(std::move(status).error());
+        }));
+      }
+      for (std::size_t i = 0; i < reader_count; ++i) {
+        threads.push_back(guarded([this] { reader_main(); }));
+      }
+    } catch (const std::exception& e) {
+      stop({Code::kResourceExhausted,
+            std::string("start a thread: ") + e.what(),
+            Side::kSource,
+            {}});
+    }
+  }
+  for (auto& thread : threads) thread.join();
+  queue_.clear();
+  reading_.clear();
+  for (auto& lane : lanes_) lane.socket.close();
+
+  const Error why = stop_error_.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
+  for (std::uint32_t i = 0; i < order_.extents.size(); ++i) {
+    if (reported_[i]) continue;
+    ExtentResult result;
+    result.extent_index = i;
+    result.status = fail(why);
+    report(std::move(result));
+  }
+  deliver_results();
+  if (stop_error_) return fail(*stop_error_);
+  return {};
+}
+
+// The first error ends the attempt; everything that waits is woken.
+void StreamSender::Impl::stop(Error why) {
+  std::lock_guard lock(mutex_);
+  if (!stop_error_) stop_error_ = std::move(why);
+  stop_.store(true);
+  for (auto& lane : lanes_) lane.socket.shutdown();
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+  errands_.notify_all();
+  frames_.notify_all();
+}
+
+SenderCounters StreamSender::Impl::counters() const {
+  SenderCounters out;
+  out.bytes_read = bytes_read_.load(std::memory_order_relaxed);
+  out.bytes_sent = bytes_sent_.load(std::memory_order_relaxed);
+  out.fallback_parts = store_.counters().fallback_parts - fallback_parts_before_;
+  return out;
+}
+
+// ---- readers -----------------------------------------------------------------------------------
+
+void StreamSender::Impl::reader_main() {
+  while (auto errand = next_errand()) {
+    if (errand->extent) {
+      read_piece(*errand);
+    } else {
+      open_extent(errand->index);
+    }
+  }
+  std::lock_guard lock(mutex_);
+  if (--readers_running_ == 0) frames_.notify_all();
+}
+
+// Extents already open come first; the next one is opened when these leave a reader idle.
+std::optional<Errand> StreamSender::Impl::next_errand() {
+  const std::uint32_t depth = std::max<std::uint32_t>(1, limits_.read_depth);
+  std::unique_lock lock(mutex_);
+  while (!stopped()) {
+    const bool room = queue_.size() < kMaxQueuedFrames;
+    for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
+      OpenExtent& extent = **it;
+      if (extent.reads_in_flight >= depth) continue;
+      Errand errand{*it, extent.index, extent.next_offset,
+                    piece_length(extent, extent.next_offset)};
+      extent.next_offset += errand.length_bytes;
+      ++extent.reads_in_flight;
+      if (extent.next_offset == extent.bytes) reading_.erase(it);
+      return errand;
+    }
+    if (room && next_to_open_ < order_.extents.size()) {
+      ++opening_;
+      return Errand{nullptr, next_to_open_++, 0, 0};
+    }
+    if (reading_.empty() && opening_ == 0 && next_to_open_ == order_.extents.size()) {
+      errands_.notify_all();
+      return std::nullopt;
+    }
+    errands_.wait(lock);
+  }
+  return std::nullopt;
+}
+
+std::uint32_t StreamSender::Impl::piece_length(const OpenExtent& extent,
+                                               std::uint64_t offset) const {
+  std::uint64_t length = std::min<std::uint64_t>(frame_bytes_, extent.bytes - offset);
+  const std::uint64_t part = extent.reader->info().header.part_bytes;
+  if (part > 0) length = std::min(length, part - offset % part);
+  return static_cast<std::uint32_t>(length);
+}
+
+std::size_t StreamSender::Impl::prefetch_bytes() const {
+  return prefetch_bytes_.load(std::memory_order_relaxed);
+}
+
+void StreamSender::Impl::open_extent(std::uint32_t index) {
+  BufferPool::Buffer prefetch;
+  if (prefetch_bytes() > 0) {
+    auto buffer = acquire(prefetch_bytes());
+    if (!buffer) return;  // stopped
+    prefetch = std::move(*buffer);
+  }
+  auto reader = store_.open(order_.extents[index], prefetch.span());
+  Status status;
+  if (!reader) {
+    status = fail(std::move(reader).error().with_suspect(Side::kSource));
+  } else if ((*reader)->info().header.extent_bytes == 0) {
+    status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
+                  Side::kSource);
+  }
+  if (!status) {
+    ExtentResult result;
+    result.extent_index = index;
+    if (reader) result.info = (*reader)->info();
+    result.status = std::move(status);
+    report(std::move(result));
+    {
+      std::lock_guard lock(mutex_);
+      --opening_;
+    }
+    errands_.notify_all();
+    deliver_results();
+    return;
+  }
+  auto extent = std::make_shared<OpenExtent>();
+  extent->index = index;
+  extent->reader = std::move(*reader);
+  extent->bytes = extent->reader->info().header.extent_bytes;
+  start_extent(std::move(extent), std::move(prefetch));
+}
+
+// Puts an extent on the list of those to read, or, if it is here already, into the queue.
+void StreamSender::Impl::start_extent(OpenExtentPtr extent, BufferPool::Buffer prefetch) {
+  const std::uint64_t bytes = extent->bytes;
+  const bool here = extent->reader->prefetched_bytes() == bytes;
+  if (here) {
+    prefetch.shrink(bytes);
+    bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
+  } else {
+    prefetch.reset();
+    if (extent->reader->view(0, 1)) {
+      prefetch_bytes_.store(0, std::memory_order_relaxed);  // this store needs no buffers
+    } else if (extent->reader->info().is_inline && bytes <= frame_bytes_ &&
+               bytes > prefetch_bytes()) {
+      prefetch_bytes_.store(bytes, std::memory_order_relaxed);
+    }
+  }
+  std::lock_guard lock(mutex_);
+  --opening_;
+  if (here) {
+    extent->next_offset = bytes;
+    const std::span<const std::byte> payload = prefetch.span();
+    queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
+    frames_.notify_one();
+    if (opening_ == 0 && next_to_open_ == order_.extents.size()) errands_.notify_all();
+  } else {
+    reading_.push_back(std::move(extent));
+    errands_.notify_all();
+  }
+}
+
+// nullopt: the attempt has been stopped (by us, if there was no memory in time).
+std::optional<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes) {
+  while (!stopped()) {
+    auto buffer = pool_.acquire(bytes, std::min(order_.deadline, Clock::now() + kSlice));
+    if (buffer) return std::move(*buffer);
+    if (buffer.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
+      stop(std::move(buffer).error().with_context("wait for a send buffer"));
+    }
+  }
+  return std::nullopt;
+}
+
+void StreamSender::Impl::read_piece(const Errand& errand) {
+  OpenExtent& extent = *errand.extent;
+  Frame frame{errand.extent, errand.offset_bytes, {}, {}};
+  Status status;
+  if (auto view = extent.reader->view(errand.offset_bytes, errand.length_bytes)) {
+    frame.bytes = *view;
+  } else {
+    auto buffer = acquire(errand.length_bytes);
+    if (!buffer) return;
+    frame.buffer = std::move(*buffer);
+    frame.bytes = frame.buffer.span();
+    status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
+  }
+  if (status) bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
+  bool failed_now = false;
+  {
+    std::lock_guard lock(mutex_);
+    --extent.reads_in_flight;
+    if (status && !extent.reported) {
+      queue_.push_back(std::move(frame));
+      frames_.notify_one();
+    } else if (!status && !extent.reported) {
+      failed_now = extent.reported = true;
+      std::erase(reading_, errand.extent);
+    }
+  }
+  if (failed_now) {
+    ExtentResult result;
+    result.extent_index = extent.index;
+    result.info = extent.reader->info();
+    result.status = fail(std::move(status).error().with_suspect(Side::kSource));
+    report(std::move(result));
+    deliver_results();
+  }
+}
+
+// ---- lanes -------------------------------------------------------------------------------------
+
+Status StreamSender::Impl::lane_main(std::uint16_t lane) {
+  const auto context = [&](Status status) -> Status {
+    if (status) return status;
+    return fail(
+        std::move(status)
+            .error()
+            .with_context("lane " + std::to_string(lane) + " to " + order_.target.to_string())
+            .with_suspect(Side::kTarget));
+  };
+  SIPHON_TRY(context(open_lane(lane)));
+  const auto keep_alive = order_.pace.idle_timeout / 4;
+  while (true) {
+    Frame frame;
+    switch (next_frame(frame, Clock::now() + keep_alive)) {
+      case Next::kStopped:
+        return {};
+      case Next::kEnd:
+        return context(send_control(lane, FrameType::kEndOfLane));
+      case Next::kIdle:
+        SIPHON_TRY(context(send_control(lane, FrameType::kKeepAlive)));
+        continue;
+      case Next::kFrame:
+        break;
+    }
+    SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes.size())));
+    auto crc = send_frame(lane, frame);
+    if (!crc) return context(fail(std::move(crc).error()));
+    frame.buffer.reset();
+    frame_sent(frame, *crc);
+  }
+}
+
+Status StreamSender::Impl::open_lane(std::uint16_t lane) {
+  for (int attempt = 1;; ++attempt) {
+    const auto deadline = std::min(order_.deadline, Clock::now() + kConnectTimeout);
+    auto connected = Socket::connect(order_.target, deadline, wake_fd_);
+    if (!connected) return fail(std::move(connected).error());
+    auto peer = connected->peer();
+    if (!peer) return fail(Code::kUnavailable, "the connection was lost at once");
+    if (*peer != order_.target) {
+      return fail(Code::kInternal, "connected to " + peer->to_string() + " instead");
+    }
+    Lane& self = lanes_[lane];
+    {
+      std::lock_guard lock(mutex_);
+      if (stopped()) return fail(Code::kCancelled, "cancelled");
+      self.socket = std::move(*connected);
+    }
+    Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
+    if (proven) {
+      self.meter.emplace(order_.pace);
+      return {};
+    }
+    const bool pushed_out = proven.error().code == Code::kUnauthenticated;
+    if (!pushed_out || attempt == kHandshakeTries || stopped()) return proven;
+  }
+}
+
+StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline until) {
+  const auto start = Clock::now();
+  Next next = Next::kIdle;
+  {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      if (stopped()) return Next::kStopped;
+      const bool was_long = queue_.size() > kMaxQueuedFrames / 2;
+      while (!queue_.empty() && queue_.front().extent->reported) queue_.pop_front();  // failed
+      if (!queue_.empty()) {
+        frame = std::move(queue_.front());
+        queue_.pop_front();
+        next = Next::kFrame;
+      }
+      if (was_long && queue_.size() <= kMaxQueuedFrames / 2) errands_.notify_all();
+      if (next == Next::kFrame) break;
+      if (readers_running_ == 0) {
+        next = Next::kEnd;
+        break;
+      }
+      if (frames_.wait_until(lock, until) == std::cv_status::timeout) break;
+    }
+  }
+  charge(times_.waiting_for_buffer_ns, Clock::now() - start);
+  return next;
+}
+
+// In portions of 50 ms, so that a cancel is seen and the target hears from us.
+Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t bytes) {
+  if (throttle_ == nullptr) return {};
+  auto last_sign = Clock::now();
+  while (bytes > 0) {
+    const std::uint64_t rate = throttle_->rate();
+    const std::uint64_t portion =
+        rate == 0 ? bytes : std::min(bytes, std::max<std::uint64_t>(1, rate / 20));
+    const auto now = Clock::now();
+    if (now >= order_.deadline) {
+      return fail(Code::kDeadlineExceeded, "the rate limit leaves too little time", Side::kSource);
+    }
+    Status taken = throttle_->take(portion, std::min(order_.deadline, now + kSlice));
+    std::unique_lock lock(mutex_);
+    if (stopped()) return fail(Code::kCancelled, "cancelled");
+    if (taken) {
+      bytes -= portion;
+    } else {
+      frames_.wait_until(lock, now + kSlice, [&] { return stopped(); });
+    }
+    lock.unlock();
+    if (bytes > 0 && Clock::now() - last_sign >= order_.pace.idle_timeout / 4) {
+      SIPHON_TRY(send_control(lane, FrameType::kKeepAlive));
+      last_sign = Clock::now();
+    }
+  }
+  return {};
+}
+
+Status StreamSender::Impl::send_control(std::uint16_t lane, FrameType type) {
+  Lane& self = lanes_[lane];
+  FrameHeader header;
+  header.type = type;
+  header.sequence = self.sequence++;
+  std::array<std::byte, kFrameHeaderBytes> raw;
+  encode_frame_header(header, raw);
+  self.meter->restart(Clock::now());
+  return self.socket.send_all({raw}, order_.deadline, &*self.meter);
+}
+
+// Sums and sends piece by piece; returns the payload's crc32.
+Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const Frame& frame) {
+  Lane& self = lanes_[lane];
+  FrameHeader header;
+  header.extent_index = frame.extent->index;
+  header.length_bytes = static_cast<std::uint32_t>(frame.bytes.size());
+  header.offset_bytes = frame.offset_bytes;
+  header.extent_bytes = frame.extent->bytes;
+  header.last = frame.offset_bytes + frame.bytes.size() == frame.extent->bytes;
+  header.sequence = self.sequence++;
+  std::array<std::byte, kFrameHeaderBytes> raw_header;
+  std::array<std::byte, kFrameTrailerBytes> raw_trailer;
+  encode_frame_header(header, raw_header);
+
+  Clock::duration in_socket{}, computing{};
+  auto now = Clock::now();
+  self.meter->restart(now);
+  std::span<const std::byte> head(raw_header), left(frame.bytes), tail;
+  std::uint32_t crc = 0;
+  while (!left.empty()) {
+    const auto piece = left.first(std::min(kPieceBytes, left.size()));
+    left = left.subspan(piece.size());
+    crc = crc32(piece, crc);
+    if (left.empty()) {
+      encode_frame_trailer(crc, raw_trailer);
+      tail = raw_trailer;
+    }
+    const auto summed = Clock::now();
+    Status sent =
+        self.socket.send_all({head, piece, tail}, order_.deadline, &*self.meter, !left.empty());
+    if (!sent) return fail(std::move(sent).error());
+    head = {};
+    computing += summed - now;
+    now = Clock::now();
+    in_socket += now - summed;
+  }
+  charge(times_.in_socket_ns, in_socket);
+  charge(times_.computing_ns, computing);
+  bytes_sent_.fetch_add(frame.bytes.size(), std::memory_order_relaxed);
+  return crc;
+}
+
+// Joins the frame's checksum to its extent's; with the last one the extent has its result.
+void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
+  OpenExtent& extent = *frame.extent;
+  std::optional<std::uint32_t> whole;
+  Status joined;
+  {
+    std::lock_guard lock(mutex_);
+    if (extent.reported) return;
+    joined = extent.crc.add(frame.offset_bytes, frame.bytes.size(), crc, extent.bytes);
+    whole = extent.crc.complete(extent.bytes);
+    if (joined && !whole) return;
+    extent.reported = true;
+  }
+  ExtentResult result;
+  result.extent_index = extent.index;
+  result.info = extent.reader->info();
+  result.bytes = extent.bytes;
+  result.crc32 = whole.value_or(0);
+  const SealedHeader& sealed = result.info.header;
+  if (!joined) {
+    result.status = fail(std::move(joined).error().with_suspect(Side::kSource));
+  } else if (result.info.state == ExtentState::kSealed && result.crc32 != sealed.crc32) {
+    result.status = fail(Code::kDataLoss,
+                         "extent " + order_.extents[extent.index] +
+                             ": the source's bytes do not match its sealed header (crc32 read " +
+                             crc32_hex(result.crc32) + ", sealed " + crc32_hex(sealed.crc32) +
+                             "): rot at the source",
+                         Side::kSource, "run `siphon verify` on the source extent");
+  }
+  report(std::move(result));
+  deliver_results();
+}
+
+// ---- results -----------------------------------------------------------------------------------
+
+void StreamSender::Impl::report(ExtentResult result) {
+  std::lock_guard lock(mutex_);
+  if (reported_[result.extent_index]) return;
+  reported_[result.extent_index] = true;
+  results_.push_back(std::move(result));
+}
+
+// Whoever comes first hands over what there is, one at a time and without the lock.
+void StreamSender::Impl::deliver_results() {
+  std::unique_lock lock(mutex_);
+  if (delivering_) return;
+  delivering_ = true;
+  while (!results_.empty()) {
+    ExtentResult result = std::move(results_.front());
+    results_.pop_front();
+    lock.unlock();
+    on_result_(std::move(result));
+    lock.lock();
+  }
+  delivering_ = false;
+}
+
+// ---- the public face ---------------------------------------------------------------------------
+
+StreamSender::StreamSender(ExtentStore& store, BufferPool& pool, Throttle* throttle,
+                           StreamOrder order, std::function<void(ExtentResult)> on_result)
+    : impl_(std::make_unique<Impl>(store, pool, throttle, std::move(order), std::move(on_result))) {
+}
+StreamSender::~StreamSender() = default;
+
+Status StreamSender::run() { return impl_->run(); }
+void StreamSender::cancel() {
+  impl_->stop({Code::kCancelled, "the transfer was cancelled", Side::kNone, {}});
+}
+SenderCounters StreamSender::counters() const { return impl_->counters(); }
+const LaneTimes& StreamSender::lane_times() const { return impl_->lane_times(); }
+
+}  // namespace siphon
