@@ -1,0 +1,78 @@
+// ObjectIo: the handful of operations on single objects that an extent store needs, through
+// librados alone. The objclass adapter overrides what the OSD's class does better (bulk bytes
+// through the exchange, the register's transitions).
+//
+// All functions return 0 or a negative errno, let no exception out, block for at most the
+// connection's OSD timeout, and are thread safe. Every mutation carries FULL_TRY: a full pool
+// answers -ENOSPC or -EDQUOT at once, where a default operation waits for ever.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "plugin/exchange/head_register.h"
+#include "rados/librados.hpp"
+
+namespace siphon {
+
+// An extent's register as it was read. `present` is false (and `reg` blank) when the object or
+// its xattr is not there.
+struct StoredHead {
+  bool present = false;
+  HeadRegister reg;
+  librados::bufferlist stored;  // the very bytes, for the guard of a change
+};
+
+class ObjectIo {
+ public:
+  // `whole_objects`: the pool takes no overwrites and only aligned appends (erasure-coded without
+  // overwrites), so that a write from offset 0 has to be the whole object.
+  explicit ObjectIo(bool whole_objects) : whole_objects_(whole_objects) {}
+  virtual ~ObjectIo() = default;
+  ObjectIo(const ObjectIo&) = delete;
+  ObjectIo& operator=(const ObjectIo&) = delete;
+
+  // Reads up to out.size() bytes; `got` is less only at the object's end. -ENOENT: no object.
+  virtual int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
+                   std::span<std::byte> out, std::size_t& got);
+  // Writes all of `in` at the offset, and tells the store to expect `expected_bytes` in all,
+  // written once and read in order.
+  virtual int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
+                    std::span<const std::byte> in, std::uint64_t expected_bytes);
+
+  // The register, and the first bytes of the head's own data when `prefetch` is not empty, in one
+  // operation. -EUCLEAN: a register that does not decode.
+  virtual int read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
+                        std::span<std::byte> prefetch, std::size_t& got);
+  // Applies `request` to the register, atomically; answers as siphon::apply. Idempotent.
+  // -EBUSY: others changed it again and again meanwhile.
+  virtual int transition(librados::IoCtx& io, const std::string& object,
+                         const TransitionRequest& request);
+  // Creates the head with its data and its register in one exclusive operation. -EEXIST.
+  virtual int put_inline(librados::IoCtx& io, const std::string& object,
+                         std::span<const std::byte> in, const TransitionRequest& publish);
+
+  // Operations that had to go another way than planned. Monotonic.
+  std::uint64_t fallback_parts() const { return fallback_parts_.load(std::memory_order_relaxed); }
+
+ protected:
+  void count_fallback() { fallback_parts_.fetch_add(1, std::memory_order_relaxed); }
+  bool whole_objects() const { return whole_objects_; }
+
+ private:
+  const bool whole_objects_;
+  std::atomic<std::uint64_t> fallback_parts_{0};
+};
+
+// The allocation hint of everything that Siphon writes.
+inline constexpr std::uint32_t kAllocHints = librados::ALLOC_HINT_FLAG_SEQUENTIAL_READ |
+                                             librados::ALLOC_HINT_FLAG_APPEND_ONLY |
+                                             librados::ALLOC_HINT_FLAG_IMMUTABLE;
+
+// What a compound read of a head returned, as a StoredHead. `result` is the operation's.
+int decode_stored(int result, librados::bufferlist&& stored, StoredHead& head);
+
+}  // namespace siphon

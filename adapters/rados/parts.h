@@ -1,0 +1,31 @@
+// The parts of one private id: their names, their removal, their total length.
+//
+// Both walks keep kWindow operations in flight, block for at most the OSD timeout per window, and
+// let no exception out. Thread safe; `io` carries the extent's locator key.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "plugin/exchange/head_register.h"
+#include "rados/librados.hpp"
+
+namespace siphon {
+
+// "siphon.<32 hex digits>.<part number, 8 hex digits>", see docs/extent_format.md.
+std::string part_object(const PrivateId& id, std::uint64_t part_number);
+
+// Removes parts [0, at_least), and with `open_ended` goes on until kGapLimit numbers in a row held
+// none. Those not there are no error. 0 or the first negative errno (the rest is tried all the
+// same).
+int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_least, bool open_ended);
+
+// Bytes from the start up to the first part that is missing or shorter than `part_bytes`.
+int measure_parts(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
+                  std::uint64_t& total_bytes);
+
+inline constexpr std::size_t kPartWindow = 16;
+inline constexpr std::uint64_t kPartGapLimit = 64;
+
+}  // namespace siphon

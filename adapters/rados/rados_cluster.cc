@@ -1,0 +1,270 @@
+#include "adapters/rados/rados_cluster.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <list>
+#include <set>
+
+#include "adapters/rados/rados_internal.h"
+
+namespace siphon {
+namespace rados_internal {
+
+Error to_error(int result, std::string_view what) {
+  const int error = result < 0 ? -result : result;
+  std::string message(what);
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      return {Code::kResourceExhausted, message + ": the pool or its OSDs are full", Side::kNone,
+              "free some room or raise the quota: ceph df detail"};
+    case EIO:
+      return {Code::kDataLoss, message + ": the store reports damage (Input/output error)",
+              Side::kNone, "look for the damaged object: ceph health detail"};
+    case ETIMEDOUT:
+      return {Code::kDeadlineExceeded, message + ": no answer from the cluster in time",
+              Side::kNone, "see why its placement groups do not serve: ceph health detail"};
+    case ESHUTDOWN:
+      return {Code::kUnavailable, message + ": this client was blocklisted by the cluster",
+              Side::kNone, "ceph osd blocklist ls"};
+    case EPERM:
+    case EACCES:
+      return {Code::kPermissionDenied, message + ": the cephx key lacks the rights", Side::kNone,
+              "ceph auth get NAME"};
+    case EOPNOTSUPP:
+      return {Code::kFailedPrecondition,
+              message + ": the pool does not support this operation",
+              Side::kNone,
+              {}};
+    default:
+      return error_from_errno(error, what);
+  }
+}
+
+Result<librados::IoCtx> open_pool(RadosCluster& cluster, const Location& location) {
+  librados::IoCtx io;
+  const int result = cluster.impl().rados.ioctx_create(location.pool.c_str(), io);
+  if (result == -ENOENT) {
+    return fail(Code::kNotFound, "there is no pool '" + location.pool + "'", Side::kNone,
+                "ceph osd pool ls");
+  }
+  if (result < 0) return fail(to_error(result, "open pool " + location.pool));
+  io.set_namespace(location.nspace);
+  return io;
+}
+
+librados::IoCtx with_locator(const librados::IoCtx& base, std::string_view locator) {
+  librados::IoCtx io;
+  io.dup(base);
+  io.locator_set_key(std::string(locator));
+  return io;
+}
+
+std::string head_object(std::string_view extent) { return "siphon." + std::string(extent); }
+
+}  // namespace rados_internal
+
+namespace {
+
+using rados_internal::open_pool;
+using rados_internal::to_error;
+using rados_internal::with_locator;
+
+// In this order, the later ones winning: the file, the environment, what an embedded client needs,
+// the timeouts, the caller's overrides.
+Status configure(librados::Rados& rados, const RadosOptions& options) {
+  const char* path = options.conf_path.empty() ? nullptr : options.conf_path.c_str();
+  if (const int result = rados.conf_read_file(path); result < 0) {
+    return fail(to_error(result, "read the Ceph configuration " + options.conf_path)
+                    .with_next_step("name the file: --conf FILE, or CEPH_CONF"));
+  }
+  if (options.use_ceph_args) rados.conf_parse_env(nullptr);
+  std::map<std::string, std::string> settings = {
+      {"admin_socket", ""},
+      {"log_file", ""},
+      {"log_to_stderr", "false"},
+      {"err_to_stderr", "false"},
+      {"rados_osd_op_timeout", std::to_string(options.osd_timeout.count())},
+      {"rados_mon_op_timeout", std::to_string(options.mon_timeout.count())},
+      {"client_mount_timeout", std::to_string(options.connect_timeout.count())},
+  };
+  if (!options.osd_data.empty()) settings["osd_data"] = options.osd_data;
+  if (!options.keyring.empty()) settings["keyring"] = options.keyring;
+  for (const auto& [key, value] : options.overrides) settings[key] = value;
+  for (const auto& [key, value] : settings) {
+    if (const int result = rados.conf_set(key.c_str(), value.c_str()); result < 0) {
+      return fail(Code::kInvalidArgument, "Ceph refuses the setting " + key + " = " + value);
+    }
+  }
+  // librados looks for an OSD's key where a client's would be; ceph-osd itself looks here.
+  std::string osd_data;
+  if (options.name.starts_with("osd.") && options.keyring.empty() &&
+      !options.overrides.contains("keyring") && rados.conf_get("osd_data", osd_data) == 0) {
+    const std::string keyring = osd_data + "/keyring";
+    if (::access(keyring.c_str(), R_OK) == 0) rados.conf_set("keyring", keyring.c_str());
+  }
+  return {};
+}
+
+// The answer of a class method that needs a cap of its own.
+Error method_error(int result, const std::string& method, const std::string& pool,
+                   const std::string& name) {
+  const std::string what = method + " in pool " + pool;
+  switch (-result) {
+    case EPERM:
+    case EACCES: {
+      const std::string cap = "allow class siphon " + method + " pool=" + pool;
+      return {Code::kPermissionDenied, what + ": " + name + " lacks the OSD cap '" + cap + "'",
+              Side::kRequester, "add it: ceph auth caps " + name + " ... osd '..., " + cap + "'"};
+    }
+    case EOPNOTSUPP:
+      return {Code::kFailedPrecondition,
+              what + ": the OSD that serves it has no siphon plugin (or one of another Ceph build)",
+              Side::kNone, "install libcls_siphon.so and list it in osd_class_load_list"};
+    case EHOSTDOWN:
+      return {Code::kUnavailable, what + ": the siphond of the OSD that serves it is not running",
+              Side::kNone, "look at that OSD's log for lines of siphon"};
+    case EUSERS:
+      return {Code::kResourceExhausted, what + ": the device's grant table is full", Side::kNone,
+              "try again when earlier grants have expired"};
+    default:
+      return to_error(result, what);
+  }
+}
+
+// Executes a method that carries the WR flag and writes nothing. Not IoCtx::exec: that waits for
+// ever on a full pool.
+int execute(librados::IoCtx& io, const std::string& object, const char* method,
+            std::span<const std::byte> input, librados::bufferlist& output) {
+  librados::bufferlist in;
+  in.append(reinterpret_cast<const char*>(input.data()), static_cast<unsigned>(input.size()));
+  librados::ObjectReadOperation operation;
+  operation.exec(exchange::kClassName, method, in);
+  return io.operate(object, &operation, &output, librados::OPERATION_FULL_TRY);
+}
+
+}  // namespace
+
+RadosCluster::RadosCluster(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RadosCluster::~RadosCluster() { impl_->rados.shutdown(); }
+
+Result<std::unique_ptr<RadosCluster>> RadosCluster::connect(const RadosOptions& options) try {
+  auto impl = std::make_unique<Impl>();
+  impl->name = options.name;
+  const int result = impl->rados.init2(options.name.c_str(), options.cluster_name.c_str(), 0);
+  if (result < 0) return fail(to_error(result, "use the Ceph name " + options.name));
+  SIPHON_TRY(configure(impl->rados, options));
+  if (const int error = impl->rados.connect(); error < 0) {
+    const std::string what = "connect to the Ceph cluster as " + options.name;
+    if (error == -ENOENT) {
+      return fail(Code::kNotFound, what + ": no key of that name was found", Side::kNone,
+                  "name the file that holds it: --keyring FILE");
+    }
+    return fail(
+        to_error(error, what).with_next_step("compare with: ceph -n " + options.name + " status"));
+  }
+  return std::unique_ptr<RadosCluster>(new RadosCluster(std::move(impl)));
+} catch (const std::exception& e) {
+  return fail(Code::kInternal, std::string("connect to the Ceph cluster: ") + e.what());
+}
+
+const std::string& RadosCluster::name() const { return impl_->name; }
+
+Result<std::string> RadosCluster::fsid() {
+  std::string fsid;
+  const int result = impl_->rados.cluster_fsid(&fsid);
+  if (result < 0) return fail(to_error(result, "ask for the cluster's fsid"));
+  return fsid;
+}
+
+std::uint64_t RadosCluster::instance_id() { return impl_->rados.get_instance_id(); }
+
+Result<std::string> RadosCluster::setting(const std::string& option) {
+  std::string value;
+  const int result = impl_->rados.conf_get(option.c_str(), value);
+  if (result < 0) return fail(to_error(result, "read the Ceph option " + option));
+  return value;
+}
+
+Result<std::int64_t> RadosCluster::pool_id(const std::string& pool) {
+  const std::int64_t id = impl_->rados.pool_lookup(pool.c_str());
+  if (id == -ENOENT) {
+    return fail(Code::kNotFound, "there is no pool '" + pool + "'", Side::kNone,
+                "ceph osd pool ls");
+  }
+  if (id < 0) return fail(to_error(static_cast<int>(id), "look up pool " + pool));
+  return id;
+}
+
+Result<std::vector<std::pair<std::string, std::int64_t>>> RadosCluster::siphon_pools() {
+  std::list<std::pair<std::int64_t, std::string>> pools;
+  if (const int result = impl_->rados.pool_list2(pools); result < 0) {
+    return fail(to_error(result, "list the pools"));
+  }
+  std::vector<std::pair<std::string, std::int64_t>> tagged;
+  for (const auto& [id, name] : pools) {
+    librados::IoCtx io;
+    if (impl_->rados.ioctx_create2(id, io) < 0) continue;  // removed meanwhile
+    std::set<std::string> applications;
+    if (io.application_list(&applications) == 0 && applications.contains("siphon")) {
+      tagged.emplace_back(name, id);
+    }
+  }
+  return tagged;
+}
+
+Status RadosCluster::register_service(const std::string& service, const std::string& id,
+                                      const std::map<std::string, std::string>& metadata) {
+  const int result = impl_->rados.service_daemon_register(service, id, metadata);
+  if (result < 0) return fail(to_error(result, "register " + service + "." + id));
+  return {};
+}
+
+Result<exchange::Hello> RadosCluster::hello(const Location& location, std::string_view locator) {
+  auto pool = open_pool(*this, location);
+  if (!pool) return fail(std::move(pool).error());
+  librados::IoCtx io = with_locator(*pool, locator);
+  librados::bufferlist out;
+  const int result = execute(io, rados_internal::head_object(locator), "hello", {}, out);
+  if (result < 0) return fail(method_error(result, "hello", location.pool, name()));
+  exchange::Hello hello;
+  if (!exchange::Hello::decode(std::as_bytes(std::span<const char>(out.c_str(), out.length())),
+                               hello)) {
+    return fail(Code::kFailedPrecondition,
+                "hello in pool " + location.pool + ": the OSD's plugin is of another version",
+                Side::kNone, "run the same version of siphon everywhere");
+  }
+  return hello;
+}
+
+Status RadosCluster::grant(const Location& location, std::string_view locator,
+                           exchange::Right right, std::span<const std::byte, 16> nonce,
+                           std::chrono::seconds ttl) {
+  auto pool = open_pool(*this, location);
+  if (!pool) return fail(std::move(pool).error());
+  if (location.nspace.size() > exchange::kMaxNamespaceBytes) {
+    return fail(Code::kInvalidArgument, "the namespace's name is too long");
+  }
+  exchange::GrantRequest request;
+  std::ranges::copy(nonce, request.nonce.begin());
+  request.pool_id = pool->get_id();
+  request.ttl_seconds = static_cast<std::uint32_t>(
+      std::clamp<std::int64_t>(ttl.count(), 1, exchange::kMaxGrantSeconds));
+  request.namespace_bytes = static_cast<std::uint32_t>(location.nspace.size());
+  std::ranges::copy(location.nspace, request.nspace.begin());
+  std::array<std::byte, exchange::GrantRequest::kEncodedBytes> input;
+  request.encode(input);
+
+  const char* method = right == exchange::Right::kRead ? "grant_read" : "grant_write";
+  librados::IoCtx io = with_locator(*pool, locator);
+  librados::bufferlist ignored;
+  const int result = execute(io, "siphon.grant." + to_hex(nonce), method, input, ignored);
+  if (result < 0) return fail(method_error(result, method, location.pool, name()));
+  return {};
+}
+
+}  // namespace siphon

@@ -1,0 +1,34 @@
+// What the adapters over librados share and nobody else may include: the connection behind
+// RadosCluster, and the mapping of librados' errors.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "adapters/rados/rados_cluster.h"
+#include "rados/librados.hpp"
+
+namespace siphon {
+
+struct RadosCluster::Impl {
+  librados::Rados rados;
+  std::string name;
+};
+
+namespace rados_internal {
+
+// `result` (a negative errno of librados) as an Error: "<what>: <why>". A full pool is
+// RESOURCE_EXHAUSTED, a medium error DATA_LOSS, no answer in time DEADLINE_EXCEEDED.
+Error to_error(int result, std::string_view what);
+
+// An IoCtx for one pool and namespace. NOT_FOUND names the pool.
+Result<librados::IoCtx> open_pool(RadosCluster& cluster, const Location& location);
+
+// A copy of `base` with its own locator key: librados keeps the key in the context, so that a
+// context is never shared between two extents. An empty key is none.
+librados::IoCtx with_locator(const librados::IoCtx& base, std::string_view locator);
+
+std::string head_object(std::string_view extent);
+
+}  // namespace rados_internal
+}  // namespace siphon

@@ -1,0 +1,569 @@
+#include "adapters/rados/rados_store.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <exception>
+#include <set>
+
+#include "adapters/rados/parts.h"
+#include "adapters/rados/rados_internal.h"
+#include "adapters/store_util.h"
+
+namespace siphon {
+namespace {
+
+using rados_internal::head_object;
+using rados_internal::to_error;
+using rados_internal::with_locator;
+
+constexpr std::uint64_t parts_of(std::uint64_t extent_bytes, std::uint32_t part_bytes) {
+  return part_bytes == 0 ? 0 : (extent_bytes + part_bytes - 1) / part_bytes;
+}
+
+StoreLimits within_bounds(StoreLimits limits, bool whole_objects) {
+  limits.part_bytes =
+      std::clamp<std::uint32_t>(limits.part_bytes, 64 * kKiB, exchange::kMaxOperationBytes);
+  limits.operation_bytes =
+      std::clamp<std::uint32_t>(limits.operation_bytes, 4096, limits.part_bytes);
+  if (whole_objects) limits.operation_bytes = limits.part_bytes;
+  limits.inline_max_bytes = std::min(limits.inline_max_bytes, limits.part_bytes);
+  return limits;
+}
+
+// Whether apply() (or the class) decided so, rather than RADOS.
+bool is_decision(int result) {
+  return result == -EEXIST || result == -ESTALE || result == -ENOENT || result == -ECANCELED ||
+         result == -EUSERS || result == -EINVAL;
+}
+
+}  // namespace
+
+// ---- reader ----------------------------------------------------------------------------------
+
+class RadosReader final : public ExtentReader {
+ public:
+  RadosReader(RadosStore& store, librados::IoCtx io, ExtentInfo info, std::size_t prefetched_bytes)
+      : store_(store),
+        io_(std::move(io)),
+        info_(std::move(info)),
+        prefetched_bytes_(prefetched_bytes) {}
+
+  const ExtentInfo& info() const override { return info_; }
+  std::size_t prefetched_bytes() const override { return prefetched_bytes_; }
+
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    const std::uint32_t part_bytes = info_.header.part_bytes;
+    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), info_.header.extent_bytes, part_bytes,
+                               store_.limits_.operation_bytes));
+    if (out.empty()) return {};
+    const std::uint64_t part = offset_bytes / part_bytes;
+    const std::string object =
+        info_.is_inline ? head_object(info_.name) : part_object(info_.private_id, part);
+    std::size_t got = 0;
+    const int result = store_.io_->read(
+        io_, object, info_.is_inline ? offset_bytes : offset_bytes % part_bytes, out, got);
+    if (result == 0 && got == out.size()) return {};
+    if (result < 0 && result != -ENOENT) {
+      return fail(store_.damaged(to_error(result, "read " + store_.describe(info_.name)), object));
+    }
+    return fail(explain_missing(object));
+  }
+
+ private:
+  // Bytes that the header promises are not there: taken away behind us, or lost?
+  Error explain_missing(const std::string& object) {
+    auto head = store_.read_head(io_, info_.name);
+    if (!head) return std::move(head).error();
+    const HeadRegister& reg = head->reg;
+    if (!head->present || reg.state == ExtentState::kNone || reg.current != info_.private_id) {
+      return {Code::kNotFound,
+              store_.describe(info_.name) + " was replaced or removed while it was read",
+              Side::kNone, "look at it again, then retry"};
+    }
+    return {Code::kDataLoss,
+            store_.describe(info_.name) + ": object " + object + " is missing or too short",
+            Side::kNone, "check what is left of it: siphon verify"};
+  }
+
+  RadosStore& store_;
+  librados::IoCtx io_;
+  const ExtentInfo info_;
+  const std::size_t prefetched_bytes_;
+};
+
+// ---- scratch ---------------------------------------------------------------------------------
+
+class RadosScratch final : public ScratchExtent {
+ public:
+  RadosScratch(RadosStore& store, librados::IoCtx io, std::string name, const BeginOptions& options,
+               std::uint64_t generation)
+      : store_(store),
+        io_(std::move(io)),
+        name_(std::move(name)),
+        id_(options.private_id),
+        known_bytes_(options.extent_bytes),
+        generation_(generation) {}
+
+  const PrivateId& private_id() const override { return id_; }
+  std::uint32_t part_bytes() const override { return store_.limits_.part_bytes; }
+
+  Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) override {
+    SIPHON_TRY(check_io_bounds(offset_bytes, in.size(), end_bytes(), part_bytes(),
+                               store_.limits_.operation_bytes));
+    if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
+    if (in.empty()) return {};
+    const std::uint64_t part = offset_bytes / part_bytes();
+    const std::uint64_t part_start = part * part_bytes();
+    const std::string object = part_object(id_, part);
+    raise_end(offset_bytes + in.size());
+    const int result =
+        store_.io_->write(io_, object, offset_bytes - part_start, in,
+                          std::min<std::uint64_t>(part_bytes(), end_bytes() - part_start));
+    if (result == 0) return {};
+    if (result == -ETIMEDOUT) uncertain_ = true;
+    if (result == -EBADMSG) {
+      return fail(Code::kDataLoss,
+                  "write " + store_.describe(name_) +
+                      ": the bytes changed in memory after they were verified",
+                  Side::kTarget, "retry; if it happens again, test that host's memory");
+    }
+    return fail(store_.damaged(to_error(result, "write " + store_.describe(name_)), object));
+  }
+
+  Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
+    if (as_state == ExtentState::kNone) {
+      return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
+    }
+    if (as_state == ExtentState::kSealed) SIPHON_TRY(check_length(header.extent_bytes));
+    TransitionRequest request;
+    request.kind = Transition::kPublish;
+    request.id = id_;
+    request.replace = replace;
+    request.open = as_state == ExtentState::kOpen;
+    request.expected_generation = generation_;
+    request.header = header;
+    request.header.part_bytes = part_bytes();
+    if (request.open) request.header.extent_bytes = 0;  // unknown: it may grow until it is sealed
+    request.now_unix_ms = now_unix_ms();
+    SIPHON_TRY(store_.transition(io_, name_, request));
+    finished_ = true;
+    return {};
+  }
+
+  Status abort() override {
+    // A write that got no answer may still happen: then a trash entry stays for the collector,
+    // who looks for the parts again.
+    SIPHON_TRY(store_.drop(name_, id_, parts_of(written_end_, part_bytes()), uncertain_));
+    finished_ = true;
+    return {};
+  }
+
+ private:
+  std::uint64_t end_bytes() const {
+    return known_bytes_ != 0 ? known_bytes_ : store_.limits_.max_extent_bytes;
+  }
+  void raise_end(std::uint64_t end_bytes) {
+    std::uint64_t seen = written_end_;
+    while (seen < end_bytes && !written_end_.compare_exchange_weak(seen, end_bytes)) {
+    }
+  }
+  // That what is there ends where the header says. Asks the parts only when this attempt did not
+  // write up to there itself (a resumed one).
+  Status check_length(std::uint64_t extent_bytes) {
+    if (written_end_ == extent_bytes) return {};
+    std::uint64_t total_bytes = 0;
+    const int result = measure_parts(io_, id_, part_bytes(), total_bytes);
+    if (result < 0) return fail(to_error(result, "measure " + store_.describe(name_)));
+    if (total_bytes == extent_bytes) return {};
+    return fail(Code::kFailedPrecondition, "publish " + name_ + ": " + std::to_string(total_bytes) +
+                                               " of " + std::to_string(extent_bytes) +
+                                               " bytes were written");
+  }
+
+  RadosStore& store_;
+  librados::IoCtx io_;
+  const std::string name_;
+  const PrivateId id_;
+  const std::uint64_t known_bytes_;  // 0: unknown
+  const std::uint64_t generation_;   // what begin saw
+  std::atomic<std::uint64_t> written_end_{0};
+  std::atomic<bool> uncertain_{false};
+  std::atomic<bool> finished_{false};
+};
+
+// ---- the store: small helpers ----------------------------------------------------------------
+
+RadosStore::RadosStore(RadosCluster& cluster, Location location, const StoreLimits& limits,
+                       librados::IoCtx pool, std::unique_ptr<ObjectIo> io)
+    : cluster_(cluster),
+      location_(std::move(location)),
+      limits_(limits),
+      pool_(std::move(pool)),
+      io_(std::move(io)) {}
+
+librados::IoCtx RadosStore::context(std::string_view name) const {
+  return with_locator(pool_, name);
+}
+
+std::string RadosStore::describe(std::string_view name) const {
+  return "extent " + std::string(name) + " in pool " + location_.to_string();
+}
+
+Error RadosStore::damaged(Error error, const std::string& object) const {
+  if (error.code != Code::kDataLoss) return error;
+  error.message += " (object " + object + ")";
+  return error;
+}
+
+Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name,
+                                         std::span<std::byte> prefetch, std::size_t& got) {
+  StoredHead head;
+  const int result = io_->read_head(io, head_object(name), head, prefetch, got);
+  if (result == -EUCLEAN) {
+    return fail(Code::kDataLoss, describe(name) + ": its head register does not decode");
+  }
+  if (result < 0) {
+    return fail(damaged(to_error(result, "read the head of " + describe(name)), head_object(name)));
+  }
+  return head;
+}
+
+Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name) {
+  std::size_t ignored = 0;
+  return read_head(io, name, {}, ignored);
+}
+
+Status RadosStore::transition(librados::IoCtx& io, std::string_view name,
+                              const TransitionRequest& request) {
+  const int result = io_->transition(io, head_object(name), request);
+  if (result == 0) return {};
+  if (is_decision(result)) return fail(transition_error(result, request.kind, name));
+  if (result == -EBUSY) {
+    return fail(Code::kAborted, describe(name) + ": others keep changing it", Side::kNone,
+                "retry a little later");
+  }
+  return fail(damaged(to_error(result, "change the head of " + describe(name)), head_object(name)));
+}
+
+bool RadosStore::tagged() {
+  std::set<std::string> applications;
+  return pool_.application_list(&applications) == 0 && applications.contains("siphon");
+}
+
+Status RadosStore::check_ready(bool writable) {
+  // The client's map of the pools may be old, so a tag that is missing is looked for again in a
+  // new one.
+  if (!tagged()) {
+    const int result = cluster_.impl().rados.wait_for_latest_osdmap();
+    if (result < 0) return fail(to_error(result, "ask for the cluster's map"));
+    if (auto id = cluster_.pool_id(location_.pool); !id) return fail(std::move(id).error());
+    if (!tagged()) {
+      return fail(Code::kFailedPrecondition,
+                  "pool " + location_.pool + " is not enabled for siphon", Side::kNone,
+                  "ceph osd pool application enable " + location_.pool + " siphon");
+    }
+  }
+  return writable ? check_pool_writable(cluster_, location_.pool) : Status{};
+}
+
+// ---- looking ---------------------------------------------------------------------------------
+
+namespace {
+
+Error no_extent(const std::string& description) {
+  return {Code::kNotFound, description + " does not exist", Side::kNone, {}};
+}
+
+}  // namespace
+
+Result<ExtentInfo> RadosStore::stat(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  return info_from_register(name, head->reg);
+}
+
+Result<std::unique_ptr<ExtentReader>> RadosStore::open(std::string_view name,
+                                                       std::span<std::byte> prefetch,
+                                                       bool allow_open) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  std::size_t got = 0;
+  auto head = read_head(
+      io, name, prefetch.first(std::min<std::size_t>(prefetch.size(), limits_.inline_max_bytes)),
+      got);
+  if (!head) return fail(std::move(head).error());
+  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  ExtentInfo info = info_from_register(name, head->reg);
+  if (info.header.part_bytes == 0) info.header.part_bytes = limits_.part_bytes;
+  if (info.state == ExtentState::kOpen) {
+    if (!allow_open) {
+      return fail(Code::kFailedPrecondition, describe(name) + " is open", Side::kNone,
+                  "seal it first");
+    }
+    const int result =
+        measure_parts(io, info.private_id, info.header.part_bytes, info.header.extent_bytes);
+    if (result < 0) return fail(to_error(result, "measure " + describe(name)));
+  }
+  // A short head is left to read(), which finds out why.
+  const bool whole = info.is_inline && got == info.header.extent_bytes;
+  return std::make_unique<RadosReader>(*this, std::move(io), std::move(info), whole ? got : 0);
+}
+
+Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_names) try {
+  if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
+  librados::ObjectCursor start = pool_.object_list_begin();
+  if (!cursor.empty() && !start.from_str(std::string(cursor))) {
+    return fail(Code::kInvalidArgument, "list: the cursor is not one of this store");
+  }
+  ExtentPage page;
+  auto it = pool_.nobjects_begin(start);
+  const auto& end = pool_.nobjects_end();
+  while (it != end && page.names.size() < max_names) {
+    std::vector<std::string> heads;
+    for (; it != end && heads.size() < max_names - page.names.size(); ++it) {
+      const std::string& locator = it->get_locator();
+      if (!locator.empty() && it->get_oid() == head_object(locator)) heads.push_back(locator);
+    }
+    auto current = only_current(heads);
+    if (!current) return fail(std::move(current).error());
+    page.names.insert(page.names.end(), current->begin(), current->end());
+  }
+  if (it != end) page.next_cursor = it.get_cursor().to_str();
+  return page;
+} catch (const std::system_error& e) {
+  return fail(to_error(e.code().value(), "list pool " + location_.to_string()));
+} catch (const std::exception& e) {
+  return fail(Code::kUnavailable, "list pool " + location_.to_string() + ": " + e.what());
+}
+
+Result<std::vector<std::string>> RadosStore::only_current(const std::vector<std::string>& names) {
+  std::vector<std::string> current;
+  for (const std::string& name : names) {
+    librados::IoCtx io = context(name);
+    auto head = read_head(io, name);
+    if (!head) return fail(std::move(head).error());
+    if (head->reg.state != ExtentState::kNone) current.push_back(name);
+  }
+  return current;
+}
+
+// ---- changing --------------------------------------------------------------------------------
+
+Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
+                                                         const BeginOptions& options) {
+  SIPHON_TRY(check_extent_name(name));
+  SIPHON_TRY(check_begin(options, limits_));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (head->reg.state != ExtentState::kNone &&
+      (!options.replace || head->reg.current == options.private_id)) {
+    return fail(transition_error(-EEXIST, Transition::kPublish, name));
+  }
+  TransitionRequest request;
+  request.kind = Transition::kReserve;
+  request.id = options.private_id;
+  request.header.extent_bytes = options.extent_bytes;
+  request.header.part_bytes = limits_.part_bytes;
+  request.lease_unix_ms = options.lease_unix_ms;
+  SIPHON_TRY(transition(io, name, request));
+  return std::make_unique<RadosScratch>(*this, std::move(io), std::string(name), options,
+                                        head->reg.generation);
+}
+
+Status RadosStore::put_inline(std::string_view name, const PrivateId& id,
+                              std::span<const std::byte> bytes, const SealedHeader& header) {
+  SIPHON_TRY(check_extent_name(name));
+  SIPHON_TRY(check_inline(id, bytes.size(), header, limits_));
+  TransitionRequest request;
+  request.kind = Transition::kPublish;
+  request.id = id;
+  request.is_inline = true;
+  request.expected_generation = TransitionRequest::kAnyGeneration;
+  request.header = header;
+  request.header.part_bytes = limits_.part_bytes;
+  request.now_unix_ms = now_unix_ms();
+  librados::IoCtx io = context(name);
+  const int result = io_->put_inline(io, head_object(name), bytes, request);
+  if (result == 0) return {};
+  if (result == -EEXIST) {
+    // Ours, when an earlier call took effect and its answer was lost.
+    auto head = read_head(io, name);
+    if (head && head->reg.state != ExtentState::kNone && head->reg.current == id) return {};
+  }
+  if (is_decision(result)) return fail(transition_error(result, request.kind, name));
+  return fail(to_error(result, "write " + describe(name)));
+}
+
+// Writes the tail over whatever is there and cuts the rest off. Each part is written and cut in
+// one operation; further parts are removed.
+Status RadosStore::write_tail(librados::IoCtx& io, const HeadRegister& reg,
+                              std::uint64_t offset_bytes, std::span<const std::byte> tail) try {
+  const std::uint32_t part_bytes = reg.header.part_bytes;
+  const std::uint64_t end_bytes = offset_bytes + tail.size();
+  bool whole_objects = false;
+  pool_.pool_requires_alignment2(&whole_objects);
+  for (std::uint64_t at = offset_bytes; at < end_bytes;) {
+    const std::uint64_t part = at / part_bytes, in_part = at % part_bytes;
+    const std::size_t length = std::min<std::uint64_t>(part_bytes - in_part, end_bytes - at);
+    const std::string object = part_object(reg.current, part);
+    librados::bufferlist data;
+    if (whole_objects && in_part != 0) {  // no write at an odd offset there: the whole part again
+      std::vector<std::byte> front(in_part);
+      std::size_t got = 0;
+      const int result = io_->read(io, object, 0, front, got);
+      if (result < 0) return fail(to_error(result, "read " + describe("to seal")));
+      if (got != in_part) return fail(Code::kDataLoss, "object " + object + " is too short");
+      data.append(reinterpret_cast<const char*>(front.data()), static_cast<unsigned>(in_part));
+    }
+    data.append(reinterpret_cast<const char*>(tail.data() + (at - offset_bytes)),
+                static_cast<unsigned>(length));
+    librados::ObjectWriteOperation operation;
+    if (whole_objects || in_part == 0) {
+      operation.write_full(data);
+    } else {
+      operation.write(in_part, data);
+      operation.truncate(in_part + length);
+    }
+    const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
+    if (result < 0) return fail(to_error(result, "write object " + object));
+    at += length;
+  }
+  return {};
+} catch (const std::exception& e) {
+  return fail(Code::kResourceExhausted, std::string("write the extent's tail: ") + e.what());
+}
+
+Status RadosStore::seal(std::string_view name, std::uint64_t expected_generation,
+                        std::uint64_t offset_bytes, std::span<const std::byte> tail,
+                        const SealedHeader& header) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  const HeadRegister& reg = head->reg;
+  if (reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  TransitionRequest request;
+  request.kind = Transition::kSeal;
+  request.id = reg.current;
+  request.expected_generation = expected_generation;
+  request.header = header;
+  request.header.part_bytes = reg.header.part_bytes;
+  if (reg.state == ExtentState::kSealed) {  // apply() tells a repetition from a conflict
+    SIPHON_TRY(check_seal(name, offset_bytes, tail.size(), ~0ull, header));
+    return transition(io, name, request);
+  }
+  std::uint64_t available_bytes = 0;
+  const int result = measure_parts(io, reg.current, reg.header.part_bytes, available_bytes);
+  if (result < 0) return fail(to_error(result, "measure " + describe(name)));
+  SIPHON_TRY(check_seal(name, offset_bytes, tail.size(), available_bytes, header));
+  HeadRegister sealed = reg;  // before any byte is touched: would it be accepted?
+  if (const int refused = apply(sealed, true, request); refused < 0) {
+    return fail(transition_error(refused, request.kind, name));
+  }
+  SIPHON_TRY(write_tail(io, reg, offset_bytes, tail));
+  const std::uint64_t first_behind = parts_of(header.extent_bytes, reg.header.part_bytes);
+  for (std::uint64_t part = first_behind; part < parts_of(available_bytes, reg.header.part_bytes);
+       ++part) {
+    librados::ObjectWriteOperation operation;
+    operation.remove();
+    const int removed =
+        io.operate(part_object(reg.current, part), &operation, librados::OPERATION_FULL_TRY);
+    if (removed < 0 && removed != -ENOENT) return fail(to_error(removed, "cut " + describe(name)));
+  }
+  return transition(io, name, request);
+}
+
+Status RadosStore::trash(std::string_view name, std::uint64_t expected_generation) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  TransitionRequest request;
+  request.kind = Transition::kCondemn;
+  request.id = head->reg.current;
+  request.expected_generation = expected_generation;
+  request.now_unix_ms = now_unix_ms();
+  return transition(io, name, request);
+}
+
+Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_t at_least,
+                        bool keep_entry) {
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  const HeadRegister& reg = head->reg;
+  if (reg.state != ExtentState::kNone && reg.current == id) {
+    return fail(Code::kFailedPrecondition, describe(name) + ": this private id is its current one");
+  }
+  TransitionRequest request;
+  request.id = id;
+  request.now_unix_ms = now_unix_ms();
+  // Without a trace of it, and without a size, the parts are looked for.
+  bool in_register = false, is_inline = false;
+  std::uint64_t known_parts = 0;
+  for (const Reservation& entry : reg.reservations) {
+    if (entry.id != id) continue;
+    in_register = true;
+    known_parts = parts_of(entry.extent_bytes, entry.part_bytes);
+    request.kind = Transition::kCondemn;
+    request.expected_generation = reg.generation;  // refuses if it was published just now
+    SIPHON_TRY(transition(io, name, request));
+  }
+  for (const TrashEntry& entry : reg.trash) {
+    if (entry.id != id) continue;
+    in_register = true;
+    is_inline = entry.is_inline;
+    known_parts = parts_of(entry.extent_bytes, entry.part_bytes);
+  }
+  if (!is_inline) {
+    const int result = remove_parts(io, id, std::max(known_parts, at_least), known_parts == 0);
+    if (result < 0) return fail(to_error(result, "remove what is left of " + describe(name)));
+  }
+  if (!in_register || keep_entry) return {};
+  request.kind = Transition::kForget;
+  return transition(io, name, request);
+}
+
+Status RadosStore::collect(std::string_view name, const PrivateId& id) {
+  SIPHON_TRY(check_extent_name(name));
+  return drop(name, id, 0, false);
+}
+
+Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  for (const TrashEntry& entry : head->reg.trash) SIPHON_TRY(drop(name, entry.id, 0, false));
+  return head->reg.trash.size();
+}
+
+// ---- the table -------------------------------------------------------------------------------
+
+RadosStoreTable::RadosStoreTable(RadosCluster& cluster, const StoreLimits& limits, MakeIo make_io)
+    : cluster_(cluster), limits_(limits), make_io_(std::move(make_io)) {}
+
+Result<ExtentStore*> RadosStoreTable::open(const Location& location) {
+  auto id = cluster_.pool_id(location.pool);
+  if (!id) return fail(std::move(id).error());
+  std::lock_guard lock(mutex_);
+  auto& store = stores_[{*id, location.nspace}];
+  if (!store) {
+    auto pool = rados_internal::open_pool(cluster_, location);
+    if (!pool) return fail(std::move(pool).error());
+    bool whole_objects = false;
+    const int result = pool->pool_requires_alignment2(&whole_objects);
+    if (result < 0) return fail(to_error(result, "look at pool " + location.pool));
+    store = std::make_unique<RadosStore>(cluster_, location, within_bounds(limits_, whole_objects),
+                                         *std::move(pool), make_io_(whole_objects));
+  }
+  return store.get();
+}
+
+}  // namespace siphon

@@ -1,0 +1,99 @@
+// RadosStore: the ExtentStore over RADOS objects, whoever moves the bytes and changes the register
+// (an ObjectIo: librados alone, or the exchange and the class). See docs/extent_format.md.
+//
+//   siphon.<extent>                 head: the register in xattr siphon.head, inline data
+//   siphon.<private id>.<number>    parts
+//
+// All of an extent's objects carry the extent's name as locator key, and so share one placement
+// group. A head is told from a part by just that: its name is "siphon." + its locator key.
+// Thread safe.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "adapters/extent_store.h"
+#include "adapters/rados/object_io.h"
+#include "adapters/rados/rados_cluster.h"
+#include "rados/librados.hpp"
+
+namespace siphon {
+
+class RadosStore final : public ExtentStore {
+ public:
+  RadosStore(RadosCluster& cluster, Location location, const StoreLimits& limits,
+             librados::IoCtx pool, std::unique_ptr<ObjectIo> io);
+
+  const Location& location() const override { return location_; }
+  StoreLimits limits() const override { return limits_; }
+  StoreCounters counters() const override { return {io_->fallback_parts()}; }
+
+  Status check_ready(bool writable) override;
+  Result<ExtentInfo> stat(std::string_view name) override;
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) override;
+  Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
+                                             bool allow_open) override;
+  Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
+                                               const BeginOptions& options) override;
+  Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
+                    const SealedHeader& header) override;
+  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+              std::span<const std::byte> tail, const SealedHeader& header) override;
+  Status trash(std::string_view name, std::uint64_t expected_generation) override;
+  Status collect(std::string_view name, const PrivateId& id) override;
+  Result<std::size_t> purge_trash(std::string_view name) override;
+
+ private:
+  friend class RadosReader;
+  friend class RadosScratch;
+
+  librados::IoCtx context(std::string_view name) const;
+  std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
+  Error damaged(Error error, const std::string& object) const;
+  Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name,
+                               std::span<std::byte> prefetch, std::size_t& got);
+  Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name);
+  Status transition(librados::IoCtx& io, std::string_view name, const TransitionRequest& request);
+  // Condemns what is not condemned yet, removes the bytes, forgets. Parts [0, at_least) exist as
+  // far as the caller knows. `keep_entry`: leave the trash entry to a later collector.
+  Status drop(std::string_view name, const PrivateId& id, std::uint64_t at_least, bool keep_entry);
+  Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
+                    std::span<const std::byte> tail);
+  // Those of `names` whose head shows a current extent, in the same order.
+  Result<std::vector<std::string>> only_current(const std::vector<std::string>& names);
+  bool tagged();
+
+  RadosCluster& cluster_;
+  const Location location_;
+  StoreLimits limits_;
+  librados::IoCtx pool_;  // without a locator key
+  const std::unique_ptr<ObjectIo> io_;
+};
+
+// The stores of one cluster, by pool id and namespace; what both providers are made of. A pool
+// that was removed and made again has another id and gets another store.
+class RadosStoreTable {
+ public:
+  using MakeIo = std::function<std::unique_ptr<ObjectIo>(bool whole_objects)>;
+  RadosStoreTable(RadosCluster& cluster, const StoreLimits& limits, MakeIo make_io);
+  Result<ExtentStore*> open(const Location& location);
+  RadosCluster& cluster() { return cluster_; }
+
+ private:
+  RadosCluster& cluster_;
+  const StoreLimits limits_;
+  const MakeIo make_io_;
+  std::mutex mutex_;
+  std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<RadosStore>> stores_;
+};
+
+// Why nothing can be written to the pool although it is there: RESOURCE_EXHAUSTED (full),
+// FAILED_PRECONDITION (paused). Success also when this key may not ask; writes then say so.
+Status check_pool_writable(RadosCluster& cluster, const std::string& pool);
+
+}  // namespace siphon
