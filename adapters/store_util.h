@@ -35,6 +35,40 @@ inline Status check_io_bounds(std::uint64_t offset_bytes, std::size_t length_byt
   return {};
 }
 
+// Length of the largest operation that may start at `offset_bytes`, with `left_bytes` to do.
+inline std::size_t operation_length(std::uint64_t offset_bytes, std::size_t left_bytes,
+                                    std::uint32_t part_bytes, std::uint32_t operation_bytes) {
+  std::uint64_t length = part_bytes - offset_bytes % part_bytes;
+  if (length > operation_bytes) length = operation_bytes;
+  return length < left_bytes ? static_cast<std::size_t>(length) : left_bytes;
+}
+
+// Reads any range of an extent, one operation after the other (a ByteSource for the decoders).
+inline Status read_range(ExtentReader& reader, const StoreLimits& limits,
+                         std::uint64_t offset_bytes, std::span<std::byte> out) {
+  while (!out.empty()) {
+    const std::size_t length = operation_length(
+        offset_bytes, out.size(), reader.info().header.part_bytes, limits.operation_bytes);
+    SIPHON_TRY(reader.read(offset_bytes, out.first(length)));
+    offset_bytes += length;
+    out = out.subspan(length);
+  }
+  return {};
+}
+
+// Writes any range of a scratch extent, one operation after the other.
+inline Status write_range(ScratchExtent& scratch, const StoreLimits& limits,
+                          std::uint64_t offset_bytes, std::span<const std::byte> in) {
+  while (!in.empty()) {
+    const std::size_t length =
+        operation_length(offset_bytes, in.size(), scratch.part_bytes(), limits.operation_bytes);
+    SIPHON_TRY(scratch.write(offset_bytes, in.first(length)));
+    offset_bytes += length;
+    in = in.subspan(length);
+  }
+  return {};
+}
+
 // What `siphon::apply` (here or in the class) answered, as an Error. `rc` is not 0.
 inline Error transition_error(int rc, Transition kind, std::string_view name) {
   std::string extent = "extent " + std::string(name);

@@ -1,0 +1,952 @@
+// The contract of adapters/extent_store.h as one GoogleTest suite, for every adapter.
+//
+// To run it over an adapter: include this header in one .cc file of a test program and
+//
+//   INSTANTIATE_TEST_SUITE_P(Mine, ExtentStoreContract, testing::Values(my_factory()),
+//                            siphon::contract::factory_name);
+//
+// The suite takes sizes from the store's limits; small parts (64 KiB) and operations (48 KiB)
+// make it quick. Its buffers are plain heap memory.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "adapters/extent_store.h"
+#include "adapters/store_util.h"
+#include "plugin/base/extent_format.h"
+#include "plugin/base/types.h"
+
+namespace siphon::contract {
+
+using Bytes = std::vector<std::byte>;
+
+// A fresh, empty location of some backend.
+struct StoreUnderTest {
+  std::shared_ptr<StoreProvider> provider;  // shared: a factory may keep one cluster connection
+  Location location;
+  // How many raw things (objects, files, entries) the backend holds for this extent name, public
+  // or not; looks behind the store's back. 0: nothing at all.
+  std::function<std::size_t(const std::string& name)> raw_count;
+  // Flips one byte of the current bytes of a name, behind the store's back.
+  std::function<void(const std::string& name, std::uint64_t offset_bytes)> damage;
+};
+
+struct StoreFactory {
+  std::string name;  // letters and digits
+  std::function<StoreUnderTest()> make;
+};
+inline void PrintTo(const StoreFactory& factory, std::ostream* out) { *out << factory.name; }
+inline std::string factory_name(const testing::TestParamInfo<StoreFactory>& info) {
+  return info.param.name;
+}
+
+// An extent's stream and the header that goes with it.
+struct Sample {
+  Bytes bytes;
+  SealedHeader header;
+};
+
+inline Bytes random_bytes(std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  Bytes bytes(count);
+  for (std::byte& b : bytes) b = static_cast<std::byte>(generator());
+  return bytes;
+}
+
+// Blocks of `block_bytes` random bytes up to about `extent_bytes`; sealed unless `open`.
+inline Sample make_sample(std::size_t extent_bytes, std::uint64_t seed, bool open = false) {
+  Sample sample;
+  const std::size_t block_bytes = std::min<std::size_t>(extent_bytes / 2 + 1, 20'000);
+  ExtentEncoder encoder([&](std::span<const std::byte> bytes) {
+    sample.bytes.insert(sample.bytes.end(), bytes.begin(), bytes.end());
+    return Status{};
+  });
+  do {
+    EXPECT_TRUE(encoder.append(random_bytes(block_bytes, seed + sample.bytes.size())));
+  } while (sample.bytes.size() < extent_bytes);
+  if (open) return sample;
+  auto header = encoder.seal();
+  EXPECT_TRUE(header);
+  sample.header = *header;
+  sample.header.sealed_unix_ms = now_unix_ms();
+  return sample;
+}
+
+// "OK" or the code, for readable failures.
+inline std::string code_of(const Status& status) {
+  return status ? "OK" : std::string(to_string(status.error().code));
+}
+template <typename T>
+std::string code_of(const Result<T>& result) {
+  return result ? "OK" : std::string(to_string(result.error().code));
+}
+
+class ExtentStoreContract : public testing::TestWithParam<StoreFactory> {
+ protected:
+  void SetUp() override {
+    under_test_ = GetParam().make();
+    auto store = under_test_.provider->open(under_test_.location);
+    ASSERT_TRUE(store) << store.error().message;
+    store_ = *store;
+    limits_ = store_->limits();
+  }
+
+  // Three and a half parts, so that first, middle and last differ.
+  Sample big_sample(std::uint64_t seed) {
+    return make_sample(limits_.part_bytes * std::size_t{7} / 2, seed);
+  }
+  Sample small_sample(std::uint64_t seed) { return make_sample(5000, seed); }
+
+  std::unique_ptr<ScratchExtent> begin(const std::string& name, bool replace = false,
+                                       std::uint64_t extent_bytes = 0,
+                                       PrivateId id = new_private_id()) {
+    BeginOptions options;
+    options.extent_bytes = extent_bytes;
+    options.private_id = id;
+    options.lease_unix_ms = now_unix_ms() + 60'000;
+    options.replace = replace;
+    auto scratch = store_->begin(name, options);
+    EXPECT_TRUE(scratch) << scratch.error().message;
+    return scratch ? std::move(*scratch) : nullptr;
+  }
+  Status write_all(ScratchExtent& scratch, const Bytes& bytes) {
+    return write_range(scratch, limits_, 0, bytes);
+  }
+  // begin, write, publish.
+  void put(const std::string& name, const Sample& sample, bool replace = false,
+           ExtentState state = ExtentState::kSealed) {
+    auto scratch = begin(name, replace, sample.bytes.size());
+    ASSERT_TRUE(scratch);
+    Status written = write_all(*scratch, sample.bytes);
+    ASSERT_TRUE(written) << written.error().message;
+    Status published = scratch->publish(sample.header, replace, state);
+    ASSERT_TRUE(published) << published.error().message;
+  }
+  Result<Bytes> read_all(ExtentReader& reader) {
+    Bytes bytes(reader.info().header.extent_bytes);
+    SIPHON_TRY(read_range(reader, limits_, 0, bytes));
+    return bytes;
+  }
+  Result<Bytes> read_all(const std::string& name, bool allow_open = false) {
+    auto reader = store_->open(name, {}, allow_open);
+    if (!reader) return fail(std::move(reader).error());
+    return read_all(**reader);
+  }
+  void expect_holds(const std::string& name, const Sample& sample) {
+    auto bytes = read_all(name);
+    ASSERT_TRUE(bytes) << bytes.error().message;
+    EXPECT_TRUE(*bytes == sample.bytes) << name << " holds other bytes";
+  }
+  ExtentInfo stat(const std::string& name) {
+    auto info = store_->stat(name);
+    EXPECT_TRUE(info) << info.error().message;
+    return info ? *info : ExtentInfo{};
+  }
+  ByteSource source_of(ExtentReader& reader) {
+    return [this, &reader](std::uint64_t offset, std::span<std::byte> out) {
+      return read_range(reader, limits_, offset, out);
+    };
+  }
+  std::size_t raw_count(const std::string& name) { return under_test_.raw_count(name); }
+  // Every name, page by page.
+  std::multiset<std::string> list_all(std::size_t page_names) {
+    std::multiset<std::string> names;
+    std::string cursor;
+    for (int page_count = 0; page_count < 1000; ++page_count) {
+      auto page = store_->list(cursor, page_names);
+      if (!page) {
+        ADD_FAILURE() << page.error().message;
+        return names;
+      }
+      EXPECT_LE(page->names.size(), page_names);
+      names.insert(page->names.begin(), page->names.end());
+      if (page->next_cursor.empty()) return names;
+      cursor = page->next_cursor;
+    }
+    ADD_FAILURE() << "the list does not end";
+    return names;
+  }
+
+  StoreUnderTest under_test_;
+  ExtentStore* store_ = nullptr;
+  StoreLimits limits_;
+};
+
+// ---- round trips -----------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, IsReady) {
+  EXPECT_EQ(code_of(store_->check_ready(false)), "OK");
+  EXPECT_EQ(code_of(store_->check_ready(true)), "OK");
+  EXPECT_EQ(store_->location(), under_test_.location);
+  EXPECT_TRUE(under_test_.provider->pool_id(under_test_.location.pool));
+  EXPECT_GE(limits_.part_bytes, 64 * kKiB);
+  EXPECT_LE(limits_.part_bytes, 64 * kMiB);
+}
+
+TEST_P(ExtentStoreContract, ManyPartsRoundTrip) {
+  const Sample sample = big_sample(1);
+  put("e1", sample);
+  const ExtentInfo info = stat("e1");
+  EXPECT_EQ(info.name, "e1");
+  EXPECT_EQ(info.state, ExtentState::kSealed);
+  EXPECT_FALSE(info.is_inline);
+  EXPECT_GE(info.generation, 1u);
+  EXPECT_FALSE(info.private_id.empty());
+  EXPECT_EQ(info.scratch_count, 0u);
+  EXPECT_EQ(info.trash_count, 0u);
+  SealedHeader expected = sample.header;
+  expected.part_bytes = limits_.part_bytes;
+  EXPECT_EQ(info.header, expected);
+
+  auto reader = store_->open("e1", {});
+  ASSERT_TRUE(reader) << reader.error().message;
+  EXPECT_EQ((*reader)->info().private_id, info.private_id);
+  EXPECT_EQ((*reader)->prefetched_bytes(), 0u);
+  auto verified = verify_extent(source_of(**reader), info.header, {});
+  ASSERT_TRUE(verified) << verified.error().message;
+  EXPECT_EQ(verified->crc32, sample.header.crc32);
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, WritesMayComeInAnyOrderAndTwice) {
+  const Sample sample = big_sample(2);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  EXPECT_EQ(scratch->part_bytes(), limits_.part_bytes);
+  std::vector<std::pair<std::uint64_t, std::size_t>> pieces;  // unaligned
+  for (std::uint64_t offset = 0; offset < sample.bytes.size();) {
+    std::size_t length = operation_length(offset, sample.bytes.size() - offset,
+                                          scratch->part_bytes(), limits_.operation_bytes);
+    length = std::min<std::size_t>(length, 30'001);
+    pieces.emplace_back(offset, length);
+    offset += length;
+  }
+  for (int round = 0; round < 2; ++round) {
+    for (auto it = pieces.rbegin(); it != pieces.rend(); ++it) {
+      ASSERT_TRUE(
+          scratch->write(it->first, std::span(sample.bytes).subspan(it->first, it->second)));
+    }
+  }
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, DisjointWritesAndReadsRunConcurrently) {
+  const Sample sample = big_sample(3);
+  constexpr std::size_t kThreads = 4, kPiece = 8192;
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  std::atomic<int> failures{0};
+  auto on_all_threads = [&](auto&& one_piece) {
+    std::vector<std::thread> threads;
+    for (std::size_t t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (std::size_t at = t * kPiece; at < sample.bytes.size(); at += kThreads * kPiece) {
+          if (!one_piece(at, std::min(kPiece, sample.bytes.size() - at))) ++failures;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  };
+  on_all_threads([&](std::size_t at, std::size_t length) {
+    return scratch->write(at, std::span(sample.bytes).subspan(at, length)).has_value();
+  });
+  ASSERT_EQ(failures, 0);
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  auto reader = store_->open("e1", {});
+  ASSERT_TRUE(reader);
+  Bytes back(sample.bytes.size());
+  on_all_threads([&](std::size_t at, std::size_t length) {
+    return (*reader)->read(at, std::span(back).subspan(at, length)).has_value();
+  });
+  EXPECT_EQ(failures, 0);
+  EXPECT_TRUE(back == sample.bytes);
+}
+
+// ---- inline extents --------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, InlineRoundTripAndPrefetch) {
+  if (limits_.inline_max_bytes == 0) return;
+  const Sample sample = small_sample(4);
+  Status put = store_->put_inline("small", new_private_id(), sample.bytes, sample.header);
+  ASSERT_TRUE(put) << put.error().message;
+  const ExtentInfo info = stat("small");
+  EXPECT_TRUE(info.is_inline);
+  EXPECT_EQ(info.state, ExtentState::kSealed);
+  EXPECT_EQ(info.header.crc32, sample.header.crc32);
+  EXPECT_GT(info.header.part_bytes, 0u);
+  expect_holds("small", sample);
+
+  Bytes prefetch(sample.bytes.size() + 100);
+  auto reader = store_->open("small", prefetch);
+  ASSERT_TRUE(reader);
+  ASSERT_EQ((*reader)->prefetched_bytes(), sample.bytes.size());
+  EXPECT_TRUE(std::equal(sample.bytes.begin(), sample.bytes.end(), prefetch.begin()));
+
+  auto cramped = store_->open("small", std::span(prefetch).first(sample.bytes.size() - 1));
+  ASSERT_TRUE(cramped);
+  EXPECT_EQ((*cramped)->prefetched_bytes(), 0u);
+  auto bytes = read_all(**cramped);
+  ASSERT_TRUE(bytes) << bytes.error().message;
+  EXPECT_TRUE(*bytes == sample.bytes);
+}
+
+TEST_P(ExtentStoreContract, InlineIsExclusive) {
+  if (limits_.inline_max_bytes == 0) return;
+  const Sample first = small_sample(5), second = small_sample(6);
+  auto put = [&](const std::string& name, const Sample& sample) {
+    return code_of(store_->put_inline(name, new_private_id(), sample.bytes, sample.header));
+  };
+  EXPECT_EQ(put("e1", first), "OK");
+  EXPECT_EQ(put("e1", second), "ALREADY_EXISTS");
+  expect_holds("e1", first);
+  // A head without a current extent is a head all the same.
+  auto scratch = begin("e2");
+  ASSERT_TRUE(scratch);
+  EXPECT_EQ(put("e2", second), "ALREADY_EXISTS");
+  EXPECT_TRUE(scratch->abort());
+  EXPECT_EQ(put("e2", second), "OK");
+}
+
+TEST_P(ExtentStoreContract, ConcurrentInlinePutsOfOneNameHaveOneWinner) {
+  if (limits_.inline_max_bytes == 0) return;
+  constexpr std::size_t kThreads = 4;
+  std::vector<Sample> samples;
+  for (std::size_t t = 0; t < kThreads; ++t) samples.push_back(small_sample(700 + t * 50));
+  std::vector<std::string> codes(kThreads);
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      codes[t] =
+          code_of(store_->put_inline("e1", new_private_id(), samples[t].bytes, samples[t].header));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::size_t winners = 0;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    if (codes[t] == "OK") {
+      ++winners;
+      expect_holds("e1", samples[t]);
+    } else {
+      EXPECT_EQ(codes[t], "ALREADY_EXISTS");
+    }
+  }
+  EXPECT_EQ(winners, 1u);
+}
+
+TEST_P(ExtentStoreContract, InlineLimitHolds) {
+  const Sample sample = make_sample(limits_.inline_max_bytes + 1, 7);
+  EXPECT_EQ(code_of(store_->put_inline("e1", new_private_id(), sample.bytes, sample.header)),
+            "INVALID_ARGUMENT");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, InlineIsReplacedTrashedAndPurged) {
+  if (limits_.inline_max_bytes == 0) return;
+  const Sample small = small_sample(8), big = big_sample(9);
+  ASSERT_TRUE(store_->put_inline("e1", new_private_id(), small.bytes, small.header));
+  put("e1", big, true);
+  EXPECT_FALSE(stat("e1").is_inline);
+  EXPECT_EQ(stat("e1").trash_count, 1u);
+  expect_holds("e1", big);
+  auto purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged) << purged.error().message;
+  EXPECT_EQ(*purged, 1u);
+  expect_holds("e1", big);
+
+  ASSERT_TRUE(store_->put_inline("e2", new_private_id(), small.bytes, small.header));
+  ASSERT_TRUE(store_->trash("e2", stat("e2").generation));
+  EXPECT_EQ(code_of(store_->stat("e2")), "NOT_FOUND");
+  purged = store_->purge_trash("e2");
+  ASSERT_TRUE(purged) << purged.error().message;
+  EXPECT_EQ(*purged, 1u);
+  EXPECT_EQ(raw_count("e2"), 0u);
+}
+
+// ---- publish ---------------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, NothingIsVisibleBeforePublish) {
+  const Sample sample = big_sample(10);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  auto expect_invisible = [&] {
+    EXPECT_EQ(code_of(store_->stat("e1")), "NOT_FOUND");
+    EXPECT_EQ(code_of(store_->open("e1", {})), "NOT_FOUND");
+    EXPECT_EQ(code_of(store_->open("e1", {}, true)), "NOT_FOUND");
+    EXPECT_EQ(code_of(store_->trash("e1", TransitionRequest::kAnyGeneration)), "NOT_FOUND");
+    EXPECT_TRUE(list_all(10).empty());
+  };
+  expect_invisible();
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  expect_invisible();
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  expect_holds("e1", sample);
+  EXPECT_EQ(list_all(10), (std::multiset<std::string>{"e1"}));
+}
+
+TEST_P(ExtentStoreContract, PublishTwiceIsPublishOnce) {
+  const Sample sample = big_sample(11);
+  auto scratch = begin("e1");
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  const ExtentInfo before = stat("e1");
+  EXPECT_EQ(code_of(scratch->publish(sample.header, false, ExtentState::kSealed)), "OK");
+  const ExtentInfo after = stat("e1");
+  EXPECT_EQ(after.generation, before.generation);
+  EXPECT_EQ(after.trash_count, 0u);
+  // Nor does a late abort take away what was published.
+  (void)scratch->abort();
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, BeginOverCurrentNeedsReplace) {
+  const Sample sample = small_sample(12);
+  put("e1", sample);
+  const std::size_t before = raw_count("e1");
+  BeginOptions options;
+  options.private_id = new_private_id();
+  EXPECT_EQ(code_of(store_->begin("e1", options)), "ALREADY_EXISTS");
+  EXPECT_EQ(raw_count("e1"), before);
+  EXPECT_EQ(stat("e1").scratch_count, 0u);
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, PublishOverCurrentNeedsReplace) {
+  const Sample old_sample = small_sample(13), new_sample = small_sample(14);
+  put("e1", old_sample);
+  auto scratch = begin("e1", true);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, new_sample.bytes));
+  EXPECT_EQ(code_of(scratch->publish(new_sample.header, false, ExtentState::kSealed)),
+            "ALREADY_EXISTS");
+  expect_holds("e1", old_sample);
+  EXPECT_EQ(code_of(scratch->publish(new_sample.header, true, ExtentState::kSealed)), "OK");
+  expect_holds("e1", new_sample);
+}
+
+TEST_P(ExtentStoreContract, ReplacePutsTheOldOneInTheTrash) {
+  const Sample old_sample = big_sample(15), new_sample = big_sample(16);
+  put("e1", old_sample);
+  const ExtentInfo before = stat("e1");
+  put("e1", new_sample, true);
+  const ExtentInfo after = stat("e1");
+  EXPECT_GT(after.generation, before.generation);
+  EXPECT_NE(after.private_id, before.private_id);
+  EXPECT_EQ(after.trash_count, 1u);
+  EXPECT_EQ(after.scratch_count, 0u);
+  expect_holds("e1", new_sample);
+  auto purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged);
+  EXPECT_EQ(*purged, 1u);
+  EXPECT_EQ(stat("e1").trash_count, 0u);
+  expect_holds("e1", new_sample);
+}
+
+TEST_P(ExtentStoreContract, PublishRefusesAMovedGeneration) {
+  const Sample first = small_sample(17), second = small_sample(18), late = small_sample(19);
+  put("e1", first);
+  auto scratch = begin("e1", true);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, late.bytes));
+  put("e1", second, true);
+  EXPECT_EQ(code_of(scratch->publish(late.header, true, ExtentState::kSealed)), "ABORTED");
+  expect_holds("e1", second);
+  EXPECT_EQ(code_of(scratch->abort()), "OK");
+  expect_holds("e1", second);
+  EXPECT_EQ(stat("e1").scratch_count, 0u);
+}
+
+TEST_P(ExtentStoreContract, AReplacedAttemptCannotComeBack) {
+  const Sample first = small_sample(20), second = small_sample(21);
+  auto scratch = begin("e1");
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, first.bytes));
+  ASSERT_TRUE(scratch->publish(first.header, false, ExtentState::kSealed));
+  put("e1", second, true);
+  EXPECT_EQ(code_of(scratch->publish(first.header, true, ExtentState::kSealed)), "ABORTED");
+  expect_holds("e1", second);
+}
+
+// ---- attempts --------------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, TwoAttemptsDoNotDisturbEachOther) {
+  const Sample first = big_sample(22), second = big_sample(23);
+  auto a = begin("e1", false, first.bytes.size());
+  auto b = begin("e1", false, second.bytes.size());
+  ASSERT_TRUE(a && b);
+  ASSERT_TRUE(write_all(*a, first.bytes));
+  ASSERT_TRUE(write_all(*b, second.bytes));
+  ASSERT_TRUE(a->publish(first.header, false, ExtentState::kSealed));
+  EXPECT_EQ(stat("e1").scratch_count, 1u);
+  expect_holds("e1", first);
+  const std::string late = code_of(b->publish(second.header, false, ExtentState::kSealed));
+  EXPECT_TRUE(late == "ABORTED" || late == "ALREADY_EXISTS") << late;
+  expect_holds("e1", first);
+  EXPECT_EQ(code_of(b->abort()), "OK");
+  EXPECT_EQ(stat("e1").scratch_count, 0u);
+  expect_holds("e1", first);
+}
+
+TEST_P(ExtentStoreContract, AbortOfOneAttemptLeavesTheOther) {
+  const Sample first = big_sample(24), second = big_sample(25);
+  auto a = begin("e1", false, first.bytes.size());
+  auto b = begin("e1", false, second.bytes.size());
+  ASSERT_TRUE(a && b);
+  ASSERT_TRUE(write_all(*a, first.bytes));
+  ASSERT_TRUE(write_all(*b, second.bytes));
+  ASSERT_TRUE(a->abort());
+  ASSERT_TRUE(b->publish(second.header, false, ExtentState::kSealed));
+  expect_holds("e1", second);
+}
+
+TEST_P(ExtentStoreContract, AbortLeavesNothingAndMayBeRepeated) {
+  const Sample sample = big_sample(26);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  EXPECT_GT(raw_count("e1"), 0u);
+  EXPECT_EQ(code_of(scratch->abort()), "OK");
+  EXPECT_EQ(raw_count("e1"), 0u);
+  EXPECT_EQ(code_of(scratch->abort()), "OK");
+  EXPECT_EQ(code_of(scratch->publish(sample.header, false, ExtentState::kSealed)), "ABORTED");
+  EXPECT_EQ(code_of(store_->stat("e1")), "NOT_FOUND");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, AbortBesideACurrentExtentLeavesItAlone) {
+  const Sample current = big_sample(27), other = big_sample(28);
+  put("e1", current);
+  const std::size_t before = raw_count("e1");
+  const ExtentInfo info = stat("e1");
+  auto scratch = begin("e1", true, other.bytes.size());
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, other.bytes));
+  EXPECT_EQ(stat("e1").scratch_count, 1u);
+  EXPECT_GT(raw_count("e1"), before);
+  ASSERT_TRUE(scratch->abort());
+  EXPECT_EQ(raw_count("e1"), before);
+  EXPECT_EQ(stat("e1").generation, info.generation);
+  expect_holds("e1", current);
+}
+
+TEST_P(ExtentStoreContract, ACondemnedAttemptCannotBePublished) {
+  const Sample sample = big_sample(29);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  ASSERT_TRUE(store_->collect("e1", scratch->private_id()));
+  EXPECT_EQ(code_of(scratch->publish(sample.header, false, ExtentState::kSealed)), "ABORTED");
+  EXPECT_EQ(code_of(store_->stat("e1")), "NOT_FOUND");
+  EXPECT_EQ(code_of(scratch->abort()), "OK");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, AnAttemptCanBeResumedByItsPrivateId) {
+  const Sample sample = big_sample(30);
+  const PrivateId id = new_private_id();
+  const std::size_t half = limits_.part_bytes;
+  auto scratch = begin("e1", false, sample.bytes.size(), id);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_range(*scratch, limits_, 0, std::span(sample.bytes).first(half)));
+  scratch.reset();
+  scratch = begin("e1", false, sample.bytes.size(), id);
+  ASSERT_TRUE(scratch);
+  EXPECT_EQ(scratch->private_id(), id);
+  ASSERT_TRUE(write_range(*scratch, limits_, half, std::span(sample.bytes).subspan(half)));
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  EXPECT_EQ(stat("e1").private_id, id);
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, BeginRefusesWhatItCannotHold) {
+  BeginOptions options;
+  EXPECT_EQ(code_of(store_->begin("e1", options)), "INVALID_ARGUMENT");  // no private id
+  options.private_id = new_private_id();
+  options.extent_bytes = limits_.max_extent_bytes + 1;
+  EXPECT_EQ(code_of(store_->begin("e1", options)), "INVALID_ARGUMENT");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, OfManyAttemptsOneIsPublished) {
+  constexpr std::size_t kThreads = 4;
+  put("e1", small_sample(31));
+  std::vector<Sample> samples;
+  std::vector<std::unique_ptr<ScratchExtent>> attempts;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    samples.push_back(make_sample(20'000, 100 + t));
+    attempts.push_back(begin("e1", true));
+    ASSERT_TRUE(attempts.back());
+    ASSERT_TRUE(write_all(*attempts.back(), samples.back().bytes));
+  }
+  std::vector<std::string> codes(kThreads);
+  std::vector<std::thread> threads;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      codes[t] = code_of(attempts[t]->publish(samples[t].header, true, ExtentState::kSealed));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::size_t winners = 0;
+  for (std::size_t t = 0; t < kThreads; ++t) {
+    if (codes[t] == "OK") {
+      ++winners;
+      expect_holds("e1", samples[t]);
+    } else {
+      EXPECT_EQ(codes[t], "ABORTED");
+      EXPECT_TRUE(attempts[t]->abort());
+    }
+  }
+  EXPECT_EQ(winners, 1u);
+  EXPECT_EQ(stat("e1").scratch_count, 0u);
+}
+
+// ---- readers ---------------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, APinnedReaderKeepsItsGeneration) {
+  const Sample old_sample = big_sample(32), new_sample = big_sample(33);
+  put("e1", old_sample);
+  auto reader = store_->open("e1", {});
+  ASSERT_TRUE(reader);
+  put("e1", new_sample, true);
+  auto bytes = read_all(**reader);
+  ASSERT_TRUE(bytes) << bytes.error().message;
+  EXPECT_TRUE(*bytes == old_sample.bytes);
+
+  ASSERT_TRUE(store_->trash("e1", stat("e1").generation));
+  bytes = read_all(**reader);
+  ASSERT_TRUE(bytes) << bytes.error().message;
+  EXPECT_TRUE(*bytes == old_sample.bytes);
+
+  ASSERT_TRUE(store_->purge_trash("e1"));
+  bytes = read_all(**reader);  // gone, or still there; never something else
+  EXPECT_TRUE(bytes ? *bytes == old_sample.bytes : bytes.error().code == Code::kNotFound)
+      << code_of(bytes);
+}
+
+TEST_P(ExtentStoreContract, AReaderNeverSeesAMixture) {
+  constexpr int kRounds = 12;
+  const Sample samples[2] = {big_sample(34), make_sample(limits_.part_bytes * 2, 35)};
+  put("e1", samples[0]);
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0};
+  std::thread watcher([&] {
+    while (!done) {
+      auto bytes = read_all("e1");
+      const bool right = bytes ? *bytes == samples[0].bytes || *bytes == samples[1].bytes
+                               : bytes.error().code == Code::kNotFound;
+      if (!right) ++wrong;
+    }
+  });
+  for (int round = 1; round <= kRounds; ++round) {
+    put("e1", samples[round % 2], true);
+    EXPECT_TRUE(store_->purge_trash("e1"));
+  }
+  done = true;
+  watcher.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST_P(ExtentStoreContract, ReadAndWriteBoundsHold) {
+  const Sample sample = big_sample(36);
+  const std::uint64_t size = sample.bytes.size();
+  auto scratch = begin("e1", false, size);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  Bytes buffer(limits_.operation_bytes + 1);
+  const std::span<std::byte> ten = std::span(buffer).first(10);
+  EXPECT_EQ(code_of(scratch->write(size - 5, ten)), "OUT_OF_RANGE");
+  EXPECT_EQ(code_of(scratch->write(~0ull - 4, ten)), "OUT_OF_RANGE");
+  EXPECT_EQ(code_of(scratch->write(limits_.part_bytes - 5, ten)), "INVALID_ARGUMENT");
+  EXPECT_EQ(code_of(scratch->write(0, buffer)), "INVALID_ARGUMENT");
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+
+  auto reader = store_->open("e1", {});
+  ASSERT_TRUE(reader);
+  EXPECT_EQ(code_of((*reader)->read(size - 5, ten)), "OUT_OF_RANGE");
+  EXPECT_EQ(code_of((*reader)->read(size, ten)), "OUT_OF_RANGE");
+  EXPECT_EQ(code_of((*reader)->read(~0ull - 4, ten)), "OUT_OF_RANGE");
+  EXPECT_EQ(code_of((*reader)->read(limits_.part_bytes - 5, ten)), "INVALID_ARGUMENT");
+  EXPECT_EQ(code_of((*reader)->read(0, buffer)), "INVALID_ARGUMENT");
+  EXPECT_EQ(code_of((*reader)->read(size - 10, ten)), "OK");
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, DamageIsNotServedAsTheExtent) {
+  if (!under_test_.damage) return;
+  const Sample sample = big_sample(37);
+  put("e1", sample);
+  under_test_.damage("e1", limits_.part_bytes + 17);
+  auto reader = store_->open("e1", {});
+  ASSERT_TRUE(reader) << reader.error().message;
+  EXPECT_EQ(code_of(verify_extent(source_of(**reader), (*reader)->info().header, {})), "DATA_LOSS");
+}
+
+// ---- open extents ----------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, AnOpenExtentIsScannedAndSealed) {
+  // A torn tail of more than one part: seal has to cut whole parts too.
+  Sample open = make_sample(limits_.part_bytes * std::size_t{3} / 2, 38, true);
+  const std::size_t whole_bytes = open.bytes.size();
+  const Bytes torn = random_bytes(limits_.part_bytes * std::size_t{2}, 39);
+  Bytes stored = open.bytes;
+  stored.insert(stored.end(), torn.begin(), torn.end());
+  put("e1", {stored, {}}, false, ExtentState::kOpen);
+
+  const ExtentInfo info = stat("e1");
+  EXPECT_EQ(info.state, ExtentState::kOpen);
+  EXPECT_EQ(info.header.part_bytes, limits_.part_bytes);
+  EXPECT_EQ(code_of(store_->open("e1", {})), "FAILED_PRECONDITION");
+  EXPECT_EQ(list_all(10), (std::multiset<std::string>{"e1"}));
+  auto reader = store_->open("e1", {}, true);
+  ASSERT_TRUE(reader) << reader.error().message;
+  ASSERT_EQ((*reader)->info().header.extent_bytes, stored.size());
+  auto scan = scan_blocks(source_of(**reader), stored.size());
+  ASSERT_TRUE(scan) << scan.error().message;
+  ASSERT_EQ(scan->valid_bytes, whole_bytes);
+
+  Bytes tail;
+  ExtentEncoder encoder(
+      [&](std::span<const std::byte> bytes) {
+        tail.insert(tail.end(), bytes.begin(), bytes.end());
+        return Status{};
+      },
+      scan->blocks, scan->valid_bytes, scan->crc32);
+  auto header = encoder.seal();
+  ASSERT_TRUE(header);
+  header->part_bytes = info.header.part_bytes;
+  header->sealed_unix_ms = now_unix_ms();
+  EXPECT_EQ(code_of(store_->seal("e1", info.generation + 1, whole_bytes, tail, *header)),
+            "ABORTED");
+  Status sealed = store_->seal("e1", info.generation, whole_bytes, tail, *header);
+  ASSERT_TRUE(sealed) << sealed.error().message;
+  EXPECT_EQ(stat("e1").state, ExtentState::kSealed);
+  EXPECT_GT(stat("e1").generation, info.generation);
+  EXPECT_EQ(stat("e1").header, *header);
+
+  auto again = store_->open("e1", {});
+  ASSERT_TRUE(again) << again.error().message;
+  auto verified = verify_extent(source_of(**again), *header, {});
+  EXPECT_TRUE(verified) << verified.error().message;
+  ASSERT_TRUE(store_->trash("e1", stat("e1").generation));
+  ASSERT_TRUE(store_->purge_trash("e1"));
+  EXPECT_EQ(raw_count("e1"), 0u);  // the cut parts too
+}
+
+TEST_P(ExtentStoreContract, AnOpenExtentIsTrashedWhole) {
+  put("e1", make_sample(limits_.part_bytes * std::size_t{5} / 2, 40, true), false,
+      ExtentState::kOpen);
+  ASSERT_TRUE(store_->trash("e1", stat("e1").generation));
+  auto purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged) << purged.error().message;
+  EXPECT_EQ(*purged, 1u);
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+// ---- trash and leftovers ---------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, TrashTakesTheNameAway) {
+  const Sample sample = big_sample(41), next = big_sample(42);
+  put("e1", sample);
+  const std::uint64_t generation = stat("e1").generation;
+  EXPECT_EQ(code_of(store_->trash("e1", generation + 1)), "ABORTED");
+  expect_holds("e1", sample);
+  EXPECT_EQ(code_of(store_->trash("e1", generation)), "OK");
+  EXPECT_EQ(code_of(store_->stat("e1")), "NOT_FOUND");
+  EXPECT_EQ(code_of(store_->open("e1", {})), "NOT_FOUND");
+  EXPECT_EQ(code_of(store_->trash("e1", generation)), "NOT_FOUND");
+  EXPECT_TRUE(list_all(10).empty());
+  EXPECT_GT(raw_count("e1"), 0u);
+  // The name is free while the old bytes wait.
+  put("e1", next);
+  EXPECT_EQ(stat("e1").trash_count, 1u);
+  expect_holds("e1", next);
+}
+
+TEST_P(ExtentStoreContract, PurgeCountsAndLeavesTheRest) {
+  const Sample sample = big_sample(43), attempt = big_sample(44);
+  for (int i = 0; i < 4; ++i) put("e1", sample, i > 0);
+  auto scratch = begin("e1", true, attempt.bytes.size());
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, attempt.bytes));
+  EXPECT_EQ(stat("e1").trash_count, 3u);
+  auto purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged) << purged.error().message;
+  EXPECT_EQ(*purged, 3u);
+  purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged);
+  EXPECT_EQ(*purged, 0u);
+  expect_holds("e1", sample);
+  ASSERT_TRUE(scratch->publish(attempt.header, true, ExtentState::kSealed));
+  expect_holds("e1", attempt);
+  ASSERT_TRUE(store_->trash("e1", stat("e1").generation));
+  purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged);
+  EXPECT_EQ(*purged, 2u);
+  EXPECT_EQ(raw_count("e1"), 0u);
+  EXPECT_EQ(code_of(store_->purge_trash("never-there")), "OK");
+}
+
+TEST_P(ExtentStoreContract, CollectFinishesAnAbandonedAttempt) {
+  const Sample sample = big_sample(45);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  const PrivateId id = scratch->private_id();
+  ASSERT_TRUE(write_range(*scratch, limits_, 0, std::span(sample.bytes).first(100'000)));
+  scratch.reset();
+  EXPECT_GT(raw_count("e1"), 0u);
+  EXPECT_EQ(code_of(store_->collect("e1", id)), "OK");
+  EXPECT_EQ(raw_count("e1"), 0u);
+  EXPECT_EQ(code_of(store_->collect("e1", id)), "OK");
+  EXPECT_EQ(code_of(store_->collect("e1", new_private_id())), "OK");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, CollectRefusesTheCurrentOne) {
+  const Sample sample = big_sample(46);
+  put("e1", sample);
+  EXPECT_EQ(code_of(store_->collect("e1", stat("e1").private_id)), "FAILED_PRECONDITION");
+  expect_holds("e1", sample);
+}
+
+TEST_P(ExtentStoreContract, CollectTouchesNoOtherName) {
+  const Sample sample = small_sample(47);
+  auto scratch = begin("e1");
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  EXPECT_EQ(code_of(store_->collect("e2", scratch->private_id())), "OK");
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  EXPECT_EQ(code_of(store_->collect("e2", scratch->private_id())), "OK");
+  expect_holds("e1", sample);
+}
+
+// ---- names -----------------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, ListPagesThroughPublicNamesOnly) {
+  std::multiset<std::string> expected;
+  for (int i = 0; i < 7; ++i) {
+    const std::string name = "page-" + std::to_string(i * 7 % 10);
+    put(name, small_sample(50 + static_cast<std::uint64_t>(i)));
+    expected.insert(name);
+  }
+  auto scratch = begin("scratch-only");
+  put("trashed", small_sample(60));
+  ASSERT_TRUE(store_->trash("trashed", TransitionRequest::kAnyGeneration));
+  put("page-0", small_sample(61), true);  // trash beside a current one does not list it twice
+  for (std::size_t page_names : {1, 3, 7, 100}) EXPECT_EQ(list_all(page_names), expected);
+  EXPECT_EQ(code_of(store_->list("", 0)), "INVALID_ARGUMENT");
+}
+
+TEST_P(ExtentStoreContract, NamesThatTryToLeaveAreRefused) {
+  using namespace std::string_literals;
+  const Sample sample = small_sample(62);
+  const std::string bad_names[] = {
+      ""s,
+      "."s,
+      ".."s,
+      "../x"s,
+      "a/b"s,
+      "/etc/passwd"s,
+      ".hidden"s,
+      "a\0b"s,
+      "\0"s,
+      "a\nb"s,
+      "a\x7f"s,
+      "\xc3\xa9"s,
+      "a/../../b"s,
+      ".siphon"s,
+      "a/"s,
+      ".siphon/head/a"s,
+      std::string(kMaxExtentNameBytes + 1, 'x'),
+  };
+  for (const std::string& name : bad_names) {
+    SCOPED_TRACE(testing::PrintToString(name));
+    BeginOptions options;
+    options.private_id = new_private_id();
+    EXPECT_EQ(code_of(store_->stat(name)), "INVALID_ARGUMENT");
+    EXPECT_EQ(code_of(store_->open(name, {})), "INVALID_ARGUMENT");
+    EXPECT_EQ(code_of(store_->begin(name, options)), "INVALID_ARGUMENT");
+    if (limits_.inline_max_bytes > 0) {
+      EXPECT_EQ(code_of(store_->put_inline(name, options.private_id, sample.bytes, sample.header)),
+                "INVALID_ARGUMENT");
+    }
+    EXPECT_EQ(code_of(store_->seal(name, 1, 0, {}, {})), "INVALID_ARGUMENT");
+    EXPECT_EQ(code_of(store_->trash(name, 1)), "INVALID_ARGUMENT");
+    EXPECT_EQ(code_of(store_->collect(name, options.private_id)), "INVALID_ARGUMENT");
+    EXPECT_EQ(code_of(store_->purge_trash(name)), "INVALID_ARGUMENT");
+  }
+  EXPECT_TRUE(list_all(10).empty());
+}
+
+TEST_P(ExtentStoreContract, OddButLegalNamesWork) {
+  const std::string names[] = {"-rf",  "a b", "%2e%2e",     "x.siphon",
+                               "head", "~",   "a:b\\c|d*?", std::string(kMaxExtentNameBytes, 'n')};
+  std::uint64_t seed = 70;
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    const Sample sample = make_sample(limits_.part_bytes + 1000, ++seed);
+    put(name, sample);
+    expect_holds(name, sample);
+    ASSERT_TRUE(store_->trash(name, stat(name).generation));
+    ASSERT_TRUE(store_->purge_trash(name));
+    EXPECT_EQ(raw_count(name), 0u);
+  }
+}
+
+TEST_P(ExtentStoreContract, WhatIsNotThereIsNotFound) {
+  EXPECT_EQ(code_of(store_->stat("nothing")), "NOT_FOUND");
+  EXPECT_EQ(code_of(store_->open("nothing", {})), "NOT_FOUND");
+  EXPECT_EQ(code_of(store_->trash("nothing", 1)), "NOT_FOUND");
+  EXPECT_EQ(code_of(store_->seal("nothing", 1, 0, {}, {})), "NOT_FOUND");
+  EXPECT_TRUE(list_all(10).empty());
+}
+
+// ---- all at once -----------------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, ManyThreadsOnManyNames) {
+  constexpr int kThreads = 4, kRounds = 5;
+  std::atomic<int> failures{0};
+  auto life_of = [&](const std::string& name, std::uint64_t seed) -> Status {
+    const Sample sample = make_sample(limits_.part_bytes + 5000, seed);
+    BeginOptions options;
+    options.private_id = new_private_id();
+    auto scratch = store_->begin(name, options);
+    if (!scratch) return fail(scratch.error());
+    SIPHON_TRY(write_all(**scratch, sample.bytes));
+    SIPHON_TRY((*scratch)->publish(sample.header, false, ExtentState::kSealed));
+    auto bytes = read_all(name);
+    if (!bytes) return fail(bytes.error());
+    if (*bytes != sample.bytes) return fail(Code::kDataLoss, name + " holds other bytes");
+    SIPHON_TRY(store_->trash(name, TransitionRequest::kAnyGeneration));
+    SIPHON_TRY(store_->purge_trash(name));
+    return {};
+  };
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < kRounds; ++round) {
+        Status done = life_of("thread-" + std::to_string(t),
+                              static_cast<std::uint64_t>(1000 + t * 100 + round));
+        if (done) continue;
+        ++failures;
+        ADD_FAILURE() << done.error().message;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
+  for (int t = 0; t < kThreads; ++t) EXPECT_EQ(raw_count("thread-" + std::to_string(t)), 0u);
+}
+
+}  // namespace siphon::contract
