@@ -1,0 +1,83 @@
+// No assertion about how long something took: rates are either so low that a deadline cannot be
+// met, or lifted from another thread.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "plugin/base/throttle.h"
+
+namespace siphon {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::minutes;
+
+Deadline at_once() { return deadline_in(milliseconds(-1)); }
+
+TEST(BaseThrottle, UnlimitedNeverWaits) {
+  Throttle throttle;
+  EXPECT_EQ(throttle.rate(), 0u);
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(throttle.take(~0ull, at_once()));
+}
+
+TEST(BaseThrottle, HoldsFiftyMillisecondsWorthAndNoMore) {
+  Throttle throttle(20);  // bytes per second: the bucket holds one
+  EXPECT_TRUE(throttle.take(0, at_once()));
+  EXPECT_TRUE(throttle.take(1, at_once()));
+  const Status late = throttle.take(20 * 3600, deadline_in(minutes(1)));
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, Code::kDeadlineExceeded);
+}
+
+TEST(BaseThrottle, ARefusalTakesNothing) {
+  Throttle throttle(20);
+  for (int i = 0; i < 100; ++i) ASSERT_FALSE(throttle.take(1 << 30, at_once()));
+  EXPECT_TRUE(throttle.take(1, at_once()));
+}
+
+TEST(BaseThrottle, BytesPassInTime) {
+  Throttle throttle(1000);
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(throttle.take(10, deadline_in(hours(1))));
+}
+
+TEST(BaseThrottle, GrantsQueueUp) {
+  Throttle throttle(1000);
+  std::thread first([&] { EXPECT_TRUE(throttle.take(36'000'000, deadline_in(hours(11)))); });
+  // Once the first is in line (ten hours), nothing passes within a minute.
+  const Deadline limit = deadline_in(minutes(5));
+  while (throttle.take(10, deadline_in(minutes(1))) && Deadline::clock::now() < limit) {
+  }
+  EXPECT_FALSE(throttle.take(10, deadline_in(minutes(1))));
+  throttle.set_rate(0);
+  first.join();
+  EXPECT_EQ(throttle.rate(), 0u);
+}
+
+TEST(BaseThrottle, RaisingTheRateFreesWaiters) {
+  Throttle throttle(1);
+  std::thread waiter([&] { EXPECT_TRUE(throttle.take(1'000'000, deadline_in(hours(10000)))); });
+  throttle.set_rate(1'000'000'000);
+  waiter.join();
+}
+
+TEST(BaseThrottle, LoweringTheRateEndsAWaitAtItsDeadline) {
+  Throttle throttle(10'000'000);
+  Status status;
+  std::thread waiter([&] { status = throttle.take(9'000'000, deadline_in(milliseconds(1000))); });
+  throttle.set_rate(1);
+  waiter.join();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, Code::kDeadlineExceeded);
+}
+
+TEST(BaseThrottle, AFreshLimitAfterUnlimitedStartsAtZero) {
+  Throttle throttle(0);
+  EXPECT_TRUE(throttle.take(1ull << 40, at_once()));
+  throttle.set_rate(1'000'000'000'000);
+  EXPECT_TRUE(throttle.take(1000, deadline_in(minutes(5))));
+}
+
+}  // namespace
+}  // namespace siphon
