@@ -62,6 +62,7 @@ struct TransferSpec {
 // INVALID_ARGUMENT names the field that is wrong.
 Status check_spec(const TransferSpec& spec);
 std::string new_transfer_id();
+Status check_transfer_id(const std::string& id);
 
 struct Progress {
   Phase phase = Phase::kQueued;
@@ -86,7 +87,6 @@ struct Receipt {
   std::uint32_t target_crc32 = 0;
   SealedHeader header;
   PrivateId private_id;
-  std::uint64_t generation = 0;
   std::string data_endpoint;
   std::uint32_t lanes = 0;
   std::uint64_t started_unix_ms = 0;

@@ -1,0 +1,425 @@
+#include "plugin/rpc/convert.h"
+
+#include <cstring>
+
+namespace siphon::rpc {
+
+namespace {
+
+std::string bytes_of(std::span<const std::byte> in) {
+  return {reinterpret_cast<const char*>(in.data()), in.size()};
+}
+// False unless `in` has exactly the size of `out`.
+bool bytes_to(const std::string& in, std::span<std::byte> out) {
+  if (in.size() != out.size()) return false;
+  std::memcpy(out.data(), in.data(), out.size());
+  return true;
+}
+PrivateId id_from_hex(const std::string& text) {
+  PrivateId id;
+  return from_hex(text, id.bytes) ? id : PrivateId{};
+}
+std::optional<Nonce> nonce_from(const std::string& in, bool* ok) {
+  if (in.empty()) return std::nullopt;
+  Nonce nonce{};
+  if (!bytes_to(in, nonce)) *ok = false;
+  return nonce;
+}
+
+}  // namespace
+
+void encode(const Error& in, v1::Problem* out) {
+  out->set_code(static_cast<std::uint32_t>(in.code));
+  out->set_message(in.message);
+  out->set_suspect(static_cast<v1::Side>(in.suspect));
+  out->set_next_step(in.next_step);
+}
+Status decode(const v1::Problem& in) {
+  if (in.code() == 0) return {};
+  const Code code = in.code() <= 16 ? static_cast<Code>(in.code()) : Code::kUnknown;
+  const int side = in.suspect();
+  return fail(code, in.message(), side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone,
+              in.next_step());
+}
+
+void encode(const Location& in, v1::Place* out) {
+  out->set_pool(in.pool);
+  out->set_namespace_(in.nspace);
+}
+Location decode(const v1::Place& in) { return {in.pool(), in.namespace_()}; }
+
+void encode(const SealedHeader& in, v1::SealedHeader* out) {
+  out->set_extent_bytes(in.extent_bytes);
+  out->set_content_bytes(in.content_bytes);
+  out->set_crc32(in.crc32);
+  out->set_block_count(in.block_count);
+  out->set_part_bytes(in.part_bytes);
+  out->set_format_version(in.format_version);
+  out->set_sealed_unix_ms(in.sealed_unix_ms);
+}
+SealedHeader decode(const v1::SealedHeader& in) {
+  return {in.extent_bytes(), in.content_bytes(), in.crc32(), in.block_count(), in.part_bytes(),
+          static_cast<std::uint16_t>(in.format_version()), in.sealed_unix_ms()};
+}
+
+void encode(const Authority& in, v1::Authority* out) {
+  if (in.read_nonce) out->set_read_nonce(bytes_of(*in.read_nonce));
+  if (in.write_nonce) out->set_write_nonce(bytes_of(*in.write_nonce));
+}
+Result<Authority> decode(const v1::Authority& in) {
+  bool ok = true;
+  Authority out{nonce_from(in.read_nonce(), &ok), nonce_from(in.write_nonce(), &ok)};
+  if (!ok) return fail(Code::kInvalidArgument, "a grant's nonce has 16 bytes", Side::kRequester);
+  return out;
+}
+
+void encode(const TransferSpec& in, v1::TransferRequest* out) {
+  out->set_transfer_id(in.id);
+  out->set_source_address(in.source_address);
+  encode(in.source, out->mutable_source());
+  encode(in.target, out->mutable_target());
+  for (const ExtentPair& e : in.extents) {
+    auto* pair = out->add_extents();
+    pair->set_source_extent(e.source);
+    if (e.target != e.source) pair->set_target_extent(e.target);
+  }
+  out->set_replace(in.replace);
+  out->set_dry_run(in.dry_run);
+  out->set_lanes(in.lanes);
+  out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
+  encode(in.authority, out->mutable_authority());
+}
+Result<TransferSpec> decode(const v1::TransferRequest& in) {
+  TransferSpec out;
+  out.id = in.transfer_id();
+  out.source_address = in.source_address();
+  out.source = decode(in.source());
+  out.target = decode(in.target());
+  for (const auto& e : in.extents()) {
+    out.extents.push_back(
+        {e.source_extent(), e.target_extent().empty() ? e.source_extent() : e.target_extent()});
+  }
+  out.replace = in.replace();
+  out.dry_run = in.dry_run();
+  if (in.lanes() > kMaxLanes) {
+    return fail(Code::kInvalidArgument, "at most " + std::to_string(kMaxLanes) + " lanes",
+                Side::kRequester);
+  }
+  out.lanes = static_cast<std::uint16_t>(in.lanes());
+  out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
+  auto authority = decode(in.authority());
+  if (!authority) return fail(std::move(authority).error());
+  out.authority = std::move(*authority);
+  SIPHON_TRY(check_spec(out));
+  return out;
+}
+
+void encode(const StreamCall& in, v1::StreamRequest* out) {
+  out->set_transfer_id(in.transfer_id);
+  out->set_attempt(in.attempt);
+  encode(in.source, out->mutable_source());
+  for (const std::string& e : in.extents) out->add_extents(e);
+  out->set_data_address(in.data.address);
+  out->set_data_port(in.data.port);
+  out->set_ticket_id(bytes_of(in.ticket.id));
+  out->set_ticket_key(bytes_of(in.ticket.key.reveal()));
+  out->set_target_device(in.target_device);
+  out->set_lanes(in.lanes);
+  out->set_max_frame_bytes(in.max_frame_bytes);
+  out->set_min_bytes_per_second(in.pace.min_bytes_per_second);
+  out->set_idle_timeout_ms(static_cast<std::uint32_t>(in.pace.idle_timeout.count()));
+  out->set_deadline_ms(static_cast<std::uint32_t>(in.deadline.count()));
+  out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
+  encode(Authority{in.read_nonce, std::nullopt}, out->mutable_authority());
+}
+Result<StreamCall> decode(const v1::StreamRequest& in) {
+  auto wrong = [](const char* what) {
+    return fail(Code::kInvalidArgument, std::string("stream request: ") + what, Side::kTarget);
+  };
+  StreamCall out;
+  SIPHON_TRY(check_transfer_id(in.transfer_id()));
+  out.transfer_id = in.transfer_id();
+  out.attempt = in.attempt();
+  out.source = decode(in.source());
+  if (in.extents_size() < 1 ||
+      static_cast<std::size_t>(in.extents_size()) > kMaxExtentsPerTransfer) {
+    return wrong("it names no extents, or too many");
+  }
+  for (const std::string& e : in.extents()) {
+    SIPHON_TRY(check_extent_name(e));
+    out.extents.push_back(e);
+  }
+  if (in.data_port() < 1 || in.data_port() > 65535) return wrong("no such data port");
+  out.data = {in.data_address(), static_cast<std::uint16_t>(in.data_port())};
+  if (!bytes_to(in.ticket_id(), out.ticket.id) || in.ticket_key().size() != 32) {
+    return wrong("the ticket is malformed");
+  }
+  out.ticket.key = Secret(std::as_bytes(std::span(in.ticket_key())));
+  out.target_device = in.target_device();
+  if (in.lanes() < 1 || in.lanes() > kMaxLanes) return wrong("1 to 16 lanes");
+  out.lanes = static_cast<std::uint16_t>(in.lanes());
+  if (in.max_frame_bytes() < 4096 || in.max_frame_bytes() > (64u << 20)) {
+    return wrong("a frame has 4 KiB to 64 MiB");
+  }
+  out.max_frame_bytes = in.max_frame_bytes();
+  constexpr std::uint32_t kMaxMs = 7u * 24 * 3600 * 1000;
+  if (in.idle_timeout_ms() < 100 || in.idle_timeout_ms() > kMaxMs || in.deadline_ms() > kMaxMs) {
+    return wrong("a timeout is out of bounds");
+  }
+  out.pace = {std::chrono::milliseconds(in.idle_timeout_ms()), in.min_bytes_per_second()};
+  out.deadline = std::chrono::milliseconds(in.deadline_ms());
+  out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
+  auto authority = decode(in.authority());
+  if (!authority) return fail(std::move(authority).error());
+  out.read_nonce = authority->read_nonce;
+  out.ticket.binding = ticket_binding(out);
+  return out;
+}
+
+void encode(const SourceReport& in, v1::StreamResponse* out) {
+  out->set_source_device(in.source_device);
+  out->set_limit(static_cast<v1::Limit>(in.limit));
+  for (const auto& e : in.extents) {
+    auto* result = out->add_results();
+    result->set_index(e.index);
+    if (e.claim) {
+      encode(e.claim->header, result->mutable_header());
+      result->set_bytes(e.claim->bytes);
+      result->set_crc32(e.claim->crc32);
+    } else {
+      encode(e.claim.error(), result->mutable_problem());
+    }
+  }
+}
+SourceReport decode(const v1::StreamResponse& in) {
+  SourceReport out;
+  out.source_device = in.source_device();
+  out.limit = in.limit() >= 0 && in.limit() <= 4 ? static_cast<Limit>(in.limit()) : Limit::kNone;
+  for (const auto& result : in.results()) {
+    SourceReport::Extent e{result.index(), SourceClaim{decode(result.header()), result.bytes(),
+                                                       result.crc32()}};
+    if (Status problem = decode(result.problem()); !problem) {
+      e.claim = fail(std::move(problem).error());
+    }
+    out.extents.push_back(std::move(e));
+  }
+  return out;
+}
+
+void encode(const Progress& in, v1::Progress* out) {
+  out->set_phase(static_cast<v1::TransferPhase>(in.phase));
+  out->set_total_bytes(in.total_bytes);
+  out->set_received_bytes(in.received_bytes);
+  out->set_durable_bytes(in.durable_bytes);
+  out->set_extents_total(in.extents_total);
+  out->set_extents_done(in.extents_done);
+  out->set_extents_failed(in.extents_failed);
+  out->set_limit(static_cast<v1::Limit>(in.limit));
+  out->set_data_endpoint(in.data_endpoint);
+  out->set_elapsed_ms(in.elapsed_ms);
+}
+Progress decode(const v1::Progress& in) {
+  Progress out;
+  out.phase = static_cast<Phase>(in.phase());
+  out.total_bytes = in.total_bytes();
+  out.received_bytes = in.received_bytes();
+  out.durable_bytes = in.durable_bytes();
+  out.extents_total = in.extents_total();
+  out.extents_done = in.extents_done();
+  out.extents_failed = in.extents_failed();
+  out.limit = static_cast<Limit>(in.limit());
+  out.data_endpoint = in.data_endpoint();
+  out.elapsed_ms = in.elapsed_ms();
+  return out;
+}
+
+void encode(const ExtentOutcome& in, v1::ExtentOutcome* out) {
+  out->set_index(in.index);
+  out->set_source_extent(in.source_extent);
+  out->set_target_extent(in.target_extent);
+  if (!in.result) {
+    encode(in.result.error(), out->mutable_problem());
+    return;
+  }
+  const Receipt& r = *in.result;
+  auto* o = out->mutable_receipt();
+  o->set_transfer_id(r.transfer_id);
+  o->set_source_extent(r.source_extent);
+  o->set_target_extent(r.target_extent);
+  encode(r.source, o->mutable_source());
+  encode(r.target, o->mutable_target());
+  o->set_source_device(r.source_device);
+  o->set_target_device(r.target_device);
+  o->set_bytes(r.bytes);
+  o->set_source_crc32(r.source_crc32);
+  o->set_target_crc32(r.target_crc32);
+  encode(r.header, o->mutable_header());
+  o->set_private_id(to_hex(r.private_id));
+  o->set_data_endpoint(r.data_endpoint);
+  o->set_lanes(r.lanes);
+  o->set_started_unix_ms(r.started_unix_ms);
+  o->set_finished_unix_ms(r.finished_unix_ms);
+  o->set_attempts(r.attempts);
+  o->set_fallback_parts(r.fallback_parts);
+  o->set_already_there(r.already_there);
+}
+ExtentOutcome decode(const v1::ExtentOutcome& in) {
+  ExtentOutcome out{in.index(), in.source_extent(), in.target_extent(),
+                    fail(Code::kUnknown, "no outcome")};
+  if (Status problem = decode(in.problem()); !problem) {
+    out.result = fail(std::move(problem).error());
+    return out;
+  }
+  const v1::Receipt& r = in.receipt();
+  Receipt o;
+  o.transfer_id = r.transfer_id();
+  o.source_extent = r.source_extent();
+  o.target_extent = r.target_extent();
+  o.source = decode(r.source());
+  o.target = decode(r.target());
+  o.source_device = r.source_device();
+  o.target_device = r.target_device();
+  o.bytes = r.bytes();
+  o.source_crc32 = r.source_crc32();
+  o.target_crc32 = r.target_crc32();
+  o.header = decode(r.header());
+  o.private_id = id_from_hex(r.private_id());
+  o.data_endpoint = r.data_endpoint();
+  o.lanes = r.lanes();
+  o.started_unix_ms = r.started_unix_ms();
+  o.finished_unix_ms = r.finished_unix_ms();
+  o.attempts = r.attempts();
+  o.fallback_parts = r.fallback_parts();
+  o.already_there = r.already_there();
+  out.result = std::move(o);
+  return out;
+}
+
+void encode(const Summary& in, v1::Summary* out) {
+  out->set_phase(static_cast<v1::TransferPhase>(in.phase));
+  out->set_extents_done(in.extents_done);
+  out->set_extents_failed(in.extents_failed);
+  out->set_bytes(in.bytes);
+  out->set_lane_bytes(in.lane_bytes);
+  out->set_rpc_bytes(in.rpc_bytes);
+  out->set_elapsed_ms(in.elapsed_ms);
+  out->set_stream_ms(in.stream_ms);
+  out->set_strangers(in.strangers);
+  out->set_fallback_parts(in.fallback_parts);
+  encode(in.status, out->mutable_problem());
+  out->set_source_device(in.source_device);
+  out->set_target_device(in.target_device);
+  out->set_data_endpoint(in.data_endpoint);
+}
+Summary decode(const v1::Summary& in) {
+  Summary out;
+  out.phase = static_cast<Phase>(in.phase());
+  out.extents_done = in.extents_done();
+  out.extents_failed = in.extents_failed();
+  out.bytes = in.bytes();
+  out.lane_bytes = in.lane_bytes();
+  out.rpc_bytes = in.rpc_bytes();
+  out.elapsed_ms = in.elapsed_ms();
+  out.stream_ms = in.stream_ms();
+  out.strangers = in.strangers();
+  out.fallback_parts = in.fallback_parts();
+  out.status = decode(in.problem());
+  out.source_device = in.source_device();
+  out.target_device = in.target_device();
+  out.data_endpoint = in.data_endpoint();
+  return out;
+}
+
+void encode(const TransferInfo& in, v1::TransferInfo* out) {
+  out->set_transfer_id(in.id);
+  encode(in.source, out->mutable_source());
+  encode(in.target, out->mutable_target());
+  out->set_source_device(in.source_device);
+  out->set_target_device(in.target_device);
+  out->set_started_unix_ms(in.started_unix_ms);
+  encode(in.progress, out->mutable_progress());
+  encode(in.status, out->mutable_problem());
+}
+TransferInfo decode(const v1::TransferInfo& in) {
+  return {in.transfer_id(),   decode(in.source()),   decode(in.target()), in.source_device(),
+          in.target_device(), in.started_unix_ms(), decode(in.progress()), decode(in.problem())};
+}
+
+void encode(const VerifyOutcome& in, v1::VerifyResult* out) {
+  out->set_index(in.index);
+  out->set_extent(in.extent);
+  encode(in.header, out->mutable_header());
+  out->set_bytes(in.bytes);
+  out->set_crc32(in.crc32);
+  out->set_block_count(in.block_count);
+  out->set_private_id(to_hex(in.private_id));
+  encode(in.status, out->mutable_problem());
+}
+VerifyOutcome decode(const v1::VerifyResult& in) {
+  return {in.index(),  in.extent(), decode(in.header()), id_from_hex(in.private_id()),
+          in.bytes(),  in.crc32(),  in.block_count(),    decode(in.problem())};
+}
+
+void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
+  out->set_device(in.device);
+  out->set_version(in.version);
+  out->set_home(in.home);
+  out->set_control_address(in.control_address);
+  out->set_data_address(in.data_address);
+  out->set_data_ports(in.data_ports);
+  out->set_boot_nonce(in.boot_nonce);
+  out->set_region_bytes(in.region_bytes);
+  out->set_bytes_in_flight(in.bytes_in_flight);
+  out->set_transfers_in(in.transfers_in);
+  out->set_transfers_out(in.transfers_out);
+  out->set_started_unix_ms(in.started_unix_ms);
+  out->set_bytes_received(in.bytes_received);
+  out->set_bytes_sent(in.bytes_sent);
+  out->set_strangers(in.strangers);
+  out->set_fallback_parts(in.fallback_parts);
+  out->set_extents_published(in.extents_published);
+  out->set_open_data_port(in.open_data_port);
+  out->set_pid(in.pid);
+}
+DeviceDescription decode(const v1::DescribeResponse& in) {
+  DeviceDescription out;
+  out.device = in.device();
+  out.version = in.version();
+  out.home = in.home();
+  out.control_address = in.control_address();
+  out.data_address = in.data_address();
+  out.data_ports = in.data_ports();
+  out.boot_nonce = in.boot_nonce();
+  out.region_bytes = in.region_bytes();
+  out.bytes_in_flight = in.bytes_in_flight();
+  out.transfers_in = in.transfers_in();
+  out.transfers_out = in.transfers_out();
+  out.started_unix_ms = in.started_unix_ms();
+  out.bytes_received = in.bytes_received();
+  out.bytes_sent = in.bytes_sent();
+  out.strangers = in.strangers();
+  out.fallback_parts = in.fallback_parts();
+  out.extents_published = in.extents_published();
+  out.open_data_port = in.open_data_port();
+  out.pid = in.pid();
+  return out;
+}
+
+grpc::Status to_grpc(const Error& error) {
+  v1::Problem problem;
+  encode(error, &problem);
+  return {static_cast<grpc::StatusCode>(error.code), error.message, problem.SerializeAsString()};
+}
+Error from_grpc(const grpc::Status& status, const std::string& address) {
+  v1::Problem problem;
+  if (!status.error_details().empty() && problem.ParseFromString(status.error_details())) {
+    if (Status s = decode(problem); !s) return s.error();
+  }
+  return {static_cast<Code>(status.error_code()),
+          "device at " + address + ": " + status.error_message(), Side::kNone,
+          status.error_code() == grpc::StatusCode::UNAVAILABLE
+              ? "is siphond running there? siphon daemons shows"
+              : ""};
+}
+
+}  // namespace siphon::rpc

@@ -1,0 +1,53 @@
+// TransferManager: the transfers of one target device, by id.
+//
+// At most settings.max_transfers run at once, the others wait in line. Ended ones stay known (so
+// that a lost reply gives the same receipt again) until kMaxEnded newer ones have ended.
+// Thread safe.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "plugin/transfer/target.h"
+
+namespace siphon {
+
+class TransferManager {
+ public:
+  static constexpr std::size_t kMaxEnded = 64;
+  static constexpr std::size_t kMaxWaiting = 256;
+
+  explicit TransferManager(TargetEnvironment environment);
+  ~TransferManager();  // cancels what runs and waits for it
+
+  // The transfer of spec.id: a new one, or the one that is there (ALREADY_EXISTS if that was asked
+  // for something else). RESOURCE_EXHAUSTED: the line is full. Shared: a watcher may outlast it here.
+  Result<std::shared_ptr<TargetTransfer>> submit(TransferSpec spec, ExtentStore& store);
+  // NOT_FOUND: never heard of, or long ended.
+  Result<std::shared_ptr<TargetTransfer>> find(const std::string& id);
+  std::vector<std::shared_ptr<TargetTransfer>> all();
+
+ private:
+  void work(std::stop_token stop);
+
+  const TargetEnvironment env_;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::map<std::string, std::shared_ptr<TargetTransfer>> transfers_;
+  std::deque<std::shared_ptr<TargetTransfer>> waiting_;
+  std::deque<std::string> ended_;
+  std::vector<std::jthread> workers_;
+};
+
+// Tries to remove each of `attempts` (what the journal held before this life of the device began
+// any of its own), and takes those that are gone off the list and the journal. Blocks.
+void collect_leftovers(StoreProvider& provider, AttemptJournal& journal,
+                       std::vector<Attempt>* attempts);
+
+}  // namespace siphon

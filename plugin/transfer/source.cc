@@ -1,0 +1,201 @@
+#include "plugin/transfer/source.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "plugin/base/log.h"
+
+namespace siphon {
+
+Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes) {
+  const std::uint64_t least = 2 * frame_bytes;
+  const std::uint64_t half = send_pool_.largest_free_bytes() / 2;
+  auto buffer = send_pool_.try_acquire(std::max(least, half / frame_bytes * frame_bytes));
+  if (!buffer) buffer = send_pool_.acquire(least, deadline_in(settings_.connect_timeout / 2));
+  if (!buffer) {
+    return fail(Code::kUnavailable, settings_.device + " has no send memory left: busy",
+                Side::kSource, "try again in a minute");
+  }
+  return buffer;
+}
+
+namespace {
+
+// Collects results and hands them on in groups, so that thousands of small extents do not become
+// thousands of messages. One thread calls on_report.
+class ResultBatcher {
+ public:
+  ResultBatcher(std::string device, const std::function<void(const SourceReport&)>& on_report)
+      : on_report_(on_report), thread_([this, device = std::move(device)] { run(device); }) {}
+  ~ResultBatcher() {
+    {
+      std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  void add(ExtentResult r) {
+    SourceReport::Extent e{r.extent_index, fail(Code::kUnknown, "no claim")};
+    if (r.status) {
+      e.claim = SourceClaim{r.info.header, r.bytes, r.crc32};
+    } else {
+      e.claim = fail(std::move(r.status).error());
+    }
+    {
+      std::lock_guard lock(mutex_);
+      waiting_.push_back(std::move(e));
+    }
+    changed_.notify_all();
+  }
+  void set_limit(Limit limit) {
+    {
+      std::lock_guard lock(mutex_);
+      if (limit == limit_) return;
+      limit_ = limit;
+      limit_news_ = true;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  void run(const std::string& device) {
+    SourceReport first;
+    first.source_device = device;
+    on_report_(first);
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return closed_ || limit_news_ || !waiting_.empty(); });
+      if (waiting_.empty() && !limit_news_) return;
+      SourceReport report;
+      report.source_device = device;
+      report.extents.swap(waiting_);
+      report.limit = limit_;
+      limit_news_ = false;
+      lock.unlock();
+      on_report_(report);
+      lock.lock();
+    }
+  }
+
+  const std::function<void(const SourceReport&)>& on_report_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<SourceReport::Extent> waiting_;
+  Limit limit_ = Limit::kNone;
+  bool limit_news_ = false;
+  bool closed_ = false;
+  std::thread thread_;  // last: starts when all else is there
+};
+
+// What the source waits for: its store when the lanes starve, else the lanes.
+Limit limit_of(const LaneTimes& times, std::uint64_t* last_buffer_ns,
+               std::uint64_t* last_socket_ns) {
+  const std::uint64_t buffer_ns = times.waiting_for_buffer_ns.load();
+  const std::uint64_t socket_ns = times.in_socket_ns.load();
+  const bool starving = buffer_ns - *last_buffer_ns > socket_ns - *last_socket_ns;
+  *last_buffer_ns = buffer_ns;
+  *last_socket_ns = socket_ns;
+  return starving ? Limit::kSourceStore : Limit::kLanes;
+}
+
+}  // namespace
+
+StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
+                                const std::function<void(const SourceReport&)>& on_report,
+                                std::stop_token stop) {
+  StreamEnd end;
+  end.status = store.check_ready(/*writable=*/false);
+  if (!end.status) return end;
+  auto leased = lease(std::max<std::uint64_t>(call.max_frame_bytes, BufferPool::kGranule));
+  if (!leased) {
+    end.status = fail(std::move(leased).error());
+    return end;
+  }
+  BufferPool pool(leased->span());
+  Throttle own_throttle(call.bytes_per_second);
+  Throttle* throttle = call.bytes_per_second != 0 ? &own_throttle
+                       : throttle_.rate() != 0    ? &throttle_
+                                                  : nullptr;
+  StreamOrder order{call.extents,         call.data, call.ticket.clone(), call.lanes,
+                    call.max_frame_bytes, call.pace, deadline_in(call.deadline)};
+  counters_.transfers_out.fetch_add(1);
+  {
+    ResultBatcher batcher(settings_.device, on_report);
+    StreamSender sender(store, pool, throttle, std::move(order),
+                        [&batcher](ExtentResult r) { batcher.add(std::move(r)); });
+    std::stop_callback wake(stop, [&sender] { sender.cancel(); });
+    std::jthread watch([&](std::stop_token done) {
+      std::mutex mutex;
+      std::condition_variable_any tick;
+      std::uint64_t buffer_ns = 0, socket_ns = 0;
+      std::unique_lock lock(mutex);
+      while (!done.stop_requested()) {
+        tick.wait_for(lock, done, std::chrono::milliseconds(500), [] { return false; });
+        batcher.set_limit(limit_of(sender.lane_times(), &buffer_ns, &socket_ns));
+      }
+    });
+    end.status = sender.run();
+    const SenderCounters sent = sender.counters();
+    end.fallback_parts = sent.fallback_parts;
+    counters_.bytes_sent.fetch_add(sent.bytes_sent, std::memory_order_relaxed);
+    counters_.fallback_parts.fetch_add(sent.fallback_parts, std::memory_order_relaxed);
+  }
+  counters_.transfers_out.fetch_sub(1);
+  log::info("stream for transfer {} to {}: {}", call.transfer_id, call.target_device,
+            end.status ? "done" : end.status.error().message);
+  return end;
+}
+
+Status read_range(ExtentReader& reader, BufferPool& pool, std::uint32_t operation_bytes,
+                  std::uint64_t offset_bytes, std::span<std::byte> out) {
+  const std::uint64_t part = std::max<std::uint64_t>(reader.info().header.part_bytes, 1);
+  while (!out.empty()) {
+    std::uint64_t piece = std::min<std::uint64_t>(out.size(), operation_bytes);
+    if (!reader.info().is_inline) piece = std::min(piece, part - offset_bytes % part);
+    auto buffer = pool.acquire(piece, deadline_in(std::chrono::seconds(60)));
+    if (!buffer) return fail(std::move(buffer).error());
+    SIPHON_TRY(reader.read(offset_bytes, buffer->span()));
+    std::memcpy(out.data(), buffer->data(), piece);
+    offset_bytes += piece;
+    out = out.subspan(piece);
+  }
+  return {};
+}
+
+VerifyOutcome SourceService::verify(ExtentStore& store, const std::string& extent,
+                                    const std::function<Status(std::uint64_t)>& on_progress,
+                                    std::stop_token stop) {
+  VerifyOutcome outcome;
+  outcome.extent = extent;
+  auto reader = store.open(extent, {});
+  if (!reader) {
+    outcome.status = fail(std::move(reader).error());
+    return outcome;
+  }
+  const ExtentInfo& info = (*reader)->info();
+  outcome.header = info.header;
+  outcome.private_id = info.private_id;
+  const std::uint32_t operation = store.limits().operation_bytes;
+  auto verified = verify_extent(
+      [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
+        if (stop.stop_requested()) return fail(Code::kCancelled, "verify was cancelled");
+        SIPHON_TRY(throttle_.take(out.size(), deadline_in(std::chrono::seconds(60))));
+        return read_range(**reader, send_pool_, operation, offset, out);
+      },
+      info.header, on_progress);
+  if (!verified) {
+    outcome.status = fail(std::move(verified).error().with_context("extent " + extent));
+    return outcome;
+  }
+  outcome.bytes = verified->extent_bytes;
+  outcome.crc32 = verified->crc32;
+  outcome.block_count = verified->block_count;
+  return outcome;
+}
+
+}  // namespace siphon

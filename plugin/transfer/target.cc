@@ -1,0 +1,651 @@
+#include "plugin/transfer/target.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "plugin/base/log.h"
+
+namespace siphon {
+
+using std::chrono::duration_cast;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+// An extent's session (guarded by the transfer's mutex) and what a writer needs to store it.
+struct TargetTransfer::Extent {
+  explicit Extent(std::uint32_t i, const ExtentPair& p) : index(i), pair(p), session(p.source) {}
+
+  const std::uint32_t index;
+  const ExtentPair& pair;
+  ExtentSession session;
+  PrivateId private_id;
+  bool inline_candidate = false;        // its one frame is held until the source has spoken
+  ReceivedFrame held;                   // written once, before inline_candidate is set
+  std::once_flag begun;                 // the first writer begins, the others wait for it
+  Status begin_status;                  // valid after `begun`
+  std::unique_ptr<ScratchExtent> scratch;  // valid after `begun`
+  std::uint64_t generation = 0;
+  std::uint64_t started_unix_ms = 0;
+  bool has_outcome = false;
+};
+
+struct TargetTransfer::Task {
+  ReceivedFrame frame;      // to be stored, when it has a payload
+  Extent* extent = nullptr;  // else: to be published, if it is complete
+};
+
+Sha256 ticket_binding(const StreamCall& call) {
+  std::string text = "siphon.v1 ticket\n" + call.transfer_id + "\n" + std::to_string(call.attempt) +
+                     "\n" + call.target_device + "\n" + call.source.to_string() + "\n" +
+                     call.data.to_string() + "\n" + std::to_string(call.lanes) + "\n" +
+                     std::to_string(call.max_frame_bytes) + "\n";
+  for (const std::string& name : call.extents) text += name + "\n";
+  return sha256(std::as_bytes(std::span(text)));
+}
+
+TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment)
+    : spec_(std::move(spec)),
+      store_(store),
+      env_(environment),
+      store_limits_(store.limits()),
+      started_unix_ms_(now_unix_ms()),
+      started_at_(steady_clock::now()),
+      fallback_at_start_(store.counters().fallback_parts) {
+  extents_.reserve(spec_.extents.size());
+  for (std::uint32_t i = 0; i < spec_.extents.size(); ++i) {
+    extents_.push_back(std::make_unique<Extent>(i, spec_.extents[i]));
+  }
+}
+
+TargetTransfer::~TargetTransfer() = default;
+
+// ---- the thread that runs it ---------------------------------------------------------------------
+
+void TargetTransfer::run() {
+  step(Event::kStarted);
+  BufferPool::Buffer lease;
+  Status status = reserve(&lease);
+  if (status && !spec_.dry_run) {
+    step(Event::kReserved);
+    BufferPool pool(lease.span());
+    std::stop_callback wake(stop_.get_token(), [&pool] { pool.close(); });
+    status = stream(pool);
+    for (auto& extent : extents_) extent->held = {};  // buffers go back before their pool does
+  }
+  finish(std::move(status));
+}
+
+// Checks the target, looks for names that are taken, and takes this transfer's share of the
+// receive memory: at least two frames, at most half of what is free.
+Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
+  SIPHON_TRY(store_.check_ready(/*writable=*/true));
+  // A stat per extent pays when extents are few and large; else the publish finds out.
+  constexpr std::size_t kLookFirst = 64;
+  if (!spec_.replace && extents_.size() <= kLookFirst) {
+    std::size_t taken = 0;
+    for (auto& extent : extents_) {
+      auto info = store_.stat(extent->pair.target);
+      if (!info && info.error().code == Code::kNotFound) continue;
+      if (!info) return fail(std::move(info).error().with_suspect(Side::kTarget));
+      ++taken;
+      std::lock_guard lock(mutex_);
+      extent->session.on_error({Code::kAlreadyExists,
+                                "extent " + extent->pair.target + " is already in " +
+                                    spec_.target.to_string() + " at the target; nothing was copied",
+                                Side::kTarget, "copy with --replace, or remove it first"});
+    }
+    if (taken == extents_.size()) {
+      return fail(Code::kAlreadyExists, "every extent is already at the target", Side::kTarget);
+    }
+  }
+  const std::uint64_t frame = env_.settings.max_frame_bytes;
+  const std::uint64_t least = 2 * frame;
+  const std::uint64_t share =
+      std::max(least, std::uint64_t{env_.receive_pool.largest_free_bytes()} / 2 / frame * frame);
+  auto buffer = env_.receive_pool.try_acquire(share);
+  if (!buffer) {
+    buffer = env_.receive_pool.acquire(least, deadline_in(env_.settings.queue_timeout));
+  }
+  if (!buffer) {
+    return fail(Code::kUnavailable, env_.settings.device + " has no receive memory left: busy",
+                Side::kTarget, "try again in a minute, or raise the region's size");
+  }
+  *lease = std::move(*buffer);
+  return {};
+}
+
+// Opens the port, makes the second call, and takes in what comes.
+Status TargetTransfer::stream(BufferPool& pool) {
+  auto opened = Listener::open(env_.settings.data_address, env_.settings.data_ports);
+  if (!opened) return fail(std::move(opened).error().with_suspect(Side::kTarget));
+  Listener listener = std::move(*opened);
+
+  StreamCall call;
+  call.transfer_id = spec_.id;
+  call.source_address = spec_.source_address;
+  call.source = spec_.source;
+  for (const ExtentPair& pair : spec_.extents) call.extents.push_back(pair.source);
+  call.data = listener.endpoint();
+  call.target_device = env_.settings.device;
+  call.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
+  call.bytes_per_second = spec_.bytes_per_second;
+  const bool paced = spec_.bytes_per_second != 0 || env_.settings.bytes_per_second != 0;
+  call.max_frame_bytes = paced ? env_.settings.paced_frame_bytes : env_.settings.max_frame_bytes;
+  call.pace = env_.settings.pace;
+  call.deadline = env_.settings.transfer_timeout;
+  call.read_nonce = spec_.authority.read_nonce;
+  const Ticket ticket = Ticket::make(ticket_binding(call));
+  call.ticket = ticket.clone();
+  {
+    std::lock_guard lock(mutex_);
+    data_endpoint_ = listener.endpoint().to_string();
+  }
+  changed_.notify_all();
+  return run_lanes(listener, ticket, std::move(call), pool);
+}
+
+Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, StreamCall call,
+                                 BufferPool& pool) {
+  const std::uint16_t lane_count = call.lanes;
+  const FrameLimits limits{static_cast<std::uint32_t>(extents_.size()), call.max_frame_bytes,
+                           env_.settings.max_extent_bytes};
+  const ReceiveOptions options{limits, call.pace, deadline_in(call.deadline)};
+  std::stop_callback stop_listening(stop_.get_token(), [&listener] { listener.cancel(); });
+
+  env_.counters.open_data_ports.fetch_add(1);
+  std::thread second_call(
+      [&, call = std::move(call)]() mutable { make_second_call(std::move(call), listener); });
+  auto sockets =
+      listener.accept_lanes(ticket, lane_count, deadline_in(env_.settings.connect_timeout));
+  env_.counters.open_data_ports.fetch_sub(1);
+  env_.counters.strangers.fetch_add(listener.strangers());
+
+  Status status;
+  if (sockets) {
+    step(Event::kLanesProven);
+    std::vector<Status> ends(lane_count);
+    std::vector<std::thread> writers, lanes;
+    for (std::uint32_t i = 0; i < env_.settings.writers; ++i) {
+      writers.emplace_back([this] { write_loop(); });
+    }
+    std::jthread limit_watch([this](std::stop_token stop) { watch_limit(std::move(stop)); });
+    {
+      std::stop_callback cut(stop_.get_token(), [&] {
+        for (Socket& s : *sockets) s.shutdown();
+      });
+      for (std::uint16_t i = 0; i < lane_count; ++i) {
+        lanes.emplace_back([&, i] {
+          ends[i] = receive_lane((*sockets)[i], pool, options, *this, times_);
+          // One lane lost ends the attempt: the others would wait for frames that never come.
+          if (!ends[i]) {
+            for (Socket& s : *sockets) s.shutdown();
+          }
+        });
+      }
+      for (std::thread& t : lanes) t.join();
+    }
+    for (Status& end : ends) {
+      if (!end && (status || status.error().code == Code::kCancelled)) status = std::move(end);
+    }
+    if (status) step(Event::kAllReceived);
+    if (!status) await_second_call();
+    second_call.join();
+    if (status) step(Event::kAllCompared);
+    {
+      std::lock_guard lock(mutex_);
+      tasks_closed_ = true;  // the writers drain what is queued, then end
+    }
+    work_.notify_all();
+    for (std::thread& t : writers) t.join();
+    std::lock_guard lock(mutex_);
+    for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
+  } else {
+    stop_.request_stop();
+    second_call.join();
+    status = fail(std::move(sockets).error());
+  }
+  std::lock_guard lock(mutex_);
+  strangers_ += listener.strangers();
+  // A hopeless stream was cut by ourselves: every extent has its own error already.
+  if (hopeless_ && !cancel_requested_) {
+    return fail(Code::kAborted, "no extent of this transfer could be copied");
+  }
+  // The second call knows best why nothing came.
+  if (!stream_end_.status && stream_end_.status.error().code != Code::kCancelled) {
+    return fail(stream_end_.status.error());
+  }
+  return status;
+}
+
+void TargetTransfer::make_second_call(StreamCall call, Listener& listener) {
+  StreamEnd end = env_.caller.stream(
+      call, [this](const SourceReport& report) { on_report(report); }, stop_.get_token());
+  const bool failed = !end.status;
+  {
+    std::lock_guard lock(mutex_);
+    stream_end_ = std::move(end);
+    second_call_ended_ = true;
+  }
+  changed_.notify_all();
+  if (failed) listener.cancel();  // nobody will connect any more
+}
+
+// A lane is gone. If the source still speaks, it knows why: give it a moment, then hang up.
+void TargetTransfer::await_second_call() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::seconds(2), [this] { return second_call_ended_; });
+  }
+  stop_.request_stop();
+}
+
+// With no extent left that could still be published, the rest of the stream is of no use.
+void TargetTransfer::give_up_if_hopeless_locked() {
+  const bool hopeless = std::all_of(extents_.begin(), extents_.end(), [](const auto& e) {
+    return e->session.state() == ExtentSession::State::kFailed;
+  });
+  if (!hopeless) return;
+  hopeless_ = true;
+  changed_.notify_all();
+}
+
+void TargetTransfer::finish(Status attempt) {
+  if (!attempt) step(cancel_requested_ ? Event::kCancel : Event::kError);
+  Error reason = attempt ? Error{Code::kDataLoss,
+                                 "the source ended the stream without this extent", Side::kSource,
+                                 "run the copy again"}
+                         : attempt.error();
+  for (auto& extent : extents_) {
+    bool failed = false;
+    {
+      std::lock_guard lock(mutex_);
+      if (!spec_.dry_run) {
+        Error e = reason;
+        extent->session.on_error(std::move(e).with_context("extent " + extent->pair.source));
+      }
+      failed = extent->session.state() == ExtentSession::State::kFailed;
+    }
+    if (failed) drop_scratch(*extent);
+  }
+  std::lock_guard lock(mutex_);
+  for (auto& extent : extents_) add_outcome_locked(*extent);
+  if (spec_.dry_run && attempt) phase_ = Phase::kPublish;  // nothing more to do
+  phase_ = next_phase(phase_, Event::kAllPublished, failed_count_ > 0);
+  Summary s;
+  s.phase = phase_;
+  s.extents_done = done_count_;
+  s.extents_failed = failed_count_;
+  for (const ExtentOutcome& o : outcomes_) s.bytes += o.result ? o.result->bytes : 0;
+  s.lane_bytes = lane_bytes_;
+  s.rpc_bytes = stream_end_.rpc_bytes;
+  s.elapsed_ms = duration_cast<milliseconds>(steady_clock::now() - started_at_).count();
+  if (first_frame_at_ && last_durable_at_) {
+    s.stream_ms = duration_cast<milliseconds>(*last_durable_at_ - *first_frame_at_).count();
+  }
+  s.strangers = strangers_;
+  s.fallback_parts =
+      stream_end_.fallback_parts + store_.counters().fallback_parts - fallback_at_start_;
+  s.status = std::move(attempt);
+  s.source_device = source_device_;
+  s.target_device = env_.settings.device;
+  s.data_endpoint = data_endpoint_;
+  env_.counters.fallback_parts.fetch_add(s.fallback_parts);
+  log::info("transfer {}: {}, {} extents published, {} failed, {} bytes in {} ms{}", spec_.id,
+            to_string(phase_), done_count_, failed_count_, s.bytes, s.elapsed_ms,
+            s.status ? "" : ": " + s.status.error().message);
+  summary_ = std::move(s);
+  changed_.notify_all();
+}
+
+void TargetTransfer::refuse(Error error) { finish(fail(std::move(error))); }
+
+void TargetTransfer::cancel() {
+  {
+    std::lock_guard lock(mutex_);
+    if (is_final(phase_)) return;
+    cancel_requested_ = true;
+  }
+  stop_.request_stop();
+}
+
+// ---- what the lanes and the second call bring ----------------------------------------------------
+
+Result<bool> TargetTransfer::admit(const FrameHeader& header) {
+  std::lock_guard lock(mutex_);
+  if (!first_frame_at_) first_frame_at_ = steady_clock::now();
+  return !extents_[header.extent_index]->session.done();
+}
+
+Status TargetTransfer::deliver(ReceivedFrame frame) {
+  {
+    std::lock_guard lock(mutex_);
+    const FrameHeader& h = frame.header;
+    Extent& extent = *extents_[h.extent_index];
+    if (extent.session.done()) return {};
+    if (extent.started_unix_ms == 0) {
+      extent.started_unix_ms = now_unix_ms();
+      ++sized_count_;
+      sized_bytes_ += h.extent_bytes;
+    }
+    if (!extent.session.on_frame(h.extent_bytes, h.offset_bytes, h.length_bytes, frame.crc32)) {
+      return {};  // that extent has failed; the lane goes on
+    }
+    received_bytes_ += h.length_bytes;
+  }
+  env_.counters.bytes_received.fetch_add(frame.header.length_bytes, std::memory_order_relaxed);
+  push({std::move(frame), nullptr});
+  return {};
+}
+
+Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
+                                 std::uint32_t received) {
+  std::lock_guard lock(mutex_);
+  Extent& extent = *extents_[header.extent_index];
+  extent.session.on_error(
+      {Code::kDataLoss,
+       "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
+           std::to_string(header.offset_bytes) + " (" + std::to_string(header.length_bytes) +
+           " bytes; source " + crc32_hex(sent) + ", target " + crc32_hex(received) +
+           "): suspect the wire; the source is untouched, nothing was published",
+       Side::kWire, "run the copy again"});
+  give_up_if_hopeless_locked();
+  return {};
+}
+
+void TargetTransfer::on_report(const SourceReport& report) {
+  std::vector<Extent*> ready;
+  {
+    std::lock_guard lock(mutex_);
+    if (!report.source_device.empty()) source_device_ = report.source_device;
+    source_limit_ = report.limit;
+    for (const SourceReport::Extent& e : report.extents) {
+      if (e.index >= extents_.size()) continue;
+      Extent& extent = *extents_[e.index];
+      if (e.claim) {
+        extent.session.on_claim(*e.claim);
+        if (extent.session.complete()) ready.push_back(&extent);
+      } else {
+        Error error = e.claim.error();
+        extent.session.on_error(std::move(error).with_suspect(Side::kSource));
+        give_up_if_hopeless_locked();
+      }
+    }
+  }
+  for (Extent* extent : ready) push({{}, extent});
+}
+
+void TargetTransfer::push(Task task) {
+  {
+    std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  work_.notify_one();
+}
+
+// ---- storing and publishing ----------------------------------------------------------------------
+
+namespace {
+
+// A frame respects the source's part boundaries; where ours are elsewhere it becomes two writes.
+Status write_parts(ScratchExtent& scratch, std::uint64_t offset_bytes,
+                   std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const std::uint64_t room = scratch.part_bytes() - offset_bytes % scratch.part_bytes();
+    const auto piece = bytes.first(std::min<std::uint64_t>(bytes.size(), room));
+    SIPHON_TRY(scratch.write(offset_bytes, piece));
+    offset_bytes += piece.size();
+    bytes = bytes.subspan(piece.size());
+  }
+  return {};
+}
+
+}  // namespace
+
+void TargetTransfer::write_loop() {
+  for (;;) {
+    Task task;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [this] { return !tasks_.empty() || tasks_closed_; });
+      if (tasks_.empty()) return;
+      task = std::move(tasks_.front());
+      tasks_.pop_front();
+    }
+    if (task.extent != nullptr) {
+      publish_if_complete(*task.extent);
+    } else {
+      store_frame(std::move(task.frame));
+    }
+  }
+}
+
+void TargetTransfer::store_frame(ReceivedFrame frame) {
+  const FrameHeader header = frame.header;
+  Extent& extent = *extents_[header.extent_index];
+  {
+    std::lock_guard lock(mutex_);
+    if (extent.session.done()) return;
+    if (!spec_.replace && header.length_bytes == header.extent_bytes &&
+        header.extent_bytes <= store_limits_.inline_max_bytes) {
+      extent.held = std::move(frame);
+      extent.inline_candidate = true;
+    }
+  }
+  if (!extent.inline_candidate) {
+    std::call_once(extent.begun, [&] {
+      extent.begin_status = begin_scratch(extent, header.extent_bytes);
+    });
+    Status stored = extent.begin_status;
+    if (stored) stored = write_parts(*extent.scratch, header.offset_bytes, frame.payload.span());
+    frame.payload.reset();
+    std::lock_guard lock(mutex_);
+    if (!stored) {
+      extent.session.on_error(std::move(stored)
+                                  .error()
+                                  .with_context("extent " + extent.pair.target)
+                                  .with_suspect(Side::kTarget));
+      give_up_if_hopeless_locked();
+      return;
+    }
+    extent.session.on_durable(header.length_bytes);
+    durable_bytes_ += header.length_bytes;
+    last_durable_at_ = steady_clock::now();
+  }
+  publish_if_complete(extent);
+}
+
+// Reserves the private id, journalled first so that a crash leaves a trace to collect by.
+Status TargetTransfer::begin_scratch(Extent& extent, std::uint64_t extent_bytes) {
+  extent.private_id = new_private_id();
+  SIPHON_TRY(env_.journal.add({spec_.target, extent.pair.target, extent.private_id}));
+  const auto lease = static_cast<std::uint64_t>(env_.settings.scratch_lease.count());
+  auto begun = store_.begin(extent.pair.target, {extent_bytes, extent.private_id,
+                                                 now_unix_ms() + lease, spec_.replace});
+  if (!begun) {
+    // A reservation whose reply was lost may exist: collect() decides.
+    if (store_.collect(extent.pair.target, extent.private_id)) {
+      (void)env_.journal.remove(extent.private_id);
+    }
+    return fail(std::move(begun).error());
+  }
+  extent.scratch = std::move(*begun);
+  return {};
+}
+
+void TargetTransfer::publish_if_complete(Extent& extent) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!extent.session.start_publishing(/*durable_needed=*/!extent.inline_candidate)) return;
+  }
+  Status published = extent.inline_candidate ? publish_inline(extent) : publish(extent);
+  const std::uint64_t bytes = extent.session.extent_bytes();
+  std::lock_guard lock(mutex_);
+  if (!published) {
+    extent.session.on_publish_failed(std::move(published)
+                                         .error()
+                                         .with_context("extent " + extent.pair.target)
+                                         .with_suspect(Side::kTarget));
+    return;
+  }
+  if (extent.inline_candidate) {
+    durable_bytes_ += bytes;
+    last_durable_at_ = steady_clock::now();
+  }
+  extent.session.on_published();
+  env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
+  add_outcome_locked(extent);
+  if (done_count_ == extents_.size()) changed_.notify_all();
+}
+
+Status TargetTransfer::publish(Extent& extent) {
+  SIPHON_TRY(extent.scratch->publish(extent.session.claim()->header, spec_.replace,
+                                     ExtentState::kSealed));
+  (void)env_.journal.remove(extent.private_id);  // a row too many costs one look
+  return {};
+}
+
+// One operation writes and publishes. A head that is already there (an earlier generation in the
+// trash, another attempt) takes the way of the larger extents.
+Status TargetTransfer::publish_inline(Extent& extent) {
+  BufferPool::Buffer bytes = std::move(extent.held.payload);
+  const SealedHeader& header = extent.session.claim()->header;
+  extent.private_id = new_private_id();
+  Status put = store_.put_inline(extent.pair.target, extent.private_id, bytes.span(), header);
+  if (put || put.error().code != Code::kAlreadyExists) return put;
+  SIPHON_TRY(begin_scratch(extent, bytes.size()));
+  SIPHON_TRY(extent.scratch->write(0, bytes.span()));
+  return publish(extent);
+}
+
+void TargetTransfer::drop_scratch(Extent& extent) {
+  if (!extent.scratch) return;
+  Status gone = extent.scratch->abort();
+  if (gone) {
+    (void)env_.journal.remove(extent.private_id);
+  } else {
+    log::warn("transfer {}: scratch {} of extent {} is left for the collector: {}", spec_.id,
+              to_hex(extent.private_id), extent.pair.target, gone.error().message);
+  }
+  extent.scratch.reset();
+}
+
+// ---- what watchers see ---------------------------------------------------------------------------
+
+void TargetTransfer::step(Event event) {
+  {
+    std::lock_guard lock(mutex_);
+    phase_ = next_phase(phase_, event, failed_count_ > 0);
+  }
+  changed_.notify_all();
+}
+
+void TargetTransfer::add_outcome_locked(Extent& extent) {
+  if (extent.has_outcome || (spec_.dry_run && !extent.session.done())) return;
+  extent.has_outcome = true;
+  ExtentOutcome outcome{extent.index, extent.pair.source, extent.pair.target,
+                        fail(Code::kUnknown, "no outcome")};
+  if (extent.session.state() != ExtentSession::State::kPublished) {
+    ++failed_count_;
+    outcome.result = fail(*extent.session.error());
+    outcomes_.push_back(std::move(outcome));
+    return;
+  }
+  ++done_count_;
+  const SourceClaim& claim = *extent.session.claim();
+  Receipt r;
+  r.transfer_id = spec_.id;
+  r.source_extent = extent.pair.source;
+  r.target_extent = extent.pair.target;
+  r.source = spec_.source;
+  r.target = spec_.target;
+  r.source_device = source_device_;
+  r.target_device = env_.settings.device;
+  r.bytes = claim.bytes;
+  r.source_crc32 = claim.crc32;
+  r.target_crc32 = extent.session.target_crc32();
+  r.header = claim.header;
+  r.private_id = extent.private_id;
+  r.data_endpoint = data_endpoint_;
+  r.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
+  r.started_unix_ms = extent.started_unix_ms;
+  r.finished_unix_ms = now_unix_ms();
+  r.fallback_parts = store_.counters().fallback_parts - fallback_at_start_;
+  outcome.result = std::move(r);
+  outcomes_.push_back(std::move(outcome));
+}
+
+Progress TargetTransfer::progress_locked() const {
+  Progress p;
+  p.phase = phase_;
+  p.extents_total = static_cast<std::uint32_t>(extents_.size());
+  p.extents_done = done_count_;
+  p.extents_failed = failed_count_;
+  if (sized_count_ == extents_.size()) p.total_bytes = sized_bytes_;
+  p.received_bytes = received_bytes_;
+  p.durable_bytes = std::min(durable_bytes_, received_bytes_);
+  p.limit = limit_;
+  p.data_endpoint = data_endpoint_;
+  const auto end = summary_ ? milliseconds(summary_->elapsed_ms)
+                            : duration_cast<milliseconds>(steady_clock::now() - started_at_);
+  p.elapsed_ms = static_cast<std::uint64_t>(end.count());
+  return p;
+}
+
+TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  const Phase seen = phase_;
+  changed_.wait_for(lock, timeout, [&] { return summary_ || phase_ != seen; });
+  Update update;
+  update.progress = progress_locked();
+  while (*cursor < outcomes_.size() && update.outcomes.size() < 1000) {
+    update.outcomes.push_back(outcomes_[(*cursor)++]);
+  }
+  if (*cursor == outcomes_.size()) update.summary = summary_;
+  return update;
+}
+
+TransferInfo TargetTransfer::info() const {
+  std::lock_guard lock(mutex_);
+  TransferInfo i{spec_.id,         spec_.source,     spec_.target,      source_device_,
+                 env_.settings.device, started_unix_ms_, progress_locked(), {}};
+  if (summary_ && !summary_->status) i.status = fail(summary_->status.error());
+  return i;
+}
+
+// Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
+void TargetTransfer::watch_limit(std::stop_token stop) {
+  std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
+  auto last_at = steady_clock::now();
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, stop, milliseconds(500), [this] { return hopeless_; });
+      if (stop.stop_requested()) return;
+      if (hopeless_) {
+        lock.unlock();
+        stop_.request_stop();
+        return;
+      }
+    }
+    const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
+    const std::uint64_t socket_ns = times_.in_socket_ns.load();
+    const std::uint64_t buffer_delta = buffer_ns - std::exchange(last_buffer_ns, buffer_ns);
+    const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
+    const auto now = steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
+    std::lock_guard lock(mutex_);
+    const double rate =
+        static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
+    const auto setting = static_cast<double>(
+        spec_.bytes_per_second != 0 ? spec_.bytes_per_second : env_.settings.bytes_per_second);
+    if (setting > 0 && rate > 0.8 * setting) {
+      limit_ = Limit::kSetting;
+    } else if (buffer_delta > socket_delta) {
+      limit_ = Limit::kTargetStore;
+    } else {
+      limit_ = source_limit_ == Limit::kNone ? Limit::kLanes : source_limit_;
+    }
+  }
+}
+
+}  // namespace siphon

@@ -1,0 +1,208 @@
+// TargetTransfer: the choreography, as the target runs it. One object per transfer id.
+//
+// `run` is one blocking thread that reads from top to bottom as design.md section 2 does: reserve,
+// open the port, make the second call, take in the lanes, compare, publish, answer. Beside it run,
+// for as long as the transfer streams: one thread for the second call, one per lane (receive,
+// verify), a few writers (store, publish). All of them end before `run` returns.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "adapters/extent_store.h"
+#include "plugin/base/buffer_pool.h"
+#include "plugin/stream/handshake.h"
+#include "plugin/stream/listener.h"
+#include "plugin/stream/receiver.h"
+#include "plugin/transfer/journal.h"
+#include "plugin/transfer/session.h"
+#include "plugin/transfer/types.h"
+
+namespace siphon {
+
+// ---- the second call, as the target makes it ---------------------------------------------------
+
+struct StreamCall {
+  std::string transfer_id;
+  std::uint32_t attempt = 1;
+  std::string source_address;
+  Location source;
+  std::vector<std::string> extents;
+  Endpoint data;
+  Ticket ticket;
+  std::string target_device;
+  std::uint16_t lanes = 1;
+  std::uint32_t max_frame_bytes = 0;
+  Pace pace;
+  std::chrono::milliseconds deadline{0};
+  std::uint64_t bytes_per_second = 0;
+  std::optional<Nonce> read_nonce;
+};
+// Binds a ticket to everything the call says: both ends compute it.
+Sha256 ticket_binding(const StreamCall& call);
+
+struct SourceReport {
+  struct Extent {
+    std::uint32_t index = 0;
+    Result<SourceClaim> claim = fail(Code::kUnknown, "no claim");
+  };
+  std::string source_device;
+  std::vector<Extent> extents;
+  Limit limit = Limit::kNone;
+};
+struct StreamEnd {
+  Status status;
+  std::uint64_t fallback_parts = 0;
+  std::uint64_t rpc_bytes = 0;  // serialized messages, both directions
+};
+
+class SourceCaller {
+ public:
+  virtual ~SourceCaller() = default;
+  // Blocks until the call has ended; `on_report` runs on the calling thread. A stop request ends
+  // it within a second.
+  virtual StreamEnd stream(const StreamCall& call,
+                           const std::function<void(const SourceReport&)>& on_report,
+                           std::stop_token stop) = 0;
+};
+
+// ---- settings and surroundings ------------------------------------------------------------------
+
+struct TransferSettings {
+  std::string device;  // "osd.3"
+  std::string data_address = "127.0.0.1";
+  PortRange data_ports;
+  std::uint16_t lanes = 1;
+  std::uint32_t max_frame_bytes = 4u << 20;
+  std::uint32_t paced_frame_bytes = 1u << 20;  // with a bandwidth limit
+  std::uint64_t bytes_per_second = 0;          // the device's own limit, each direction
+  std::uint32_t writers = 8;
+  std::uint32_t max_transfers = 4;  // at once, each direction
+  std::uint64_t max_extent_bytes = 64ull << 30;
+  Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
+  std::chrono::milliseconds connect_timeout{15000};
+  std::chrono::milliseconds queue_timeout{60000};
+  std::chrono::milliseconds transfer_timeout{std::chrono::hours(24)};
+  std::chrono::milliseconds scratch_lease{std::chrono::hours(1)};
+};
+
+// Monotonic counters of a device, for `describe`.
+struct DeviceCounters {
+  std::atomic<std::uint64_t> bytes_received{0}, bytes_sent{0}, strangers{0}, fallback_parts{0};
+  std::atomic<std::uint64_t> extents_published{0};
+  std::atomic<std::uint32_t> transfers_in{0}, transfers_out{0};
+  std::atomic<std::uint32_t> open_data_ports{0};
+};
+
+// What a transfer uses and does not own; everything outlives it.
+struct TargetEnvironment {
+  const TransferSettings& settings;
+  BufferPool& receive_pool;
+  AttemptJournal& journal;
+  SourceCaller& caller;
+  DeviceCounters& counters;
+};
+
+// ---- the transfer -------------------------------------------------------------------------------
+
+class TargetTransfer final : private FrameSink {
+ public:
+  TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment);
+  ~TargetTransfer() override;
+
+  // Once, on a thread of its own. Afterwards the phase is final and nothing of it runs.
+  void run();
+  // From any thread, any number of times. What is published stays published.
+  void cancel();
+  // Ends a transfer that never ran (the queue was closed).
+  void refuse(Error error);
+
+  // What is new since `*cursor` outcomes; waits up to `timeout` for something. Any thread.
+  struct Update {
+    Progress progress;
+    std::vector<ExtentOutcome> outcomes;
+    std::optional<Summary> summary;  // the transfer has ended and this is all of it
+  };
+  Update wait_update(std::size_t* cursor, std::chrono::milliseconds timeout);
+
+  const TransferSpec& spec() const { return spec_; }
+  TransferInfo info() const;
+
+ private:
+  struct Extent;
+  struct Task;
+
+  Status reserve(BufferPool::Buffer* lease);
+  Status stream(BufferPool& pool);
+  Status run_lanes(Listener& listener, const Ticket& ticket, StreamCall call, BufferPool& pool);
+  void make_second_call(StreamCall call, Listener& listener);
+  void await_second_call();
+  void give_up_if_hopeless_locked();
+  void write_loop();
+  void finish(Status attempt);
+  void watch_limit(std::stop_token stop);
+
+  Result<bool> admit(const FrameHeader& header) override;
+  Status deliver(ReceivedFrame frame) override;
+  Status bad_frame(const FrameHeader& header, std::uint32_t sent, std::uint32_t received) override;
+
+  void on_report(const SourceReport& report);
+  void store_frame(ReceivedFrame frame);
+  Status begin_scratch(Extent& extent, std::uint64_t extent_bytes);
+  void publish_if_complete(Extent& extent);
+  Status publish(Extent& extent);
+  Status publish_inline(Extent& extent);
+  void drop_scratch(Extent& extent);
+  void push(Task task);
+  void step(Event event);
+  void add_outcome_locked(Extent& extent);
+  Progress progress_locked() const;
+
+  const TransferSpec spec_;
+  ExtentStore& store_;
+  const TargetEnvironment env_;
+  const StoreLimits store_limits_;
+  std::vector<std::unique_ptr<Extent>> extents_;
+  std::stop_source stop_;
+  LaneTimes times_;
+  std::uint64_t started_unix_ms_;
+  std::chrono::steady_clock::time_point started_at_;
+
+  mutable std::mutex mutex_;  // guards all below, and the sessions in extents_
+  std::condition_variable_any changed_;
+  std::condition_variable work_;
+  std::deque<Task> tasks_;
+  bool tasks_closed_ = false;
+  std::atomic<bool> cancel_requested_{false};
+  bool hopeless_ = false;  // every extent has failed
+  bool second_call_ended_ = false;
+  Phase phase_ = Phase::kQueued;
+  Limit limit_ = Limit::kNone;
+  Limit source_limit_ = Limit::kNone;
+  std::string source_device_;
+  std::string data_endpoint_;
+  std::uint64_t sized_bytes_ = 0;  // of the sized_count_ extents that have begun to arrive
+  std::size_t sized_count_ = 0;
+  std::uint64_t received_bytes_ = 0;
+  std::uint64_t durable_bytes_ = 0;
+  std::uint32_t done_count_ = 0;
+  std::uint32_t failed_count_ = 0;
+  std::optional<std::chrono::steady_clock::time_point> first_frame_at_, last_durable_at_;
+  StreamEnd stream_end_;
+  std::uint64_t lane_bytes_ = 0;
+  std::uint64_t strangers_ = 0;
+  std::uint64_t fallback_at_start_ = 0;
+  std::vector<ExtentOutcome> outcomes_;
+  std::optional<Summary> summary_;
+};
+
+}  // namespace siphon
