@@ -110,21 +110,41 @@ Status configure(librados::Rados& rados, const RadosOptions& options) {
   return {};
 }
 
+// Executes a method that carries the WR flag and writes nothing. Not IoCtx::exec: that waits for
+// ever on a full pool.
+int execute(librados::IoCtx& io, const std::string& object, const char* method,
+            std::span<const std::byte> input, librados::bufferlist& output) {
+  librados::bufferlist in;
+  in.append(reinterpret_cast<const char*>(input.data()), static_cast<unsigned>(input.size()));
+  librados::ObjectReadOperation operation;
+  operation.exec(exchange::kClassName, method, in);
+  return io.operate(object, &operation, &output, librados::OPERATION_FULL_TRY);
+}
+
+// Whether the OSD that serves `object` has the class at all. It answers -EPERM both for a class
+// that it may not load and for a missing cap, but it looks at the class, and for the method, first.
+bool has_class(librados::IoCtx& io, const std::string& object) {
+  librados::bufferlist ignored;
+  return execute(io, object, "no_such_method", {}, ignored) == -EOPNOTSUPP;
+}
+
 // The answer of a class method that needs a cap of its own.
 Error method_error(int result, const std::string& method, const std::string& pool,
-                   const std::string& name) {
+                   const std::string& name, bool class_is_there) {
   const std::string what = method + " in pool " + pool;
+  const bool denied = result == -EPERM || result == -EACCES;
+  if (denied && class_is_there) {
+    const std::string cap =
+        "allow class siphon " + method + (method == "hello" ? "" : " pool=" + pool);
+    return {Code::kPermissionDenied, what + ": " + name + " lacks the OSD cap '" + cap + "'",
+            Side::kRequester, "add it: ceph auth caps " + name + " ... osd '..., " + cap + "'"};
+  }
+  if (denied || result == -EOPNOTSUPP) {
+    return {Code::kFailedPrecondition,
+            what + ": the OSD that serves it has no siphon plugin, or one of another Ceph build",
+            Side::kNone, "install libcls_siphon.so there and add it to osd_class_load_list"};
+  }
   switch (-result) {
-    case EPERM:
-    case EACCES: {
-      const std::string cap = "allow class siphon " + method + " pool=" + pool;
-      return {Code::kPermissionDenied, what + ": " + name + " lacks the OSD cap '" + cap + "'",
-              Side::kRequester, "add it: ceph auth caps " + name + " ... osd '..., " + cap + "'"};
-    }
-    case EOPNOTSUPP:
-      return {Code::kFailedPrecondition,
-              what + ": the OSD that serves it has no siphon plugin (or one of another Ceph build)",
-              Side::kNone, "install libcls_siphon.so and list it in osd_class_load_list"};
     case EHOSTDOWN:
       return {Code::kUnavailable, what + ": the siphond of the OSD that serves it is not running",
               Side::kNone, "look at that OSD's log for lines of siphon"};
@@ -136,15 +156,16 @@ Error method_error(int result, const std::string& method, const std::string& poo
   }
 }
 
-// Executes a method that carries the WR flag and writes nothing. Not IoCtx::exec: that waits for
-// ever on a full pool.
-int execute(librados::IoCtx& io, const std::string& object, const char* method,
-            std::span<const std::byte> input, librados::bufferlist& output) {
-  librados::bufferlist in;
-  in.append(reinterpret_cast<const char*>(input.data()), static_cast<unsigned>(input.size()));
-  librados::ObjectReadOperation operation;
-  operation.exec(exchange::kClassName, method, in);
-  return io.operate(object, &operation, &output, librados::OPERATION_FULL_TRY);
+// Executes `method` and turns what went wrong into an Error.
+Result<librados::bufferlist> call_method(librados::IoCtx& io, const std::string& object,
+                                         const char* method, std::span<const std::byte> input,
+                                         const std::string& name) {
+  librados::bufferlist output;
+  const int result = execute(io, object, method, input, output);
+  if (result >= 0) return output;
+  const bool denied = result == -EPERM || result == -EACCES;
+  return fail(
+      method_error(result, method, io.get_pool_name(), name, !denied || has_class(io, object)));
 }
 
 }  // namespace
@@ -228,11 +249,10 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
   auto pool = open_pool(*this, location);
   if (!pool) return fail(std::move(pool).error());
   librados::IoCtx io = with_locator(*pool, locator);
-  librados::bufferlist out;
-  const int result = execute(io, rados_internal::head_object(locator), "hello", {}, out);
-  if (result < 0) return fail(method_error(result, "hello", location.pool, name()));
+  auto out = call_method(io, rados_internal::head_object(locator), "hello", {}, name());
+  if (!out) return fail(std::move(out).error());
   exchange::Hello hello;
-  if (!exchange::Hello::decode(std::as_bytes(std::span<const char>(out.c_str(), out.length())),
+  if (!exchange::Hello::decode(std::as_bytes(std::span<const char>(out->c_str(), out->length())),
                                hello)) {
     return fail(Code::kFailedPrecondition,
                 "hello in pool " + location.pool + ": the OSD's plugin is of another version",
@@ -261,9 +281,8 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
 
   const char* method = right == exchange::Right::kRead ? "grant_read" : "grant_write";
   librados::IoCtx io = with_locator(*pool, locator);
-  librados::bufferlist ignored;
-  const int result = execute(io, "siphon.grant." + to_hex(nonce), method, input, ignored);
-  if (result < 0) return fail(method_error(result, method, location.pool, name()));
+  auto out = call_method(io, "siphon.grant." + to_hex(nonce), method, input, name());
+  if (!out) return fail(std::move(out).error());
   return {};
 }
 

@@ -176,6 +176,12 @@ class RadosScratch final : public ScratchExtent {
     const int result = measure_parts(io_, id_, part_bytes(), total_bytes);
     if (result < 0) return fail(to_error(result, "measure " + store_.describe(name_)));
     if (total_bytes == extent_bytes) return {};
+    auto head = store_.read_head(io_, name_);
+    if (!head) return fail(std::move(head).error());
+    const auto is_ours = [this](const Reservation& entry) { return entry.id == id_; };
+    if (std::ranges::none_of(head->reg.reservations, is_ours)) {
+      return fail(transition_error(-ECANCELED, Transition::kPublish, name_));
+    }
     return fail(Code::kFailedPrecondition, "publish " + name_ + ": " + std::to_string(total_bytes) +
                                                " of " + std::to_string(extent_bytes) +
                                                " bytes were written");

@@ -1,0 +1,244 @@
+#include "adapters/objclass/exchange_client.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "plugin/base/types.h"
+
+namespace siphon {
+namespace {
+
+using exchange::Descriptor;
+using exchange::DescriptorState;
+using exchange::Grant;
+using exchange::RegionHeader;
+
+// The longest copy is 64 MiB; beyond this the OSD is hung.
+constexpr std::chrono::milliseconds kCopyPatience{5000};
+
+// The clock that grants expire by; one host, so one clock.
+std::uint64_t monotonic_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 +
+         static_cast<std::uint64_t>(now.tv_nsec) / 1000000;
+}
+
+tl::unexpected<Error> refuse(const std::string& why) {
+  return fail(Code::kFailedPrecondition, "the shared region cannot be used: " + why, Side::kNone,
+              "install libcls_siphon.so and siphond of the same version, then restart the OSD");
+}
+
+Status check_header(const RegionHeader& header, std::uint64_t file_bytes) {
+  if (header.magic != exchange::kRegionMagic) return refuse("it is none of siphon's");
+  if (header.abi_version != exchange::kAbiVersion) {
+    return refuse("its version is " + std::to_string(header.abi_version) + ", not " +
+                  std::to_string(exchange::kAbiVersion));
+  }
+  if (header.descriptor_count != exchange::kDescriptorCount ||
+      header.grant_count != exchange::kGrantCount || header.data_offset != exchange::kDataOffset ||
+      header.region_bytes != file_bytes || header.data_bytes < exchange::kMinDataBytes ||
+      header.data_bytes > exchange::kMaxDataBytes || header.data_bytes % 8192 != 0 ||
+      header.data_offset + header.data_bytes > file_bytes) {
+    return refuse("its geometry contradicts itself");
+  }
+  return {};
+}
+
+// A copy of `grant` that the class did not change meanwhile; false when it is none to look at.
+struct GrantCopy {
+  std::byte nonce[16];
+  std::int64_t pool_id;
+  std::uint64_t expires_ms;
+  std::uint32_t right;
+  std::uint32_t namespace_bytes;
+  char nspace[exchange::kMaxNamespaceBytes + 1];
+};
+bool copy_grant(const Grant& grant, GrantCopy& copy) {
+  const std::uint32_t seq = grant.seq.load(std::memory_order_acquire);
+  const bool ready = grant.state.load(std::memory_order_acquire) == Grant::kReady;
+  std::memcpy(copy.nonce, grant.nonce, sizeof(copy.nonce));
+  copy.pool_id = grant.pool_id;
+  copy.expires_ms = grant.expires_ms;
+  copy.right = grant.right;
+  copy.namespace_bytes = grant.namespace_bytes;
+  std::memcpy(copy.nspace, grant.nspace, sizeof(copy.nspace));
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return ready && grant.state.load(std::memory_order_relaxed) == Grant::kReady &&
+         grant.seq.load(std::memory_order_relaxed) == seq &&
+         copy.namespace_bytes <= exchange::kMaxNamespaceBytes;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ExchangeClient>> ExchangeClient::map(int fd) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return fail(error_from_errno(errno, "look at the shared region"));
+  const auto file_bytes = static_cast<std::uint64_t>(info.st_size);
+  if (file_bytes < exchange::kDataOffset + exchange::kMinDataBytes ||
+      file_bytes > exchange::kDataOffset + exchange::kMaxDataBytes) {
+    return refuse("it has " + std::to_string(file_bytes) + " bytes");
+  }
+  void* base = ::mmap(nullptr, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (base == MAP_FAILED) return fail(error_from_errno(errno, "map the shared region"));
+  // Payload is no matter for a core file, and a child has no business here.
+  (void)::madvise(base, file_bytes, MADV_DONTDUMP);
+  (void)::madvise(base, file_bytes, MADV_DONTFORK);
+  const std::span<std::byte> mapping(static_cast<std::byte*>(base), file_bytes);
+  const auto& header = *reinterpret_cast<const RegionHeader*>(base);
+  if (Status status = check_header(header, file_bytes); !status) {
+    ::munmap(base, file_bytes);
+    return fail(std::move(status).error());
+  }
+  return std::unique_ptr<ExchangeClient>(new ExchangeClient(mapping, header));
+}
+
+ExchangeClient::ExchangeClient(std::span<std::byte> mapping, const RegionHeader& header)
+    : mapping_(mapping),
+      data_(mapping.subspan(header.data_offset, header.data_bytes)),
+      region_bytes_(header.region_bytes),
+      boot_nonce_(header.boot_nonce),
+      bulk_methods_(header.bulk_methods == 1) {
+  free_.reserve(exchange::kDescriptorCount);
+  for (std::uint32_t i = exchange::kDescriptorCount; i > 0; --i) free_.push_back(i - 1);
+}
+
+ExchangeClient::~ExchangeClient() { ::munmap(mapping_.data(), mapping_.size()); }
+
+std::span<Grant> ExchangeClient::grants() const {
+  return {reinterpret_cast<Grant*>(mapping_.data() + exchange::kGrantsOffset),
+          exchange::kGrantCount};
+}
+
+std::span<Descriptor> ExchangeClient::descriptors() const {
+  return {reinterpret_cast<Descriptor*>(mapping_.data() + exchange::kDescriptorsOffset),
+          exchange::kDescriptorCount};
+}
+
+bool ExchangeClient::contains(std::span<const std::byte> bytes) const {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data_.data());
+  const auto at = reinterpret_cast<std::uintptr_t>(bytes.data());
+  return at >= begin && at - begin <= data_.size() && bytes.size() <= data_.size() - (at - begin);
+}
+
+ExchangeCounters ExchangeClient::counters() const {
+  const RegionHeader& h = *header();
+  return {h.reads_done.load(std::memory_order_relaxed),
+          h.writes_done.load(std::memory_order_relaxed),
+          h.stale_refused.load(std::memory_order_relaxed),
+          h.grants_given.load(std::memory_order_relaxed)};
+}
+
+void ExchangeClient::publish_hello(const exchange::Hello& hello) {
+  RegionHeader& h = *header();
+  // Odd while it is written; a predecessor may have died in between.
+  const std::uint64_t seq = h.hello_seq.load(std::memory_order_relaxed) | 1;
+  h.hello_seq.store(seq, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  hello.encode(std::span<std::byte, exchange::Hello::kEncodedBytes>(
+      h.hello, exchange::Hello::kEncodedBytes));
+  h.hello_seq.store(seq + 1, std::memory_order_release);
+}
+
+// ---- grants ----------------------------------------------------------------------------------
+
+std::vector<ExchangeGrant> ExchangeClient::find_grants(std::span<const std::byte, 16> nonce) const {
+  std::vector<ExchangeGrant> found;
+  const std::uint64_t now_ms = monotonic_ms();
+  for (const Grant& grant : grants()) {
+    GrantCopy copy;
+    const bool usable = copy_grant(grant, copy);
+    const bool same = equal_constant_time(copy.nonce, nonce);
+    if (!usable || !same || copy.expires_ms <= now_ms) continue;
+    found.push_back({copy.pool_id, std::string(copy.nspace, copy.namespace_bytes),
+                     static_cast<exchange::Right>(copy.right)});
+  }
+  return found;
+}
+
+bool ExchangeClient::allows(std::span<const std::byte, 16> nonce, exchange::Right right,
+                            std::int64_t pool_id, std::string_view nspace) const {
+  bool allowed = false;
+  for (const ExchangeGrant& grant : find_grants(nonce)) {
+    allowed |= grant.right == right && grant.pool_id == pool_id && grant.nspace == nspace;
+  }
+  return allowed;
+}
+
+// ---- descriptors -----------------------------------------------------------------------------
+
+std::optional<ExchangeClient::Armed> ExchangeClient::arm(exchange::OperationKind kind,
+                                                         std::span<const std::byte> buffer) {
+  if (buffer.empty() || buffer.size() > exchange::kMaxOperationBytes || !contains(buffer)) {
+    return std::nullopt;
+  }
+  std::uint32_t index = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (free_.empty()) return std::nullopt;
+    index = free_.back();
+    free_.pop_back();
+  }
+  std::array<std::byte, 16> ticket;
+  fill_random(ticket);
+  Descriptor& d = descriptors()[index];
+  // The word says kFree, or names an epoch of ours that is over: the class touches nothing here
+  // until the new word is stored. The epoch goes on where a predecessor stopped.
+  const std::uint64_t epoch = exchange::epoch_of(d.word.load(std::memory_order_acquire)) + 1;
+  std::memcpy(d.ticket, ticket.data(), ticket.size());
+  d.buffer_offset = static_cast<std::uint64_t>(buffer.data() - data_.data());
+  d.buffer_bytes = static_cast<std::uint32_t>(buffer.size());
+  d.kind = static_cast<std::uint32_t>(kind);
+  d.word.store(exchange::pack(epoch, DescriptorState::kArmed), std::memory_order_release);
+  return Armed(*this, index, epoch, ticket);
+}
+
+ExchangeClient::Armed::Armed(Armed&& other) noexcept
+    : client_(std::exchange(other.client_, nullptr)),
+      index_(other.index_),
+      epoch_(other.epoch_),
+      ticket_(other.ticket_) {}
+
+exchange::OperationRequest ExchangeClient::Armed::request(std::uint64_t object_offset_bytes,
+                                                          std::uint32_t length_bytes,
+                                                          std::uint32_t crc32c) const {
+  exchange::OperationRequest request;
+  request.boot_nonce = client_->boot_nonce_;
+  request.descriptor = index_;
+  request.epoch = epoch_;
+  request.ticket = ticket_;
+  request.object_offset = object_offset_bytes;
+  request.length_bytes = length_bytes;
+  request.crc32c = crc32c;
+  return request;
+}
+
+bool ExchangeClient::Armed::retire() {
+  if (client_ == nullptr) return true;
+  ExchangeClient& client = *std::exchange(client_, nullptr);
+  Descriptor& d = client.descriptors()[index_];
+  const std::uint64_t free_word = exchange::pack(epoch_, DescriptorState::kFree);
+  const auto give_up = std::chrono::steady_clock::now() + kCopyPatience;
+  std::uint64_t word = d.word.load(std::memory_order_acquire);
+  while (exchange::epoch_of(word) == epoch_ && exchange::state_of(word) != DescriptorState::kFree) {
+    if (exchange::state_of(word) == DescriptorState::kCopying) {
+      // Never armed again: the class may finish that copy whenever the OSD goes on.
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      ::sched_yield();
+      word = d.word.load(std::memory_order_acquire);
+    } else if (d.word.compare_exchange_weak(word, free_word, std::memory_order_acq_rel)) {
+      break;
+    }
+  }
+  std::lock_guard lock(client.mutex_);
+  client.free_.push_back(index_);
+  return true;
+}
+
+}  // namespace siphon

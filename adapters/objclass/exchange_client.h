@@ -1,0 +1,115 @@
+// ExchangeClient: the companion's side of the region it shares with its OSD's class
+// (plugin/exchange/exchange.h): the two halves of buffer memory, the descriptors that let the
+// class reach into them, the hello, the grants.
+//
+// The region is mapped for the object's whole life. Thread safe; nothing blocks but
+// Armed::retire. No librados here.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plugin/base/status.h"
+#include "plugin/exchange/exchange.h"
+
+namespace siphon {
+
+struct ExchangeGrant {
+  std::int64_t pool_id = -1;
+  std::string nspace;
+  exchange::Right right = exchange::Right::kRead;
+};
+
+// What the class did with the region, by its own count. Monotonic.
+struct ExchangeCounters {
+  std::uint64_t reads_done = 0;
+  std::uint64_t writes_done = 0;
+  std::uint64_t stale_refused = 0;
+  std::uint64_t grants_given = 0;
+};
+
+class ExchangeClient {
+ public:
+  // Maps the region behind `fd` (which may be closed afterwards). FAILED_PRECONDITION when it is
+  // no region, of another ABI version, or its geometry contradicts itself.
+  static Result<std::unique_ptr<ExchangeClient>> map(int fd);
+  ~ExchangeClient();
+  ExchangeClient(const ExchangeClient&) = delete;
+  ExchangeClient& operator=(const ExchangeClient&) = delete;
+
+  // The halves of the data area, page-aligned. Receive buffers drain into the local store alone.
+  std::span<std::byte> send_half() const { return data_.first(data_.size() / 2); }
+  std::span<std::byte> receive_half() const { return data_.subspan(data_.size() / 2); }
+  std::uint64_t region_bytes() const { return region_bytes_; }
+  std::uint64_t boot_nonce() const { return boot_nonce_; }
+  // False: the OSD is of another Ceph build; its class has no methods, all goes through librados.
+  bool bulk_methods() const { return bulk_methods_; }
+  bool contains(std::span<const std::byte> bytes) const;
+  ExchangeCounters counters() const;
+
+  // What `hello` answers from now on. One thread at a time.
+  void publish_hello(const exchange::Hello& hello);
+
+  // Every grant that `nonce` shows, not expired. Looks at the whole table in the same time,
+  // wherever the nonce is.
+  std::vector<ExchangeGrant> find_grants(std::span<const std::byte, 16> nonce) const;
+  // Whether one of them entitles to `right` in exactly this pool and namespace.
+  bool allows(std::span<const std::byte, 16> nonce, exchange::Right right, std::int64_t pool_id,
+              std::string_view nspace) const;
+
+  // A buffer that the class may use for one operation, until retired. Move only.
+  class Armed {
+   public:
+    Armed(Armed&& other) noexcept;
+    Armed& operator=(Armed&&) = delete;
+    ~Armed() { (void)retire(); }
+    // Takes the buffer back: no late method touches it afterwards. Waits out a copy that is going
+    // on (a few milliseconds). False: it did not end in time, and the buffer may still change
+    // under its owner (an OSD that is hung or stopped in the middle of a copy). Once; then true.
+    bool retire();
+    // The request that names this descriptor; offset, length and crc32c are the caller's.
+    exchange::OperationRequest request(std::uint64_t object_offset_bytes,
+                                       std::uint32_t length_bytes, std::uint32_t crc32c = 0) const;
+
+   private:
+    friend class ExchangeClient;
+    Armed(ExchangeClient& client, std::uint32_t index, std::uint64_t epoch,
+          const std::array<std::byte, 16>& ticket)
+        : client_(&client), index_(index), epoch_(epoch), ticket_(ticket) {}
+    ExchangeClient* client_;
+    std::uint32_t index_;
+    std::uint64_t epoch_;
+    std::array<std::byte, 16> ticket_;
+  };
+  // Nothing when `buffer` is not wholly inside the data area, is empty or too long, or all
+  // descriptors are in use: the caller then goes another way.
+  std::optional<Armed> arm(exchange::OperationKind kind, std::span<const std::byte> buffer);
+
+ private:
+  ExchangeClient(std::span<std::byte> mapping, const exchange::RegionHeader& header);
+
+  exchange::RegionHeader* header() const {
+    return reinterpret_cast<exchange::RegionHeader*>(mapping_.data());
+  }
+  std::span<exchange::Grant> grants() const;
+  std::span<exchange::Descriptor> descriptors() const;
+
+  const std::span<std::byte> mapping_;
+  const std::span<std::byte> data_;
+  const std::uint64_t region_bytes_;
+  const std::uint64_t boot_nonce_;
+  const bool bulk_methods_;
+  std::mutex mutex_;
+  std::vector<std::uint32_t> free_;  // guarded by mutex_
+};
+
+}  // namespace siphon

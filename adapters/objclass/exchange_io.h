@@ -1,0 +1,50 @@
+// ExchangeIo: ObjectIo for a companion. Bulk bytes go between the region's buffers and the store
+// by the class methods read_part and write_part, the register changes by its lifecycle methods.
+//
+// Whatever the class cannot do goes through librados, one operation at a time, and is counted: a
+// buffer outside the region (not counted, it was never planned otherwise), a primary that is
+// another OSD, an OSD without the class, an erasure-coded pool, damage (a replicated read repairs
+// itself there). Timeouts and errors retire the descriptor first. Thread safe.
+#pragma once
+
+#include <atomic>
+
+#include "adapters/objclass/exchange_client.h"
+#include "adapters/rados/object_io.h"
+
+namespace siphon {
+
+class ExchangeIo final : public ObjectIo {
+ public:
+  // `exchange` must outlive this.
+  ExchangeIo(ExchangeClient& exchange, bool whole_objects);
+
+  int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
+           std::span<std::byte> out, std::size_t& got) override;
+  int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
+            std::span<const std::byte> in, std::uint64_t expected_bytes) override;
+  int read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
+                std::span<std::byte> prefetch, std::size_t& got) override;
+  int transition(librados::IoCtx& io, const std::string& object,
+                 const TransitionRequest& request) override;
+  int put_inline(librados::IoCtx& io, const std::string& object, std::span<const std::byte> in,
+                 const TransitionRequest& publish) override;
+
+ private:
+  // A descriptor for `buffer`, or nothing (and counted, when the buffer lies in the region).
+  std::optional<ExchangeClient::Armed> arm(exchange::OperationKind kind,
+                                           std::span<const std::byte> buffer);
+  // The class read `reply.length_bytes` into the buffer, or a negative errno.
+  int read_with_class(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
+                      ExchangeClient::Armed& armed, std::span<std::byte> out, std::size_t& got,
+                      librados::bufferlist* head);
+  // True: another way may succeed where the class answered `result`. Remembers what will not
+  // change.
+  bool go_round(int result, std::atomic<bool>& closed);
+
+  ExchangeClient& exchange_;
+  std::atomic<bool> reads_closed_;
+  std::atomic<bool> writes_closed_;
+};
+
+}  // namespace siphon
