@@ -26,8 +26,8 @@ std::string ask_process(const char* symbol) {
 bool is_expected_ceph_build(std::string& explanation) {
   const std::string version = ask_process(kVersionSymbol);
   const std::string commit = ask_process(kCommitSymbol);
-  explanation = "compiled for Ceph " SIPHON_CEPH_VERSION " (" SIPHON_CEPH_COMMIT
-                "), running in " + version + " (" + commit + ")";
+  explanation = "compiled for Ceph " SIPHON_CEPH_VERSION " (" SIPHON_CEPH_COMMIT "), running in " +
+                version + " (" + commit + ")";
   return version == SIPHON_CEPH_VERSION && commit == SIPHON_CEPH_COMMIT;
 }
 

@@ -4,15 +4,19 @@
 // `entry`, which lets no exception out and never returns an errno that would leave the caller
 // without a reply. A method takes fixed-size little-endian input (exchange.h, head_register.h),
 // checks all of it first, waits for nothing, may be run again at any time, and copies at most
-// exchange::kMaxOperationBytes. It runs on an op thread with its placement group locked.
+// exchange::kMaxCopyBytes. It runs on an op thread with its placement group locked.
 //
 // Flags: a WR method runs on an object that does not exist (an RD one is answered -ENOENT by the
 // OSD), also when, like hello and the grants, it writes nothing.
+#include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <span>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "plugin/exchange/exchange.h"
 #include "plugin/exchange/head_register.h"
@@ -21,6 +25,7 @@
 #include "plugin/osd/osd_identity.h"
 #include "plugin/osd/region.h"
 #include "plugin/osd/supervisor.h"
+#include "plugin/osd/weak_ceph_symbols.h"
 #include "rados/objclass.h"
 
 // Exported by ceph-osd, not declared in the SDK.
@@ -105,8 +110,8 @@ int grant(cls_method_context_t context, const bufferlist& in, exchange::Right ri
   if (!decode_input(in, request)) return -EINVAL;
   if (region == nullptr) return -EHOSTDOWN;
   OperatedObject object;
-  if (!find_operated_object(context, object) ||
-      object.name != grant_object_name(request.nonce) || object.pool_id != request.pool_id ||
+  if (!find_operated_object(context, object) || object.name != grant_object_name(request.nonce) ||
+      object.pool_id != request.pool_id ||
       object.nspace != std::string_view(request.nspace.data(), request.namespace_bytes)) {
     return -EPERM;
   }
@@ -182,9 +187,8 @@ int write_part(cls_method_context_t context, bufferlist* in, bufferlist*) {
   bufferlist data;
   data.append(std::move(copy));
   if (data.crc32c(~0u) != request.crc32c) return -EBADMSG;
-  const int result =
-      cls_cxx_write2(context, static_cast<int>(request.object_offset),
-                     static_cast<int>(request.length_bytes), &data, kDontNeed);
+  const int result = cls_cxx_write2(context, static_cast<int>(request.object_offset),
+                                    static_cast<int>(request.length_bytes), &data, kDontNeed);
   if (result < 0) return result;
   region->count_write();
   return 0;
@@ -307,20 +311,23 @@ void load() {
   cls_register(exchange::kClassName, &handle);
   std::string text;
   const bool expected_build = is_expected_ceph_build(text);
-  log_line((text + (expected_build ? "" : ": no methods here, siphond goes through librados"))
-               .c_str());
-  region = Region::create(data_bytes_from(std::getenv("SIPHON_REGION_MIB")), text).release();
-  if (region == nullptr) log_line(("no shared region: " + text).c_str());
+  log_line(
+      (text + (expected_build ? "" : ": no methods here, siphond goes through librados")).c_str());
+  const bool first_load = region == nullptr;  // an OSD may close the library, which stays, and
+  if (first_load) {                           // open it again
+    region = Region::create(data_bytes_from(std::getenv("SIPHON_REGION_MIB")), text).release();
+    if (region == nullptr) log_line(("no shared region: " + text).c_str());
+  }
   if (expected_build) register_methods(handle);
   if (region == nullptr) return;
   region->set_bulk_methods(expected_build);
-  start_companion();
+  if (first_load) start_companion();
 }
 
 }  // namespace
 }  // namespace siphon::osd
 
-// Called once, by dlopen's caller, with the OSD's class lock held. The OSD opens no further class
+// Called by dlopen's caller, with the OSD's class lock held. The OSD opens no further class
 // when one fails to load, so this does not.
 CLS_INIT(siphon) {
   try {

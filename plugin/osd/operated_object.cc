@@ -52,14 +52,13 @@ bool plausible_pointer(const void* p) {
 // A libstdc++ string points into itself when it is short, and to aligned memory when it is long.
 bool plausible_string(const StringImage& s) {
   if (s.length_bytes > kMaxNameBytes) return false;
-  if (s.length_bytes < sizeof s.local &&
-      reinterpret_cast<const std::byte*>(s.data) == s.local) {
+  if (s.length_bytes < sizeof s.local && reinterpret_cast<const std::byte*>(s.data) == s.local) {
     return s.data[s.length_bytes] == '\0';
   }
   std::uint64_t capacity = 0;
   std::memcpy(&capacity, s.local, sizeof capacity);
-  return plausible_pointer(s.data) && capacity >= s.length_bytes && capacity >= sizeof s.local - 1 &&
-         s.data[s.length_bytes] == '\0';
+  return plausible_pointer(s.data) && capacity >= s.length_bytes &&
+         capacity >= sizeof s.local - 1 && s.data[s.length_bytes] == '\0';
 }
 
 std::uint32_t reverse_bits(std::uint32_t v) {

@@ -61,9 +61,9 @@ OsdIdentity parse_osd_identity(std::span<const std::string> arguments, const cha
           take_option(all, i, "--keyring", "-k", identity.keyring);
     }
   }
-  identity.is_osd = !identity.id.empty() &&
-                    std::all_of(identity.id.begin(), identity.id.end(),
-                                [](char c) { return c >= '0' && c <= '9'; });
+  identity.is_osd =
+      !identity.id.empty() && std::all_of(identity.id.begin(), identity.id.end(),
+                                          [](char c) { return c >= '0' && c <= '9'; });
   return identity;
 }
 

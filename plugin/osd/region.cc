@@ -125,15 +125,15 @@ std::span<Descriptor> Region::descriptors() {
 
 // ---- hello -----------------------------------------------------------------------------------
 
-int Region::read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out) const {
-  const RegionHeader* shared = header();
+int Region::read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out) {
+  RegionHeader* shared = header();
   for (int i = 0; i < kHelloTries; ++i) {
     const std::uint64_t before = shared->hello_seq.load(std::memory_order_acquire);
     if (before == 0) return -EHOSTDOWN;
     if (before % 2 != 0) continue;
     std::memcpy(out.data(), shared->hello, out.size());
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (shared->hello_seq.load(std::memory_order_relaxed) != before) continue;
+    // Adding nothing is a load that the copy before it cannot sink below.
+    if (shared->hello_seq.fetch_add(0, std::memory_order_acq_rel) != before) continue;
     exchange::Hello ignored;
     return exchange::Hello::decode(out, ignored) ? 0 : -EHOSTDOWN;
   }
@@ -167,9 +167,8 @@ int Region::give_grant(const exchange::GrantRequest& request, exchange::Right ri
   Grant* entry = same != nullptr ? same : unused;
   if (entry == nullptr) return -EUSERS;
 
-  entry->state.store(Grant::kWriting, std::memory_order_relaxed);
-  entry->seq.fetch_add(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
+  entry->state.exchange(Grant::kWriting, std::memory_order_acq_rel);
+  entry->seq.fetch_add(1, std::memory_order_acq_rel);  // what follows cannot rise above it
   std::memcpy(entry->nonce, request.nonce.data(), sizeof entry->nonce);
   entry->pool_id = request.pool_id;
   entry->expires_ms = now_ms + std::uint64_t{request.ttl_seconds} * 1000;
@@ -208,7 +207,7 @@ int Region::find(const exchange::OperationRequest& request, exchange::OperationK
   }
   if (buffer_bytes > exchange::kMaxOperationBytes || buffer_bytes > data_bytes_ ||
       buffer_offset > data_bytes_ - buffer_bytes || request.length_bytes == 0 ||
-      request.length_bytes > buffer_bytes) {
+      request.length_bytes > exchange::kMaxCopyBytes || request.length_bytes > buffer_bytes) {
     return -EINVAL;
   }
   out.descriptor = &shared;
@@ -234,16 +233,13 @@ bool Region::claim(const Operation& operation) {
 void Region::finish(const Operation& operation) {
   std::uint64_t expected = exchange::pack(operation.epoch, DescriptorState::kCopying);
   operation.descriptor->word.compare_exchange_strong(
-      expected, exchange::pack(operation.epoch, DescriptorState::kDone),
-      std::memory_order_acq_rel);
+      expected, exchange::pack(operation.epoch, DescriptorState::kDone), std::memory_order_acq_rel);
 }
 
-bool Region::still_wanted(const Operation& operation,
-                          const exchange::OperationRequest& request) {
+bool Region::still_wanted(const Operation& operation, const exchange::OperationRequest& request) {
+  const std::uint64_t word = operation.descriptor->word.load(std::memory_order_acquire);
   std::byte ticket[16];
   std::memcpy(ticket, operation.descriptor->ticket, sizeof ticket);
-  std::atomic_thread_fence(std::memory_order_acquire);
-  const std::uint64_t word = operation.descriptor->word.load(std::memory_order_acquire);
   if (equal_in_constant_time(ticket, request.ticket) &&
       word == exchange::pack(operation.epoch, DescriptorState::kDone)) {
     return true;

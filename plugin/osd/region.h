@@ -51,7 +51,7 @@ class Region {
   void set_bulk_methods(bool registered);
 
   // Copies the companion's hello. 0, or -EHOSTDOWN when it has written none.
-  int read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out) const;
+  int read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out);
   // The companion has gone: its hello must not be handed out any more.
   void forget_hello();
 
@@ -63,8 +63,7 @@ class Region {
   // Checks nonce, index, ticket, epoch, kind and bounds, in that order, touching no data.
   // 0 and `out`; -ENXIO (counted) when the request is not for a descriptor armed here;
   // -EINVAL when a bound is exceeded.
-  int find(const exchange::OperationRequest& request, exchange::OperationKind kind,
-           Operation& out);
+  int find(const exchange::OperationRequest& request, exchange::OperationKind kind, Operation& out);
   // Takes the buffer for copying: ARMED to COPYING (or DONE to COPYING, when the OSD executes an
   // operation again). False (counted) when its owner cancelled or armed it anew.
   bool claim(const Operation& operation);
@@ -81,9 +80,6 @@ class Region {
   bool retire_descriptors(std::uint64_t patience_ms);
 
   exchange::RegionHeader* header() { return reinterpret_cast<exchange::RegionHeader*>(base_); }
-  const exchange::RegionHeader* header() const {
-    return reinterpret_cast<const exchange::RegionHeader*>(base_);
-  }
   std::span<exchange::Grant> grants();
   std::span<exchange::Descriptor> descriptors();
 

@@ -73,7 +73,8 @@ int prepare(SpawnSettings& settings, int region_fd, int socket_fd) {
   if (error == 0) error = posix_spawn_file_actions_adddup2(actions, region_fd, exchange::kRegionFd);
   if (error == 0) error = posix_spawn_file_actions_adddup2(actions, socket_fd, exchange::kSocketFd);
   // Above all the OSD's block device, which it opens without close-on-exec and holds a lock by.
-  if (error == 0) error = posix_spawn_file_actions_addclosefrom_np(actions, exchange::kSocketFd + 1);
+  if (error == 0)
+    error = posix_spawn_file_actions_addclosefrom_np(actions, exchange::kSocketFd + 1);
 
   sigset_t none;
   sigset_t all;
@@ -84,8 +85,8 @@ int prepare(SpawnSettings& settings, int region_fd, int socket_fd) {
   if (error == 0) error = posix_spawnattr_setsigdefault(attributes, &all);
   if (error == 0) error = posix_spawnattr_setpgroup(attributes, 0);
   if (error == 0) {
-    error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                                     POSIX_SPAWN_SETPGROUP);
+    error = posix_spawnattr_setflags(
+        attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
   }
   return error;
 }
@@ -102,10 +103,7 @@ milliseconds RestartDelay::after(milliseconds lifetime, bool configuration_error
 
 Supervisor::Supervisor(Region& region, std::string program, std::vector<std::string> arguments,
                        LogFunction log)
-    : region_(region),
-      program_(std::move(program)),
-      arguments_(std::move(arguments)),
-      log_(log) {}
+    : region_(region), program_(std::move(program)), arguments_(std::move(arguments)), log_(log) {}
 
 Supervisor::~Supervisor() {
   hang_up();
@@ -131,8 +129,8 @@ int Supervisor::spawn() {
   for (std::string& argument : arguments_) arguments.push_back(argument.data());
   arguments.push_back(nullptr);
   pid_t pid = -1;
-  if (const int error = posix_spawn(&pid, program_.c_str(), &settings.actions,
-                                    &settings.attributes, arguments.data(), environ)) {
+  if (const int error = posix_spawn(&pid, program_.c_str(), &settings.actions, &settings.attributes,
+                                    arguments.data(), environ)) {
     return error;
   }
   pid_ = pid;

@@ -1,0 +1,53 @@
+// Loading libcls_siphon.so as an OSD does, into a process that is none.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace {
+
+using Words = std::vector<std::string>;
+
+std::filesystem::path build_folder() {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path();
+}
+
+// What `library` registers when it runs in this Ceph build.
+Words load(const std::filesystem::path& library, const char* version, const char* commit) {
+  void* stub =
+      dlopen((build_folder() / "testlib/libcls_host_stub.so").c_str(), RTLD_NOW | RTLD_GLOBAL);
+  EXPECT_NE(stub, nullptr) << dlerror();
+  if (stub == nullptr) return {};
+  static Words registered;  // the stub keeps its address
+  registered.clear();
+  using Prepare = void (*)(const char*, const char*, Words*);
+  reinterpret_cast<Prepare>(dlsym(stub, "stub_prepare"))(version, commit, &registered);
+  // As ceph-osd does: every symbol at once. Most of Ceph is missing here.
+  void* handle = dlopen(library.c_str(), RTLD_NOW);
+  EXPECT_NE(handle, nullptr) << dlerror();
+  if (handle == nullptr) return {};
+  auto init = reinterpret_cast<void (*)()>(dlsym(handle, "__cls_init"));
+  EXPECT_NE(init, nullptr);
+  if (init != nullptr) init();
+  return registered;
+}
+
+TEST(ClassLoad, OnTheExpectedBuildEveryMethodIsRegisteredWithItsFlags) {
+  // 1: reads, 2: writes (or runs on an object that does not exist).
+  EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
+            (Words{"siphon", "hello 2", "grant_read 2", "grant_write 2", "read_part 1",
+                   "write_part 2", "reserve 3", "publish 3", "condemn 3", "forget 3", "seal 3"}));
+}
+
+TEST(ClassLoad, OnAnotherBuildItLoadsAndRegistersNoMethod) {
+  EXPECT_EQ(
+      load(build_folder() / "testlib/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
+      Words{"siphon"});
+  EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", "17.2.6", SIPHON_CEPH_COMMIT),
+            Words{"siphon"});
+}
+
+}  // namespace
