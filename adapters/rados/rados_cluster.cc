@@ -245,6 +245,16 @@ Status RadosCluster::register_service(const std::string& service, const std::str
   return {};
 }
 
+Result<std::uint32_t> RadosCluster::placement_group(const Location& location,
+                                                    std::string_view locator) {
+  auto pool = open_pool(*this, location);
+  if (!pool) return fail(std::move(pool).error());
+  std::uint32_t group = 0;
+  const int result = pool->get_object_pg_hash_position2(std::string(locator), &group);
+  if (result < 0) return fail(to_error(result, "map a name in pool " + location.pool));
+  return group;
+}
+
 Result<exchange::Hello> RadosCluster::hello(const Location& location, std::string_view locator) {
   auto pool = open_pool(*this, location);
   if (!pool) return fail(std::move(pool).error());
