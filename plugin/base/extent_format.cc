@@ -312,7 +312,7 @@ Result<std::vector<IndexEntry>> read_index(const ByteSource& source, std::uint64
 
 Result<ScanResult> scan_blocks(const ByteSource& source, std::uint64_t available_bytes) {
   ScanResult result;
-  auto memory = allocate(kMaxBlockBytes);
+  auto memory = allocate(std::min<std::uint64_t>(kMaxBlockBytes, available_bytes));
   if (!memory) return fail(memory.error());
   std::array<std::byte, kBlockHeaderBytes> encoded;
   while (available_bytes - result.valid_bytes > kBlockHeaderBytes &&
