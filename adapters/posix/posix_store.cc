@@ -103,7 +103,9 @@ class PosixStore final : public ExtentStore {
   // The rest under the exclusive lock.
   Status make_public(const std::string& name, const HeadFile& head, const HeadRegister& base,
                      const HeadRegister& next);
+  Status require_complete(const std::string& name, const HeadRegister& next);
   Status keep_replaced(const std::string& name, const HeadFile& head);
+  Status store_condemned(const std::string& name, const HeadRegister& next, const PrivateId& id);
   Status write_inline_file(const std::string& name, const PrivateId& id,
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
@@ -175,7 +177,7 @@ class PosixScratch final : public ScratchExtent {
   }
 
  private:
-  Status make_durable(const SealedHeader& header, ExtentState as_state);
+  Status make_durable();
 
   PosixStore& store_;
   const std::string name_;
@@ -200,16 +202,11 @@ Status PosixScratch::write(std::uint64_t offset_bytes, std::span<const std::byte
   return {};
 }
 
-Status PosixScratch::make_durable(const SealedHeader& header, ExtentState as_state) {
+Status PosixScratch::make_durable() {
   struct stat st {};
   if (::fstat(fd_.get(), &st) != 0) return fail(file_error(errno, "publish " + name_));
-  const auto size = static_cast<std::uint64_t>(st.st_size);
-  if (as_state == ExtentState::kSealed && size != header.extent_bytes) {
-    return fail(Code::kFailedPrecondition, "publish " + name_ + ": " + std::to_string(size) +
-                                               " of " + std::to_string(header.extent_bytes) +
-                                               " bytes were written");
-  }
-  if (size < declared_bytes_ && ::ftruncate(fd_.get(), st.st_size) != 0) {  // gives back the rest
+  if (static_cast<std::uint64_t>(st.st_size) < declared_bytes_ &&
+      ::ftruncate(fd_.get(), st.st_size) != 0) {  // gives back the rest
     return fail(file_error(errno, "publish " + name_));
   }
   if (!sync_failed_ && ::fdatasync(fd_.get()) == 0) return {};
@@ -222,7 +219,7 @@ Status PosixScratch::publish(const SealedHeader& header, bool replace, ExtentSta
   if (as_state == ExtentState::kNone) {
     return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
   }
-  if (!finished_) SIPHON_TRY(make_durable(header, as_state));
+  if (!finished_) SIPHON_TRY(make_durable());
   TransitionRequest request;
   request.kind = Transition::kPublish;
   request.id = id_;
@@ -398,7 +395,19 @@ Status PosixStore::publish(const std::string& name, const TransitionRequest& req
   }
   // Already public, perhaps by an attempt that failed to sync the folder.
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
+  if (!request.open) SIPHON_TRY(require_complete(name, next));
   return make_public(name, head, head.reg, next);
+}
+
+// Under the lock, because a collector on a full disk empties files (see store_condemned).
+Status PosixStore::require_complete(const std::string& name, const HeadRegister& next) {
+  auto file = posix::look(folder_->data(), data_name(name, next.current));
+  if (!file) return fail(std::move(file).error());
+  const std::uint64_t size = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
+  if (size == next.header.extent_bytes) return {};
+  return fail(Code::kFailedPrecondition, "publish " + name + ": " + std::to_string(size) + " of " +
+                                             std::to_string(next.header.extent_bytes) +
+                                             " bytes were written");
 }
 
 // The steps of every publish. Until the rename `base` holds, from then on `next` (head_file.h).
@@ -545,6 +554,17 @@ Status PosixStore::trash(std::string_view name, std::uint64_t expected_generatio
 
 // ---- leftovers -------------------------------------------------------------------------------
 
+// On a full disk there may be no room for the head file until the attempt's bytes have gone. The
+// file itself stays until the head is written: load_head takes a missing one for a publish.
+Status PosixStore::store_condemned(const std::string& name, const HeadRegister& next,
+                                   const PrivateId& id) {
+  Status stored = store_head(*folder_, name, next);
+  if (stored || stored.error().code != Code::kResourceExhausted) return stored;
+  auto file = posix::open_file(folder_->data(), data_name(name, id), O_WRONLY);
+  if (!file || ::ftruncate(file->get(), 0) != 0) return stored;
+  return store_head(*folder_, name, next);
+}
+
 // Condemn, remove the bytes, forget; each step durable before the next.
 Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId& id) {
   TransitionRequest request;
@@ -554,7 +574,7 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
   HeadRegister next = head.reg;
   const int rc = apply(next, head.exists, request);
   if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));
-  if (next != head.reg || !head.settled) SIPHON_TRY(store_head(*folder_, name, next));
+  if (next != head.reg || !head.settled) SIPHON_TRY(store_condemned(name, next, id));
   step("collect:condemned");
   SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
   if (rc == -ENOENT) return {};
@@ -587,6 +607,9 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
   HeadFile& head = locked->head;
   const std::vector<TrashEntry> entries = head.reg.trash;
   for (const TrashEntry& entry : entries) SIPHON_TRY(drop(std::string(name), head, entry.id));
+  if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
+    SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
+  }
   return entries.size();
 }
 

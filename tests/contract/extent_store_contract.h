@@ -15,7 +15,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <thread>
@@ -26,10 +25,9 @@
 #include "adapters/store_util.h"
 #include "plugin/base/extent_format.h"
 #include "plugin/base/types.h"
+#include "tests/contract/samples.h"
 
 namespace siphon::contract {
-
-using Bytes = std::vector<std::byte>;
 
 // A fresh, empty location of some backend.
 struct StoreUnderTest {
@@ -49,47 +47,6 @@ struct StoreFactory {
 inline void PrintTo(const StoreFactory& factory, std::ostream* out) { *out << factory.name; }
 inline std::string factory_name(const testing::TestParamInfo<StoreFactory>& info) {
   return info.param.name;
-}
-
-// An extent's stream and the header that goes with it.
-struct Sample {
-  Bytes bytes;
-  SealedHeader header;
-};
-
-inline Bytes random_bytes(std::size_t count, std::uint64_t seed) {
-  std::mt19937_64 generator(seed);
-  Bytes bytes(count);
-  for (std::byte& b : bytes) b = static_cast<std::byte>(generator());
-  return bytes;
-}
-
-// Blocks of `block_bytes` random bytes up to about `extent_bytes`; sealed unless `open`.
-inline Sample make_sample(std::size_t extent_bytes, std::uint64_t seed, bool open = false) {
-  Sample sample;
-  const std::size_t block_bytes = std::min<std::size_t>(extent_bytes / 2 + 1, 20'000);
-  ExtentEncoder encoder([&](std::span<const std::byte> bytes) {
-    sample.bytes.insert(sample.bytes.end(), bytes.begin(), bytes.end());
-    return Status{};
-  });
-  do {
-    EXPECT_TRUE(encoder.append(random_bytes(block_bytes, seed + sample.bytes.size())));
-  } while (sample.bytes.size() < extent_bytes);
-  if (open) return sample;
-  auto header = encoder.seal();
-  EXPECT_TRUE(header);
-  sample.header = *header;
-  sample.header.sealed_unix_ms = now_unix_ms();
-  return sample;
-}
-
-// "OK" or the code, for readable failures.
-inline std::string code_of(const Status& status) {
-  return status ? "OK" : std::string(to_string(status.error().code));
-}
-template <typename T>
-std::string code_of(const Result<T>& result) {
-  return result ? "OK" : std::string(to_string(result.error().code));
 }
 
 class ExtentStoreContract : public testing::TestWithParam<StoreFactory> {
