@@ -285,5 +285,7 @@ struct OperationReply {
 //   -EPERM     the grant's claimed object is not the one operated on
 //   -EUSERS    the grant table or a register's list is full
 //   -EHOSTDOWN the companion is not running (hello)
+//   -EIO       the store failed, or the OSD parked the operation until it has repaired this copy
+//              (its -EAGAIN): at once, and a read through librados then waits for the repair
 
 }  // namespace siphon::exchange
