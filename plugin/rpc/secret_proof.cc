@@ -26,7 +26,7 @@ Result<Secret> read_secret_file(const std::string& file) {
   if ((st.st_mode & 077) != 0) return wrong("is readable by others (its mode must be 0600)");
   if (st.st_uid != ::geteuid() && st.st_uid != 0) return wrong("belongs to somebody else");
   if (got < 16 || got > 4096) return wrong("must hold 16 to 4096 bytes");
-  Secret secret(std::span(buffer).first(static_cast<std::size_t>(got)));
+  Secret secret{std::span<const std::byte>(buffer.data(), static_cast<std::size_t>(got))};
   buffer.fill(std::byte{0});
   return secret;
 }

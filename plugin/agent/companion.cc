@@ -1,0 +1,175 @@
+// The companion of an OSD: the exchange's region for memory, the OSD's own key for the cluster,
+// grants for authority.
+#include <arpa/inet.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <thread>
+
+#include "adapters/objclass/exchange_client.h"
+#include "adapters/objclass/objclass_provider.h"
+#include "adapters/rados/rados_cluster.h"
+#include "plugin/agent/home.h"
+#include "plugin/base/log.h"
+
+namespace siphon::agent {
+
+namespace {
+
+using exchange::Right;
+
+Result<exchange::Hello> make_hello(const Endpoint& control, bool tls, int osd_id,
+                                   std::uint64_t boot_nonce) {
+  exchange::Hello hello;
+  hello.control_port = control.port;
+  hello.osd_id = osd_id;
+  hello.flags = tls ? exchange::Hello::kFlagTls : 0;
+  hello.boot_nonce = boot_nonce;
+  if (inet_pton(AF_INET, control.address.c_str(), hello.address.data()) == 1) {
+    hello.address_family = 4;
+  } else if (inet_pton(AF_INET6, control.address.c_str(), hello.address.data()) == 1) {
+    hello.address_family = 6;
+  } else {
+    return fail(Code::kInvalidArgument, "control address " + control.address + " is not numeric");
+  }
+  return hello;
+}
+
+std::string hello_address(const exchange::Hello& hello) {
+  char text[INET6_ADDRSTRLEN] = "";
+  inet_ntop(hello.address_family == 4 ? AF_INET : AF_INET6, hello.address.data(), text,
+            sizeof(text));
+  return Endpoint{text, hello.control_port}.to_string();
+}
+
+// Acts only on what the class has written into the region.
+class GrantPolicy final : public rpc::AccessPolicy {
+ public:
+  GrantPolicy(ExchangeClient& exchange, StoreProvider& stores, std::string device)
+      : exchange_(exchange), stores_(stores), device_(std::move(device)) {}
+
+  Status allow(Action action, const Location& location, const Authority& authority) override {
+    const bool read = action == Action::kRead;
+    const char* method = read ? "grant_read" : "grant_write";
+    const auto& nonce = read ? authority.read_nonce : authority.write_nonce;
+    if (nonce) {
+      auto pool = stores_.pool_id(location.pool);
+      if (!pool) return fail(std::move(pool).error());
+      const Right right = read ? Right::kRead : Right::kWrite;
+      if (exchange_.allows(*nonce, right, *pool, location.nspace)) return {};
+    }
+    return fail(Code::kPermissionDenied,
+                device_ + " holds no valid " + method + " for " + location.to_string() +
+                    " from this requester",
+                read ? Side::kSource : Side::kTarget,
+                std::string("ceph auth caps CLIENT osd 'allow class siphon hello, allow class "
+                            "siphon ") +
+                    method + " pool=" + location.pool + ", ...'");
+  }
+
+  Status allow_any(const Authority& authority) override {
+    for (const auto& nonce : {authority.read_nonce, authority.write_nonce}) {
+      if (nonce && !exchange_.find_grants(*nonce).empty()) return {};
+    }
+    return fail(Code::kPermissionDenied, device_ + " holds no grant of this requester");
+  }
+
+ private:
+  ExchangeClient& exchange_;
+  StoreProvider& stores_;
+  const std::string device_;
+};
+
+class Companion final : public Home {
+ public:
+  Companion(const Placement& placement, const Config& config,
+            std::unique_ptr<ExchangeClient> exchange, std::unique_ptr<RadosCluster> cluster)
+      : osd_id_(std::atoi(placement.osd_id.c_str())),
+        exchange_(std::move(exchange)),
+        cluster_(std::move(cluster)),
+        provider_(*cluster_, *exchange_, config.store),
+        policy_(*exchange_, provider_, device()) {}
+
+  const char* name() const override { return exchange_->bulk_methods() ? "objclass" : "rados"; }
+  std::string device() const override { return "osd." + std::to_string(osd_id_); }
+  std::string default_journal() const override {
+    auto data = cluster_->setting("osd_data");
+    return (data && !data->empty() ? *data : std::string("/var/lib/siphon")) + "/siphon.journal";
+  }
+  StoreProvider& stores() override { return provider_; }
+  rpc::AccessPolicy& policy() override { return policy_; }
+  std::span<std::byte> send_memory() override { return exchange_->send_half(); }
+  std::span<std::byte> receive_memory() override { return exchange_->receive_half(); }
+  std::uint64_t boot_nonce() const override { return exchange_->boot_nonce(); }
+
+  // The cluster says where the extents live; what the requester says must agree.
+  Status check_source(const TransferSpec& spec) override {
+    auto hello = cluster_->hello(spec.source, spec.extents.front().source);
+    if (!hello) {
+      return fail(std::move(hello).error().with_context("source " + spec.source.to_string())
+                      .with_suspect(Side::kSource));
+    }
+    const std::string actual = hello_address(*hello);
+    if (actual == spec.source_address) return {};
+    return fail(Code::kAborted,
+                "extent " + spec.extents.front().source + " of " + spec.source.to_string() +
+                    " is now at osd." + std::to_string(hello->osd_id) + " (" + actual + "), not at " +
+                    spec.source_address,
+                Side::kSource, "run the copy again: it looks the devices up afresh");
+  }
+
+  Status announce(const Endpoint& control, bool tls) override {
+    auto hello = make_hello(control, tls, osd_id_, exchange_->boot_nonce());
+    if (!hello) return fail(std::move(hello).error());
+    exchange_->publish_hello(*hello);
+    return cluster_->register_service("siphon", device(),
+                                      {{"control", control.to_string()},
+                                       {"version", SIPHON_VERSION},
+                                       {"pid", std::to_string(::getpid())}});
+  }
+
+ private:
+  const int osd_id_;
+  std::unique_ptr<ExchangeClient> exchange_;
+  std::unique_ptr<RadosCluster> cluster_;
+  ObjclassProvider provider_;
+  GrantPolicy policy_;
+};
+
+// The OSD closes its end of the socket pair when it goes, however it goes.
+void exit_with_the_osd() {
+  std::thread([] {
+    char byte = 0;
+    for (;;) {
+      const ssize_t got = ::read(exchange::kSocketFd, &byte, 1);
+      if (got == 0 || (got < 0 && errno != EINTR)) ::_exit(0);
+    }
+  }).detach();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Home>> make_companion(const Placement& placement, const Config& config) {
+  exit_with_the_osd();
+  auto exchange = ExchangeClient::map(exchange::kRegionFd);
+  if (!exchange) return fail(std::move(exchange).error());
+  RadosOptions options;
+  options.conf_path = placement.ceph_conf;
+  if (!placement.ceph_cluster.empty()) options.cluster_name = placement.ceph_cluster;
+  options.name = config.ceph_name.empty() ? "osd." + placement.osd_id : config.ceph_name;
+  options.keyring = config.ceph_keyring.empty() ? placement.ceph_keyring : config.ceph_keyring;
+  options.osd_timeout = std::chrono::seconds(config.osd_timeout_seconds);
+  for (auto pause = std::chrono::milliseconds(200);; pause = std::min(pause * 2, std::chrono::milliseconds(5000))) {
+    auto cluster = RadosCluster::connect(options);
+    if (cluster) {
+      return std::unique_ptr<Home>(std::make_unique<Companion>(
+          placement, config, std::move(*exchange), std::move(*cluster)));
+    }
+    // The OSD's end of file is what ends this loop when there is no point in it.
+    log::warn("cannot connect as {} yet: {}", options.name, cluster.error().message);
+    std::this_thread::sleep_for(pause);
+  }
+}
+
+}  // namespace siphon::agent

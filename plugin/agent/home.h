@@ -1,0 +1,46 @@
+// The three homes of siphond: beside an OSD (companion), stand-alone over a folder, stand-alone
+// over a cluster. A home brings the store, the memory and the authority; everything else is the
+// same daemon (main.cc).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "adapters/extent_store.h"
+#include "plugin/agent/config.h"
+#include "plugin/base/status.h"
+#include "plugin/rpc/server.h"
+
+namespace siphon::agent {
+
+// What the plugin or the command line says about where we are.
+struct Placement {
+  bool companion = false;
+  std::string osd_id, ceph_conf, ceph_cluster, ceph_keyring;  // companion, and --store rados
+  std::string store;  // "posix:DIR" or "rados", when not a companion
+};
+
+class Home {
+ public:
+  virtual ~Home() = default;
+  virtual const char* name() const = 0;           // "objclass", "posix", "rados"
+  virtual std::string device() const = 0;         // "osd.3"
+  virtual std::string default_journal() const = 0;
+  virtual StoreProvider& stores() = 0;
+  virtual rpc::AccessPolicy& policy() = 0;
+  virtual std::span<std::byte> send_memory() = 0;
+  virtual std::span<std::byte> receive_memory() = 0;
+  virtual std::uint64_t boot_nonce() const = 0;
+  // Whether spec.source_address is what it should be.
+  virtual Status check_source(const TransferSpec& spec) = 0;
+  // Called once the control port is open: tell the OSD, the service map.
+  virtual Status announce(const Endpoint& control, bool tls) = 0;
+};
+
+// Blocks until the store answers (a companion waits for its OSD as long as it takes).
+Result<std::unique_ptr<Home>> make_companion(const Placement& placement, const Config& config);
+Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const Config& config);
+
+}  // namespace siphon::agent

@@ -1,0 +1,226 @@
+// siphond: a device's daemon. Started by the OSD's plugin (--companion), or by hand over a folder
+// (--store posix:DIR) or a cluster (--store rados).
+//
+// Exit codes: 0 ended by a signal or with its OSD; 64 usage; 78 configuration; 1 anything else.
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <condition_variable>
+#include <iostream>
+#include <thread>
+
+#include "plugin/agent/config.h"
+#include "plugin/agent/home.h"
+#include "plugin/base/log.h"
+
+namespace siphon::agent {
+
+namespace {
+
+constexpr int kExitUsage = 64;
+constexpr int kExitConfig = 78;
+
+int report(const Error& error, int exit_code) {
+  std::cerr << "siphond: " << error.message << "\n";
+  if (!error.next_step.empty()) std::cerr << "next: " << error.next_step << "\n";
+  return exit_code;
+}
+
+// Before the first thread: die of our own limit rather than take the OSD's cgroup along. The hard
+// limit stays, so that the configuration can still set another one.
+void limit_memory(std::uint64_t data_limit_mib) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_DATA, &limit) != 0) return;
+  limit.rlim_cur = std::min<rlim_t>(data_limit_mib * kMiB, limit.rlim_max);
+  (void)::setrlimit(RLIMIT_DATA, &limit);
+}
+
+void small_footprint() {
+  ::mallopt(M_ARENA_MAX, 2);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 1u << 20);
+  pthread_setattr_default_np(&attributes);
+  pthread_attr_destroy(&attributes);
+}
+
+int show_settings(const Config& config, const std::vector<Setting>& settings,
+                  const std::string& file) {
+  std::cout << "configuration file: " << (file.empty() ? "none" : file) << "\n";
+  for (const Setting& s : settings) {
+    std::cout << s.key << " = \"" << s.value << "\"  # " << s.origin << ", " << s.environment
+              << "\n";
+  }
+  if (Status s = rpc::check_server_options(config.server); !s) return report(s.error(), kExitConfig);
+  std::cout << "configuration is good\n";
+  return 0;
+}
+
+// Tries what an earlier life left behind until it is gone; gentle, in the background.
+void collect_in_background(std::stop_token stop, StoreProvider& stores, AttemptJournal& journal,
+                           std::vector<Attempt> leftovers) {
+  std::mutex mutex;
+  std::condition_variable_any tick;
+  auto pause = std::chrono::milliseconds(500);
+  while (!leftovers.empty() && !stop.stop_requested()) {
+    collect_leftovers(stores, journal, &leftovers);
+    std::unique_lock lock(mutex);
+    if (leftovers.empty()) return;
+    tick.wait_for(lock, stop, pause, [] { return false; });
+    pause = std::min(pause * 2, std::chrono::milliseconds(60000));
+  }
+}
+
+int run(const Placement& placement, Config config) {
+  auto home = placement.companion ? make_companion(placement, config)
+                                  : make_standalone(placement, config);
+  if (!home) return report(home.error(), placement.companion ? 1 : kExitConfig);
+  const std::uint64_t started_unix_ms = now_unix_ms();
+  config.transfer.device = (*home)->device();
+  const std::string journal_file =
+      config.journal_file.empty() ? (*home)->default_journal() : config.journal_file;
+  auto journal = AttemptJournal::open(journal_file);
+  if (!journal) return report(journal.error(), 1);
+  auto leftovers = (*journal)->all();  // before this life begins any of its own
+  if (!leftovers) return report(leftovers.error(), 1);
+
+  BufferPool send_pool((*home)->send_memory());
+  BufferPool receive_pool((*home)->receive_memory());
+  Throttle throttle(config.transfer.bytes_per_second);
+  DeviceCounters counters;
+  rpc::ClientOptions client{config.server.secret_file, config.server.tls_ca_file,
+                            config.server.tls_cert_file, config.server.tls_key_file};
+  auto caller = rpc::make_source_caller(client);
+  TransferManager manager({config.transfer, receive_pool, **journal, *caller, counters});
+  SourceService source(config.transfer, send_pool, throttle, counters);
+
+  Endpoint control;
+  auto describe = [&] {
+    DeviceDescription d;
+    d.device = config.transfer.device;
+    d.version = SIPHON_VERSION;
+    d.home = (*home)->name();
+    d.control_address = control.to_string();
+    d.data_address = config.transfer.data_address;
+    d.data_ports = std::to_string(config.transfer.data_ports.first) + "-" +
+                   std::to_string(config.transfer.data_ports.last);
+    d.boot_nonce = (*home)->boot_nonce();
+    d.region_bytes = send_pool.arena_bytes() + receive_pool.arena_bytes();
+    d.bytes_in_flight = send_pool.in_use_bytes() + receive_pool.in_use_bytes();
+    d.transfers_in = counters.transfers_in;
+    d.transfers_out = counters.transfers_out;
+    d.started_unix_ms = started_unix_ms;
+    d.bytes_received = counters.bytes_received;
+    d.bytes_sent = counters.bytes_sent;
+    d.strangers = counters.strangers;
+    d.fallback_parts = counters.fallback_parts;
+    d.extents_published = counters.extents_published;
+    d.open_data_port = counters.open_data_ports > 0;
+    d.pid = static_cast<std::uint32_t>(::getpid());
+    return d;
+  };
+  auto server = rpc::DeviceServer::start(
+      config.server, {manager, source, (*home)->stores(), (*home)->policy(),
+                      [&](const TransferSpec& spec) { return (*home)->check_source(spec); },
+                      describe});
+  if (!server) return report(server.error(), kExitConfig);
+  control = (*server)->endpoint();
+  if (Status s = (*home)->announce(control, !config.server.tls_cert_file.empty()); !s) {
+    log::warn("not in the service map: {}", s.error().message);
+  }
+  log::info("{} {} ({}) serves on {}, data ports {} {}-{}", config.transfer.device, SIPHON_VERSION,
+            (*home)->name(), control.to_string(), config.transfer.data_address,
+            config.transfer.data_ports.first, config.transfer.data_ports.last);
+  if (!placement.companion) {
+    std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
+  }
+  std::jthread collector([&](std::stop_token stop) {
+    collect_in_background(std::move(stop), (*home)->stores(), **journal, std::move(*leftovers));
+  });
+
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  int received = 0;
+  sigwait(&signals, &received);
+  log::info("{} ends on signal {}", config.transfer.device, received);
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  CLI::App app{"siphond: hands large extents from device to device, out of band and verified.\n\n"
+               "Examples:\n"
+               "  siphond --store posix:/srv/a --listen 127.0.0.1:7401 --secret-file a.secret\n"
+               "  siphond --store rados --conf /etc/ceph/ceph.conf --secret-file a.secret\n"
+               "  siphond --config /etc/siphon/siphond.toml --check-config"};
+  app.set_version_flag("--version", std::string("siphond ") + SIPHON_VERSION);
+  Placement placement;
+  std::string config_file, listen, data_ports, secret_file, log_level;
+  std::vector<std::string> flags;
+  bool check_config = false;
+  app.add_option("--store", placement.store, "posix:DIR, or rados (as an ordinary client)");
+  app.add_option("--config", config_file, "TOML file (default: SIPHON_CONFIG, siphond.toml beside "
+                                          "the ceph.conf, /etc/siphon/siphond.toml)");
+  app.add_flag("--check-config", check_config, "show every setting and its origin, then end");
+  app.add_option("--set", flags, "KEY=VALUE: any setting, over file and environment");
+  app.add_option("--listen", listen, "control.listen, ADDRESS:PORT or ADDRESS:FIRST-LAST");
+  app.add_option("--data-ports", data_ports, "data.ports, FIRST-LAST");
+  app.add_option("--secret-file", secret_file, "secret_file, mode 0600");
+  app.add_option("--log-level", log_level, "log.level: debug, info, warn, error");
+  app.add_option("-c,--conf", placement.ceph_conf, "ceph.conf");
+  app.add_option("--cluster", placement.ceph_cluster, "cluster name");
+  app.add_option("-k,--keyring", placement.ceph_keyring, "keyring");
+  app.add_flag("--companion", placement.companion, "started by the OSD's plugin")->group("Plugin");
+  app.add_option("--id", placement.osd_id, "the OSD's id")->group("Plugin");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kExitUsage;
+  }
+  if (!check_config && placement.companion == !placement.store.empty()) {
+    return report({Code::kInvalidArgument, "--store posix:DIR or --store rados is needed",
+                   Side::kNone, "siphond --help"},
+                  kExitUsage);
+  }
+  for (auto [key, value] : {std::pair{"control.listen", &listen}, {"data.ports", &data_ports},
+                            {"secret_file", &secret_file}, {"log.level", &log_level}}) {
+    if (!value->empty()) flags.push_back(std::string(key) + "=" + *value);
+  }
+  if (config_file.empty()) config_file = default_config_file(placement.ceph_conf);
+  std::vector<Setting> settings;
+  auto config = load_config(config_file, flags, &settings);
+  if (!config) return report(config.error(), kExitConfig);
+  limit_memory(config->data_limit_mib);
+  if (check_config) return show_settings(*config, settings, config_file);
+  if (Status s = rpc::check_server_options(config->server); !s) {
+    return report(s.error(), kExitConfig);
+  }
+  log::setup(config->log_level, config->log_file);
+  return run(placement, std::move(*config));
+}
+
+}  // namespace
+
+}  // namespace siphon::agent
+
+int main(int argc, char** argv) {
+  siphon::agent::limit_memory(1536);  // the configuration may set another limit, once it is read
+  siphon::agent::small_footprint();
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // every thread; main waits for the first two
+  try {
+    return siphon::agent::main(argc, argv);
+  } catch (const std::exception& e) {
+    std::cerr << "siphond: " << e.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,318 @@
+#include "plugin/rpc/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "plugin/rpc/convert.h"
+#include "plugin/rpc/secret_proof.h"
+#include "plugin/rpc/server.h"
+#include "plugin/rpc/tls.h"
+#include "plugin/stream/socket.h"
+#include "siphon/v1/siphon.grpc.pb.h"
+
+namespace siphon::rpc {
+
+namespace {
+
+using Stub = v1::SiphonService::Stub;
+
+Result<std::shared_ptr<grpc::ChannelCredentials>> channel_credentials(
+    const Endpoint& endpoint, const ClientOptions& options) {
+  const TlsFiles files{options.tls_ca_file, options.tls_cert_file, options.tls_key_file};
+  if (!files.any()) {
+    if (!is_loopback(endpoint.address)) {
+      return fail(Code::kFailedPrecondition,
+                  "device at " + endpoint.to_string() +
+                      " is not on loopback and no TLS files are configured: plain-text gRPC is "
+                      "refused",
+                  Side::kRequester, "set tls.ca, tls.cert and tls.key");
+    }
+    return grpc::InsecureChannelCredentials();
+  }
+  auto tls = read_tls(files);
+  if (!tls) return fail(std::move(tls).error());
+  return grpc::SslCredentials({tls->ca, tls->key, tls->cert});
+}
+
+// One device: its channel, and how we prove ourselves to it.
+struct Connection {
+  std::string address;
+  std::unique_ptr<Stub> stub;
+  Secret secret;
+
+  // Adds the proof of the secret, if there is one.
+  template <typename Request>
+  void sign(const std::string& method, Request* request) const {
+    if (secret.empty()) return;
+    const v1::Authority kept = request->authority();
+    request->clear_authority();
+    std::array<std::byte, 16> nonce{};
+    fill_random(nonce);
+    const auto issued = static_cast<std::int64_t>(now_unix_ms());
+    const Sha256 hmac = secret_proof(secret, method, nonce, issued, request->SerializeAsString());
+    *request->mutable_authority() = kept;
+    auto* proof = request->mutable_authority()->mutable_proof();
+    proof->set_nonce(nonce.data(), nonce.size());
+    proof->set_issued_unix_ms(issued);
+    proof->set_hmac_sha256(hmac.data(), hmac.size());
+  }
+  Error error(const grpc::Status& status) const { return from_grpc(status, address); }
+};
+
+Result<Connection> connect_to(const std::string& address, const ClientOptions& options) {
+  auto endpoint = parse_endpoint(address);
+  if (!endpoint) return fail(std::move(endpoint).error());
+  auto credentials = channel_credentials(*endpoint, options);
+  if (!credentials) return fail(std::move(credentials).error());
+  Connection connection;
+  if (!options.secret_file.empty()) {
+    auto secret = read_secret_file(options.secret_file);
+    if (!secret) return fail(std::move(secret).error());
+    connection.secret = std::move(*secret);
+  }
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  auto channel = grpc::CreateCustomChannel(endpoint->to_string(), *credentials, arguments);
+  connection.address = endpoint->to_string();
+  connection.stub = v1::SiphonService::NewStub(channel);
+  if (!channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
+    return fail(Code::kUnavailable, "device at " + connection.address + " does not answer",
+                Side::kNone, "is siphond running there? siphon daemons shows");
+  }
+  return connection;
+}
+
+// Cancels a call when `should_stop` says so; looks ten times a second.
+class Hangup {
+ public:
+  Hangup(grpc::ClientContext& context, std::function<bool()> should_stop)
+      : thread_([&context, should_stop = std::move(should_stop)](std::stop_token done) {
+          std::mutex mutex;
+          std::condition_variable_any tick;
+          std::unique_lock lock(mutex);
+          while (!done.stop_requested()) {
+            if (should_stop()) {
+              context.TryCancel();
+              return;
+            }
+            tick.wait_for(lock, done, std::chrono::milliseconds(100), [] { return false; });
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
+std::function<bool()> stop_when(const std::atomic<bool>* stop) {
+  return [stop] { return stop != nullptr && stop->load(); };
+}
+
+constexpr auto kUnaryTimeout = std::chrono::seconds(60);
+
+}  // namespace
+
+class DeviceClient::Impl {
+ public:
+  explicit Impl(Connection connection) : connection_(std::move(connection)) {}
+
+  // Hands on what one response brings; true when it was the last.
+  static bool take(const v1::TransferResponse& response,
+                   const std::function<void(const TransferEvent&)>& on_event,
+                   std::optional<Summary>* summary) {
+    on_event(decode(response.progress()));
+    for (const auto& outcome : response.outcomes()) on_event(decode(outcome));
+    if (!response.has_summary()) return false;
+    *summary = decode(response.summary());
+    on_event(**summary);
+    return true;
+  }
+
+  template <typename Reader, typename Response, typename Get>
+  Result<Summary> follow(Reader& reader, Response& response, Get get,
+                         const std::function<void(const TransferEvent&)>& on_event,
+                         const std::atomic<bool>* stop) {
+    std::optional<Summary> summary;
+    while (reader.Read(&response)) take(get(response), on_event, &summary);
+    const grpc::Status status = reader.Finish();
+    if (summary) return std::move(*summary);
+    if (stop != nullptr && stop->load()) {
+      return fail(Code::kCancelled, "stopped watching; the transfer goes on");
+    }
+    if (status.ok()) return fail(Code::kUnavailable, "the device ended the call without a summary");
+    return fail(connection_.error(status));
+  }
+
+  Connection connection_;
+};
+
+DeviceClient::DeviceClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DeviceClient::~DeviceClient() = default;
+
+Result<std::unique_ptr<DeviceClient>> DeviceClient::connect(const std::string& address,
+                                                            const ClientOptions& options) {
+  auto connection = connect_to(address, options);
+  if (!connection) return fail(std::move(connection).error());
+  return std::unique_ptr<DeviceClient>(
+      new DeviceClient(std::make_unique<Impl>(std::move(*connection))));
+}
+
+Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
+                                       const std::function<void(const TransferEvent&)>& on_event,
+                                       const std::atomic<bool>* stop) {
+  v1::TransferRequest request;
+  encode(spec, &request);
+  impl_->connection_.sign("Transfer", &request);
+  grpc::ClientContext context;
+  Hangup hangup(context, stop_when(stop));
+  auto reader = impl_->connection_.stub->Transfer(&context, request);
+  v1::TransferResponse response;
+  return impl_->follow(*reader, response, [](const auto& r) { return r; }, on_event, stop);
+}
+
+Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Authority& authority,
+                                    const std::function<void(const TransferEvent&)>& on_event,
+                                    const std::atomic<bool>* stop) {
+  v1::WatchRequest request;
+  request.set_transfer_id(transfer_id);
+  encode(authority, request.mutable_authority());
+  impl_->connection_.sign("Watch", &request);
+  grpc::ClientContext context;
+  Hangup hangup(context, stop_when(stop));
+  auto reader = impl_->connection_.stub->Watch(&context, request);
+  v1::WatchResponse response;
+  return impl_->follow(*reader, response, [](const auto& r) { return r.update(); }, on_event, stop);
+}
+
+Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authority& authority) {
+  v1::CancelRequest request;
+  request.set_transfer_id(transfer_id);
+  encode(authority, request.mutable_authority());
+  impl_->connection_.sign("Cancel", &request);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  v1::CancelResponse response;
+  const grpc::Status status = impl_->connection_.stub->Cancel(&context, request, &response);
+  if (!status.ok()) return fail(impl_->connection_.error(status));
+  return static_cast<Phase>(response.phase());
+}
+
+Result<std::vector<TransferInfo>> DeviceClient::list(const Authority& authority, bool finished) {
+  v1::ListRequest request;
+  request.set_finished(finished);
+  encode(authority, request.mutable_authority());
+  impl_->connection_.sign("List", &request);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  v1::ListResponse response;
+  const grpc::Status status = impl_->connection_.stub->List(&context, request, &response);
+  if (!status.ok()) return fail(impl_->connection_.error(status));
+  std::vector<TransferInfo> list;
+  for (const auto& info : response.transfers()) list.push_back(decode(info));
+  return list;
+}
+
+Status DeviceClient::verify(const Location& location, const std::vector<std::string>& extents,
+                            const Authority& authority,
+                            const std::function<void(const VerifyProgress&)>& on_progress,
+                            const std::function<void(const VerifyOutcome&)>& on_outcome,
+                            const std::atomic<bool>* stop) {
+  v1::VerifyRequest request;
+  encode(location, request.mutable_place());
+  for (const std::string& e : extents) request.add_extents(e);
+  encode(authority, request.mutable_authority());
+  impl_->connection_.sign("Verify", &request);
+  grpc::ClientContext context;
+  Hangup hangup(context, stop_when(stop));
+  auto reader = impl_->connection_.stub->Verify(&context, request);
+  v1::VerifyResponse response;
+  std::size_t outcomes = 0;
+  while (reader->Read(&response)) {
+    if (on_progress) on_progress({response.done_bytes(), response.total_bytes()});
+    if (!response.has_result()) continue;
+    ++outcomes;
+    on_outcome(decode(response.result()));
+  }
+  const grpc::Status status = reader->Finish();
+  if (stop != nullptr && stop->load()) return fail(Code::kCancelled, "verify was stopped");
+  if (!status.ok()) return fail(impl_->connection_.error(status));
+  if (outcomes != extents.size()) {
+    return fail(Code::kUnavailable, "the device answered for " + std::to_string(outcomes) + " of " +
+                                        std::to_string(extents.size()) + " extents");
+  }
+  return {};
+}
+
+Result<DeviceDescription> DeviceClient::describe() {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  v1::DescribeResponse response;
+  const grpc::Status status = impl_->connection_.stub->Describe(&context, {}, &response);
+  if (!status.ok()) return fail(impl_->connection_.error(status));
+  return decode(response);
+}
+
+// ---- the second call -------------------------------------------------------------------------------
+
+namespace {
+
+class GrpcSourceCaller final : public SourceCaller {
+ public:
+  explicit GrpcSourceCaller(ClientOptions options) : options_(std::move(options)) {}
+
+  StreamEnd stream(const StreamCall& call,
+                   const std::function<void(const SourceReport&)>& on_report,
+                   std::stop_token stop) override {
+    StreamEnd end;
+    auto connection = connect_to(call.source_address, options_);
+    if (!connection) {
+      end.status = fail(std::move(connection).error().with_suspect(Side::kSource));
+      return end;
+    }
+    v1::StreamRequest request;
+    encode(call, &request);
+    connection->sign("Stream", &request);
+    end.rpc_bytes += request.ByteSizeLong();
+    grpc::ClientContext context;
+    std::stop_callback hangup(stop, [&context] { context.TryCancel(); });
+    auto reader = connection->stub->Stream(&context, request);
+    v1::StreamResponse response;
+    bool ended = false;
+    while (reader->Read(&response)) {
+      end.rpc_bytes += response.ByteSizeLong();
+      if (response.has_final_status()) {
+        ended = true;
+        end.status = decode(response.final_status().problem());
+        end.fallback_parts = response.final_status().fallback_parts();
+      } else {
+        on_report(decode(response));
+      }
+    }
+    const grpc::Status status = reader->Finish();
+    if (!ended && stop.stop_requested()) {
+      end.status = fail(Code::kCancelled, "the second call was cancelled");
+    } else if (!status.ok()) {
+      end.status = fail(connection->error(status).with_suspect(Side::kSource));
+    } else if (!ended) {
+      end.status = fail(Code::kUnavailable, "the source ended the second call without a status",
+                        Side::kSource);
+    }
+    return end;
+  }
+
+ private:
+  const ClientOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<SourceCaller> make_source_caller(ClientOptions options) {
+  return std::make_unique<GrpcSourceCaller>(std::move(options));
+}
+
+}  // namespace siphon::rpc

@@ -1,0 +1,358 @@
+#include "plugin/rpc/server.h"
+
+#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
+
+#include "plugin/base/log.h"
+#include "plugin/rpc/convert.h"
+#include "plugin/rpc/secret_proof.h"
+#include "plugin/rpc/tls.h"
+#include "siphon/v1/siphon.grpc.pb.h"
+
+namespace siphon::rpc {
+
+namespace {
+
+constexpr int kMaxRequestBytes = 8 << 20;  // 10,000 extents of the longest names, twice
+constexpr std::size_t kQuotaBytes = 128u << 20;
+
+// The numeric address in gRPC's "ipv4:127.0.0.1:5012" or "ipv6:%5B::1%5D:5012".
+std::string peer_address(const std::string& peer) {
+  std::string text = peer;
+  for (const char* scheme : {"ipv4:", "ipv6:"}) {
+    if (text.rfind(scheme, 0) == 0) text = text.substr(5);
+  }
+  for (auto [from, to] : {std::pair{"%5B", "["}, std::pair{"%5D", "]"}}) {
+    if (auto at = text.find(from); at != std::string::npos) text.replace(at, 3, to);
+  }
+  auto endpoint = parse_endpoint(text);
+  return endpoint ? endpoint->address : std::string();
+}
+
+class Service final : public v1::SiphonService::Service {
+ public:
+  Service(Device device, Secret secret) : device_(device), secret_(std::move(secret)) {}
+
+  grpc::Status Transfer(grpc::ServerContext* context, const v1::TransferRequest* request,
+                        grpc::ServerWriter<v1::TransferResponse>* writer) override {
+    auto spec = decode(*request);
+    if (!spec) return to_grpc(spec.error());
+    if (auto s = allow("Transfer", *request, AccessPolicy::Action::kWrite, spec->target,
+                       spec->authority);
+        !s) {
+      return to_grpc(s.error());
+    }
+    if (Status s = device_.check_source(*spec); !s) return to_grpc(s.error());
+    auto store = device_.stores.open(spec->target);
+    if (!store) return to_grpc(store.error());
+    auto transfer = device_.manager.submit(std::move(*spec), **store);
+    if (!transfer) return to_grpc(transfer.error());
+    follow(*context, **transfer, [&](const v1::TransferResponse& r) { return writer->Write(r); });
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
+    auto transfer = authorised_transfer("Watch", *request, request->transfer_id());
+    if (!transfer) return to_grpc(transfer.error());
+    follow(*context, **transfer, [&](const v1::TransferResponse& r) {
+      v1::WatchResponse response;
+      *response.mutable_update() = r;
+      return writer->Write(response);
+    });
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request,
+                      v1::CancelResponse* response) override {
+    auto transfer = authorised_transfer("Cancel", *request, request->transfer_id());
+    if (!transfer) return to_grpc(transfer.error());
+    (*transfer)->cancel();
+    // The answer is the phase once the cancel has taken effect, within reason.
+    const Deadline until = deadline_in(std::chrono::seconds(30));
+    std::size_t cursor = 0;
+    TargetTransfer::Update update;
+    do {
+      update = (*transfer)->wait_update(&cursor, std::chrono::milliseconds(200));
+    } while (!update.summary && std::chrono::steady_clock::now() < until);
+    response->set_phase(static_cast<v1::TransferPhase>(update.progress.phase));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
+                    v1::ListResponse* response) override {
+    auto authority = decode(request->authority());
+    if (!authority) return to_grpc(authority.error());
+    if (Status s = secret_.empty() ? device_.policy.allow_any(*authority)
+                                   : check_proof("List", *request);
+        !s) {
+      return to_grpc(s.error());
+    }
+    for (const auto& transfer : device_.manager.all()) {
+      const TransferInfo info = transfer->info();
+      if (!request->finished() && is_final(info.progress.phase)) continue;
+      // A grant shows the transfers of its own pools only.
+      if (secret_.empty() &&
+          !device_.policy.allow(AccessPolicy::Action::kWrite, info.target, *authority) &&
+          !device_.policy.allow(AccessPolicy::Action::kRead, info.target, *authority)) {
+        continue;
+      }
+      encode(info, response->add_transfers());
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Stream(grpc::ServerContext* context, const v1::StreamRequest* request,
+                      grpc::ServerWriter<v1::StreamResponse>* writer) override {
+    auto call = decode(*request);
+    if (!call) return to_grpc(call.error());
+    if (auto s = allow("Stream", *request, AccessPolicy::Action::kRead, call->source,
+                       Authority{call->read_nonce, std::nullopt});
+        !s) {
+      return to_grpc(s.error());
+    }
+    // Bytes go to the caller's own address and nowhere else.
+    if (peer_address(context->peer()) != call->data.address) {
+      return to_grpc({Code::kPermissionDenied,
+                      "asked to stream to " + call->data.to_string() + ", but the call came from " +
+                          context->peer() + "; refused",
+                      Side::kTarget, "set data.address of the target to the address it calls from"});
+    }
+    auto store = device_.stores.open(call->source);
+    if (!store) return to_grpc(store.error());
+    std::stop_source stop;
+    auto report = [&](const SourceReport& r) {
+      v1::StreamResponse response;
+      encode(r, &response);
+      if (!writer->Write(response)) stop.request_stop();  // the target has hung up
+    };
+    // Nothing is written while the lanes are full: watch for a hang-up beside the work.
+    std::jthread hangup([&](std::stop_token done) {
+      std::mutex mutex;
+      std::condition_variable_any tick;
+      std::unique_lock lock(mutex);
+      while (!done.stop_requested()) {
+        if (context->IsCancelled()) stop.request_stop();
+        tick.wait_for(lock, done, std::chrono::milliseconds(200), [] { return false; });
+      }
+    });
+    const StreamEnd end = device_.source.stream(*call, **store, report, stop.get_token());
+    v1::StreamResponse last;
+    auto* final_status = last.mutable_final_status();
+    encode(end.status, final_status->mutable_problem());
+    final_status->set_fallback_parts(end.fallback_parts);
+    writer->Write(last);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Verify(grpc::ServerContext* context, const v1::VerifyRequest* request,
+                      grpc::ServerWriter<v1::VerifyResponse>* writer) override {
+    auto authority = decode(request->authority());
+    if (!authority) return to_grpc(authority.error());
+    const Location location = decode(request->place());
+    if (auto s = allow("Verify", *request, AccessPolicy::Action::kRead, location, *authority); !s) {
+      return to_grpc(s.error());
+    }
+    if (static_cast<std::size_t>(request->extents_size()) > kMaxExtentsPerTransfer) {
+      return to_grpc({Code::kInvalidArgument, "too many extents in one call", Side::kRequester, {}});
+    }
+    auto store = device_.stores.open(location);
+    if (!store) return to_grpc(store.error());
+    std::stop_source stop;
+    std::uint64_t done_before = 0;
+    auto last_told = std::chrono::steady_clock::now();
+    for (int i = 0; i < request->extents_size(); ++i) {
+      auto progress = [&](std::uint64_t done) -> Status {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_told < std::chrono::milliseconds(200)) return {};
+        last_told = now;
+        v1::VerifyResponse response;
+        response.set_done_bytes(done_before + done);
+        if (!writer->Write(response) || context->IsCancelled()) {
+          return fail(Code::kCancelled, "the requester has hung up");
+        }
+        return {};
+      };
+      VerifyOutcome outcome =
+          device_.source.verify(**store, request->extents(i), progress, stop.get_token());
+      outcome.index = static_cast<std::uint32_t>(i);
+      done_before += outcome.bytes;
+      v1::VerifyResponse response;
+      response.set_done_bytes(done_before);
+      encode(outcome, response.mutable_result());
+      if (!writer->Write(response)) break;
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+                        v1::DescribeResponse* response) override {
+    encode(device_.describe(), response);
+    return grpc::Status::OK;
+  }
+
+ private:
+  template <typename Request>
+  Status check_proof(const std::string& method, const Request& request) {
+    const v1::SecretProof& proof = request.authority().proof();
+    const auto nonce = std::as_bytes(std::span(proof.nonce()));
+    Request bare = request;
+    bare.clear_authority();
+    const Sha256 expected =
+        secret_proof(secret_, method, nonce, proof.issued_unix_ms(), bare.SerializeAsString());
+    if (nonce.size() != 16 ||
+        !equal_constant_time(expected, std::as_bytes(std::span(proof.hmac_sha256())))) {
+      return fail(Code::kPermissionDenied,
+                  "the caller does not prove knowledge of this device's secret", Side::kRequester,
+                  "name the same secret file on both sides (--secret-file, or secret_file in the "
+                  "configuration)");
+    }
+    return replay_.check(nonce, proof.issued_unix_ms());
+  }
+
+  template <typename Request>
+  Status allow(const std::string& method, const Request& request, AccessPolicy::Action action,
+               const Location& location, const Authority& authority) {
+    return secret_.empty() ? device_.policy.allow(action, location, authority)
+                           : check_proof(method, request);
+  }
+
+  template <typename Request>
+  Result<std::shared_ptr<TargetTransfer>> authorised_transfer(const std::string& method,
+                                                              const Request& request,
+                                                              const std::string& id) {
+    auto authority = decode(request.authority());
+    if (!authority) return fail(std::move(authority).error());
+    // Who may not even ask must not learn which ids exist.
+    SIPHON_TRY(secret_.empty() ? device_.policy.allow_any(*authority)
+                               : check_proof(method, request));
+    auto transfer = device_.manager.find(id);
+    if (!transfer) return transfer;
+    if (secret_.empty()) {
+      SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kWrite, (*transfer)->spec().target,
+                                      *authority));
+    }
+    return transfer;
+  }
+
+  // Writes what happens until the transfer has ended or the caller has hung up.
+  static void follow(grpc::ServerContext& context, TargetTransfer& transfer,
+                     const std::function<bool(const v1::TransferResponse&)>& write) {
+    std::size_t cursor = 0;
+    for (;;) {
+      auto update = transfer.wait_update(&cursor, std::chrono::milliseconds(250));
+      v1::TransferResponse response;
+      response.set_transfer_id(transfer.spec().id);
+      encode(update.progress, response.mutable_progress());
+      for (const ExtentOutcome& o : update.outcomes) encode(o, response.add_outcomes());
+      if (update.summary) encode(*update.summary, response.mutable_summary());
+      if (!write(response) || update.summary || context.IsCancelled()) return;
+    }
+  }
+
+  const Device device_;
+  const Secret secret_;
+  ReplayGuard replay_;
+};
+
+Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const ServerOptions& options) {
+  const TlsFiles files{options.tls_ca_file, options.tls_cert_file, options.tls_key_file};
+  if (!files.any()) {
+    if (!is_loopback(options.address)) {
+      return fail(Code::kFailedPrecondition,
+                  "control address " + options.address +
+                      " is not loopback and no TLS files are configured: plain-text gRPC is refused",
+                  Side::kNone, "set tls.ca, tls.cert and tls.key, or listen on 127.0.0.1");
+    }
+    return grpc::InsecureServerCredentials();
+  }
+  auto tls = read_tls(files);
+  if (!tls) return fail(std::move(tls).error());
+  grpc::SslServerCredentialsOptions ssl(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  ssl.pem_root_certs = tls->ca;
+  ssl.pem_key_cert_pairs.push_back({tls->key, tls->cert});
+  return grpc::SslServerCredentials(ssl);
+}
+
+}  // namespace
+
+class DeviceServer::Impl {
+ public:
+  Impl(Device device, Secret secret) : service_(device, std::move(secret)) {}
+  ~Impl() {
+    if (server_) {
+      server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+      server_->Wait();
+    }
+  }
+
+  Status start(const ServerOptions& options) {
+    auto credentials = server_credentials(options);
+    if (!credentials) return fail(std::move(credentials).error());
+    grpc::EnableDefaultHealthCheckService(true);
+    std::uint32_t port = options.ports.first;
+    do {
+      grpc::ServerBuilder builder;
+      grpc::ResourceQuota quota("siphon");
+      quota.Resize(kQuotaBytes).SetMaxThreads(options.max_threads);
+      builder.SetResourceQuota(quota);
+      builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+      builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+      builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+      builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
+      builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+      int bound = 0;
+      const Endpoint wanted{options.address, static_cast<std::uint16_t>(port)};
+      builder.AddListeningPort(wanted.to_string(), *credentials, &bound);
+      builder.RegisterService(&service_);
+      server_ = builder.BuildAndStart();
+      if (server_ && bound != 0) {
+        endpoint_ = {options.address, static_cast<std::uint16_t>(bound)};
+        return {};
+      }
+      server_.reset();
+    } while (++port <= options.ports.last);
+    return fail(Code::kResourceExhausted,
+                "no free control port on " + options.address + " in " +
+                    std::to_string(options.ports.first) + "-" + std::to_string(options.ports.last),
+                Side::kNone, "widen control.listen, or see with ss -ltnp who holds them");
+  }
+
+  const Endpoint& endpoint() const { return endpoint_; }
+
+ private:
+  Service service_;
+  std::unique_ptr<grpc::Server> server_;
+  Endpoint endpoint_;
+};
+
+DeviceServer::DeviceServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+DeviceServer::~DeviceServer() = default;
+const Endpoint& DeviceServer::endpoint() const { return impl_->endpoint(); }
+
+Status check_server_options(const ServerOptions& options) {
+  if (auto c = server_credentials(options); !c) return fail(std::move(c).error());
+  if (!options.secret_file.empty()) {
+    if (auto secret = read_secret_file(options.secret_file); !secret) {
+      return fail(std::move(secret).error());
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<DeviceServer>> DeviceServer::start(const ServerOptions& options,
+                                                          Device device) {
+  Secret secret;
+  if (!options.secret_file.empty()) {
+    auto read = read_secret_file(options.secret_file);
+    if (!read) return fail(std::move(read).error());
+    secret = std::move(*read);
+  }
+  auto impl = std::make_unique<Impl>(device, std::move(secret));
+  SIPHON_TRY(impl->start(options));
+  return std::unique_ptr<DeviceServer>(new DeviceServer(std::move(impl)));
+}
+
+}  // namespace siphon::rpc

@@ -1,0 +1,70 @@
+// DeviceServer: a device's control port. The only listener of gRPC; no gRPC type leaves here.
+//
+// Synchronous handlers on gRPC's threads, bounded by a resource quota: a call is a loop that reads
+// from top to bottom (docs/adr/2026-11-22-threads-on-the-data-plane.md). Plain text is served on loopback only.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "plugin/base/status.h"
+#include "plugin/rpc/client.h"
+#include "plugin/stream/listener.h"
+#include "plugin/transfer/manager.h"
+#include "plugin/transfer/source.h"
+
+namespace siphon::rpc {
+
+// Decides whether the bearer of an authority may act. Thread safe, does not block for long.
+class AccessPolicy {
+ public:
+  enum class Action { kRead, kWrite };
+  virtual ~AccessPolicy() = default;
+  // PERMISSION_DENIED says which right on which pool is missing and how to get it.
+  virtual Status allow(Action action, const Location& location, const Authority& authority) = 0;
+  // Whether `authority` is good for anything at all on this device (list).
+  virtual Status allow_any(const Authority& authority) = 0;
+};
+
+struct ServerOptions {
+  std::string address = "127.0.0.1";
+  PortRange ports;
+  // Callers prove knowledge of this file's content. Empty: `policy` decides.
+  std::string secret_file;
+  std::string tls_ca_file, tls_cert_file, tls_key_file;  // all or none; clients must show one too
+  int max_threads = 64;
+};
+
+// What the server puts on the wire. Everything outlives it.
+struct Device {
+  TransferManager& manager;
+  SourceService& source;
+  StoreProvider& stores;
+  AccessPolicy& policy;
+  // Whether spec.source_address really is the device that holds spec.extents (never believed).
+  std::function<Status(const TransferSpec& spec)> check_source;
+  std::function<DeviceDescription()> describe;
+};
+
+class DeviceServer {
+ public:
+  // FAILED_PRECONDITION: plain text beyond loopback, unusable TLS or secret files.
+  // RESOURCE_EXHAUSTED: no free port in the range.
+  static Result<std::unique_ptr<DeviceServer>> start(const ServerOptions& options, Device device);
+  ~DeviceServer();  // ends calls within 2 s
+  const Endpoint& endpoint() const;
+
+ private:
+  class Impl;
+  explicit DeviceServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// What start() would refuse, without starting anything (siphond --check-config).
+Status check_server_options(const ServerOptions& options);
+
+// The target's way to its sources.
+std::unique_ptr<SourceCaller> make_source_caller(ClientOptions options);
+
+}  // namespace siphon::rpc
