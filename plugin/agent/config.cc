@@ -51,6 +51,7 @@ Key numeric(std::string name, T Config::*member, std::uint64_t least, std::uint6
 template <typename Struct, typename T>
 Key numeric(std::string name, Struct Config::*group, T Struct::*member, std::uint64_t least,
             std::uint64_t most) {
+  const Config defaults;
   return {std::move(name),
           [=](Config& c, const std::string& text) -> Status {
             auto value = number(text, least, most);
