@@ -200,6 +200,20 @@ TEST(PosixStore, WhatWasDoneByHandIsNoticed) {
   EXPECT_EQ(code_of(put(*store.store, "head", sample)), "DATA_LOSS");
 }
 
+TEST(PosixStore, ACopyOfTheFolderIsAStore) {
+  TempFolder folder, copy;
+  Opened store = open_store(folder.path());
+  const Sample sample = make_sample(200'000, 19), next = make_sample(100'000, 20);
+  ASSERT_TRUE(put(*store.store, "e1", sample));
+  ASSERT_TRUE(put(*store.store, "e1", next));
+  fs::copy(folder.path(), copy.path(), fs::copy_options::recursive);
+  Opened copied = open_store(copy.path());
+  EXPECT_TRUE(holds(*copied.store, "e1", next));
+  EXPECT_EQ(copied->stat("e1")->trash_count, 1u);
+  EXPECT_EQ(copied->purge_trash("e1").value_or(0), 1u);
+  EXPECT_EQ(count_files_of(copy.path(), "e1"), 2u);
+}
+
 TEST(PosixStore, AnIncompleteAttemptIsNotPublished) {
   TempFolder folder;
   Opened store = open_store(folder.path());
@@ -390,6 +404,21 @@ TEST(PosixStore, ACrashWhileSealingLeavesAnOpenExtent) {
   ASSERT_TRUE(store->seal("e1", generation, open.bytes.size(), tail, header));
   EXPECT_EQ(store->stat("e1")->state, ExtentState::kSealed);
   EXPECT_EQ(read_file(folder / "e1").size(), header.extent_bytes);
+}
+
+// On a file system that renames across folders in two steps, a crash leaves both names.
+TEST(PosixStore, AHalfRenameIsAPublish) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  const Sample sample = make_sample(100'000, 21);
+  const PrivateId id = new_private_id();
+  ASSERT_TRUE(put(*store.store, "e1", sample, id));
+  fs::create_hard_link(folder / "e1", folder / (".siphon/data/e1." + to_hex(id)));
+  EXPECT_TRUE(holds(*store.store, "e1", sample));
+  ASSERT_TRUE(store->trash("e1", TransitionRequest::kAnyGeneration));
+  EXPECT_FALSE(fs::exists(folder / "e1"));
+  EXPECT_EQ(store->purge_trash("e1").value_or(0), 1u);
+  EXPECT_EQ(count_files_of(folder.path(), "e1"), 0u);
 }
 
 // A process that replaces and purges without end is killed at whatever point it has reached.

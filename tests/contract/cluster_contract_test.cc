@@ -1,0 +1,405 @@
+// The contract suite over the RADOS adapters, on a real cluster.
+//
+// Run under with_cluster with the stand-in for siphond beside the plugin, so that the OSD's region
+// belongs to this process. Two shapes, chosen by --gtest_filter:
+//   OneOsd*      every primary is the OSD whose region is used: nothing may fall back
+//   ThreeOsds*   two extents of three have their primary elsewhere: all must work all the same
+#include <gtest/gtest.h>
+
+#include "adapters/objclass/objclass_provider.h"
+#include "adapters/rados/object_io.h"
+#include "adapters/rados/parts.h"
+#include "adapters/rados/rados_provider.h"
+#include "tests/contract/bounced_store.h"
+#include "tests/contract/cluster_under_test.h"
+#include "tests/contract/extent_store_contract.h"
+
+namespace siphon::contract {
+namespace {
+
+StoreLimits small_limits() {
+  StoreLimits limits;
+  limits.part_bytes = 64 * kKiB;
+  limits.operation_bytes = 48 * kKiB;  // does not divide a part
+  limits.inline_max_bytes = 16 * kKiB;
+  return limits;
+}
+
+// A namespace nobody has used.
+Location fresh_location(const std::string& pool) {
+  static int count = 0;
+  return {pool, "t" + std::to_string(++count)};
+}
+
+void flip_byte(const Location& location, const std::string& name, std::uint64_t offset_bytes) {
+  librados::IoCtx io = ClusterUnderTest::get().context(location, name);
+  librados::bufferlist stored;
+  ASSERT_GT(io.getxattr("siphon." + name, kHeadXattr, stored), 0);
+  HeadRegister head;
+  ASSERT_TRUE(
+      decode_head(std::as_bytes(std::span<const char>(stored.c_str(), stored.length())), head));
+  const std::uint32_t part_bytes = head.header.part_bytes;
+  const std::string object =
+      head.is_inline ? "siphon." + name : part_object(head.current, offset_bytes / part_bytes);
+  const std::uint64_t at = head.is_inline ? offset_bytes : offset_bytes % part_bytes;
+  librados::bufferlist byte;
+  ASSERT_EQ(io.read(object, byte, 1, at), 1);
+  const char flipped = static_cast<char>(~byte.c_str()[0]);
+  librados::bufferlist other;
+  other.append(&flipped, 1);
+  ASSERT_EQ(io.write(object, other, 1, at), 0);
+}
+
+StoreUnderTest under_test(std::shared_ptr<StoreProvider> provider, const std::string& pool) {
+  StoreUnderTest store;
+  store.provider = std::move(provider);
+  store.location = fresh_location(pool);
+  const Location location = store.location;
+  store.raw_count = [location](const std::string& name) {
+    return ClusterUnderTest::get().objects_of(location, name).size();
+  };
+  store.damage = [location](const std::string& name, std::uint64_t offset_bytes) {
+    flip_byte(location, name, offset_bytes);
+  };
+  return store;
+}
+
+// One provider of each kind for the whole program.
+std::shared_ptr<StoreProvider> rados_provider() {
+  static auto provider =
+      std::make_shared<RadosProvider>(ClusterUnderTest::get().connection(), small_limits());
+  return provider;
+}
+ObjclassProvider& objclass_provider() {
+  static ObjclassProvider provider(ClusterUnderTest::get().connection(),
+                                   ClusterUnderTest::get().exchange(), small_limits());
+  return provider;
+}
+std::shared_ptr<StoreProvider> bounced_provider() {
+  static auto provider =
+      std::make_shared<BouncedProvider>(objclass_provider(), ClusterUnderTest::get().exchange());
+  return provider;
+}
+
+StoreFactory factory(std::string name, std::shared_ptr<StoreProvider> (*provider)(),
+                     const std::string& pool, bool erasure) {
+  return {std::move(name), [=] {
+            if (erasure) {
+              ClusterUnderTest::get().need_erasure_pool(pool, true);
+            } else {
+              ClusterUnderTest::get().need_pool(pool);
+            }
+            return under_test(provider(), pool);
+          }};
+}
+
+INSTANTIATE_TEST_SUITE_P(OneOsd, ExtentStoreContract,
+                         testing::Values(factory("Rados", rados_provider, "one", false),
+                                         factory("Objclass", bounced_provider, "one", false)),
+                         factory_name);
+INSTANTIATE_TEST_SUITE_P(ThreeOsds, ExtentStoreContract,
+                         testing::Values(factory("Rados", rados_provider, "three", false),
+                                         factory("RadosErasure", rados_provider, "erasure", true),
+                                         factory("Objclass", bounced_provider, "three", false),
+                                         factory("ObjclassErasure", bounced_provider, "erasure",
+                                                 true)),
+                         factory_name);
+
+// ---- what only RADOS has ---------------------------------------------------------------------
+
+ExtentStore& open_store(StoreProvider& provider, const std::string& pool) {
+  ClusterUnderTest::get().need_pool(pool);
+  auto store = provider.open(fresh_location(pool));
+  EXPECT_TRUE(store) << store.error().message;
+  return **store;
+}
+
+Status put(ExtentStore& store, const std::string& name, const Sample& sample) {
+  BeginOptions options;
+  options.extent_bytes = sample.bytes.size();
+  options.private_id = new_private_id();
+  auto scratch = store.begin(name, options);
+  if (!scratch) return fail(scratch.error());
+  SIPHON_TRY(write_range(**scratch, store.limits(), 0, sample.bytes));
+  return (*scratch)->publish(sample.header, false, ExtentState::kSealed);
+}
+
+void expect_holds(ExtentStore& store, const std::string& name, const Sample& sample) {
+  auto reader = store.open(name, {});
+  ASSERT_TRUE(reader) << reader.error().message;
+  Bytes back(sample.bytes.size());
+  Status read = read_range(**reader, store.limits(), 0, back);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_TRUE(back == sample.bytes);
+}
+
+Sample sample_of_parts(std::size_t half_parts, std::uint64_t seed) {
+  return make_sample(small_limits().part_bytes * half_parts / 2, seed);
+}
+
+// Guards of the register compare whole byte strings: zeros inside do not end the compare, or one
+// of these reservations would overwrite another.
+void reserve_from_many_threads(ExtentStore& store) {
+  constexpr int kThreads = 8;
+  std::vector<std::string> codes(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      BeginOptions options;
+      options.private_id = new_private_id();
+      options.lease_unix_ms = 1000 + static_cast<std::uint64_t>(t);
+      codes[t] = code_of(store.begin("busy", options));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& code : codes) EXPECT_EQ(code, "OK");
+  const Sample sample = sample_of_parts(1, 1);
+  ASSERT_TRUE(put(store, "busy", sample));
+  auto info = store.stat("busy");
+  ASSERT_TRUE(info);
+  EXPECT_EQ(info->scratch_count, static_cast<std::uint32_t>(kThreads));
+}
+
+TEST(OneOsdRados, ConcurrentChangesOfARegisterAllArrive) {
+  reserve_from_many_threads(open_store(*rados_provider(), "one"));
+}
+TEST(OneOsdObjclass, ConcurrentChangesOfARegisterAllArrive) {
+  reserve_from_many_threads(open_store(*bounced_provider(), "one"));
+}
+
+TEST(OneOsdObjclass, EveryByteGoesThroughTheRegion) {
+  ExchangeClient& exchange = ClusterUnderTest::get().exchange();
+  ASSERT_TRUE(exchange.bulk_methods());
+  ExtentStore& store = open_store(*bounced_provider(), "one");
+  const ExchangeCounters before = exchange.counters();
+  const Sample big = sample_of_parts(7, 2), small = make_sample(5000, 3);
+  ASSERT_TRUE(put(store, "big", big));
+  expect_holds(store, "big", big);
+  ASSERT_TRUE(store.put_inline("small", new_private_id(), small.bytes, small.header));
+  expect_holds(store, "small", small);
+  Bytes prefetch(16 * kKiB);
+  auto reader = store.open("small", prefetch);
+  ASSERT_TRUE(reader);
+  EXPECT_EQ((*reader)->prefetched_bytes(), small.bytes.size());
+  const ExchangeCounters after = exchange.counters();
+  EXPECT_EQ(store.counters().fallback_parts, 0u);
+  EXPECT_GE(after.writes_done - before.writes_done, 8u);
+  EXPECT_GE(after.reads_done - before.reads_done, 9u);
+  EXPECT_EQ(after.stale_refused, before.stale_refused);
+}
+
+// Nothing above was an accident of one test: the suite that ran before used the same region.
+TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
+  ClusterUnderTest::get().need_pool("one");
+  const Location location = fresh_location("one");
+  ExtentStore& by_class = **bounced_provider()->open(location);
+  ExtentStore& by_librados = **rados_provider()->open(location);
+  const Sample first = sample_of_parts(5, 4), second = sample_of_parts(3, 5);
+  ASSERT_TRUE(put(by_class, "a", first));
+  expect_holds(by_librados, "a", first);
+  ASSERT_TRUE(put(by_librados, "b", second));
+  expect_holds(by_class, "b", second);
+  ASSERT_TRUE(by_class.trash("b", by_librados.stat("b")->generation));
+  ASSERT_TRUE(by_librados.purge_trash("b"));
+  EXPECT_TRUE(ClusterUnderTest::get().objects_of(location, "b").empty());
+}
+
+TEST(OneOsdObjclass, BuffersOutsideTheRegionGoThroughLibrados) {
+  ClusterUnderTest::get().need_pool("one");
+  ExtentStore& store = **objclass_provider().open(fresh_location("one"));
+  const Sample sample = sample_of_parts(3, 6);
+  ASSERT_TRUE(put(store, "heap", sample));
+  expect_holds(store, "heap", sample);
+  EXPECT_EQ(store.counters().fallback_parts, 0u);  // never planned otherwise
+}
+
+TEST(OneOsdObjclass, DescriptorsRunOutAndComeBack) {
+  ExchangeClient& exchange = ClusterUnderTest::get().exchange();
+  const auto buffer = exchange.send_half().first(4096);
+  EXPECT_FALSE(exchange.arm(exchange::OperationKind::kRead, {}));
+  const Bytes heap(4096);
+  EXPECT_FALSE(exchange.arm(exchange::OperationKind::kRead, heap));
+  std::vector<ExchangeClient::Armed> all;
+  while (auto armed = exchange.arm(exchange::OperationKind::kRead, buffer)) {
+    all.push_back(std::move(*armed));
+  }
+  EXPECT_EQ(all.size(), exchange::kDescriptorCount);
+  ExtentStore& store = open_store(*bounced_provider(), "one");
+  const Sample sample = sample_of_parts(2, 7);
+  EXPECT_TRUE(put(store, "meanwhile", sample));
+  EXPECT_GT(store.counters().fallback_parts, 0u);
+  all.clear();
+  EXPECT_TRUE(exchange.arm(exchange::OperationKind::kRead, buffer));
+}
+
+TEST(OneOsdObjclass, ARetiredDescriptorIsRefused) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  ExchangeClient& exchange = cluster.exchange();
+  ExtentStore& store = open_store(*bounced_provider(), "one");
+  const Sample small = make_sample(5000, 8);
+  ASSERT_TRUE(store.put_inline("small", new_private_id(), small.bytes, small.header));
+  auto armed = exchange.arm(exchange::OperationKind::kRead, exchange.send_half().first(4096));
+  ASSERT_TRUE(armed);
+  std::array<std::byte, exchange::OperationRequest::kEncodedBytes> request;
+  armed->request(0, 4096).encode(request);
+  librados::IoCtx io = cluster.context(store.location(), "small");
+  auto call = [&] {
+    librados::bufferlist in, out;
+    in.append(reinterpret_cast<const char*>(request.data()), request.size());
+    return io.exec("siphon.small", exchange::kClassName, "read_part", in, out);
+  };
+  EXPECT_GE(call(), 0);
+  EXPECT_TRUE(armed->retire());
+  EXPECT_EQ(call(), -ENXIO);
+}
+
+TEST(OneOsdServices, HelloTellsWhatTheCompanionPublished) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("one");
+  exchange::Hello hello;
+  hello.control_port = 7777;
+  hello.osd_id = 0;
+  hello.boot_nonce = cluster.exchange().boot_nonce();
+  auto silent = cluster.connection().hello({"one", ""}, "any");
+  EXPECT_EQ(code_of(silent), "UNAVAILABLE");
+  cluster.exchange().publish_hello(hello);
+  auto answer = cluster.connection().hello({"one", ""}, "any");
+  ASSERT_TRUE(answer) << answer.error().message;
+  EXPECT_EQ(answer->control_port, 7777);
+  EXPECT_EQ(answer->boot_nonce, hello.boot_nonce);
+  EXPECT_EQ(code_of(cluster.connection().hello({"nowhere", ""}, "any")), "NOT_FOUND");
+  EXPECT_TRUE(cluster.objects_of({"one", ""}, "any").empty());  // nothing was written
+}
+
+TEST(OneOsdServices, GrantsFollowTheCapsOfTheKey) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("one");
+  cluster.need_pool("two");
+  const std::string printed = cluster.command(
+      R"({"prefix": "auth get-or-create", "entity": "client.reader", "caps": ["mon", "allow r",
+          "osd", "allow class siphon hello, allow class siphon grant_read pool=one"]})");
+  const std::size_t at = printed.find("key = ") + 6;
+  auto reader =
+      cluster.connect_as("client.reader", printed.substr(at, printed.find('\n', at) - at));
+
+  std::array<std::byte, 16> nonce;
+  fill_random(nonce);
+  const Location one{"one", "space"}, two{"two", ""};
+  const std::int64_t one_id = *cluster.connection().pool_id("one");
+  const std::int64_t two_id = *cluster.connection().pool_id("two");
+  ExchangeClient& exchange = cluster.exchange();
+  using exchange::Right;
+  Status granted = reader->grant(one, "e1", Right::kRead, nonce, std::chrono::seconds(60));
+  EXPECT_TRUE(granted) << granted.error().message;
+  Status refused = reader->grant(one, "e1", Right::kWrite, nonce, std::chrono::seconds(60));
+  ASSERT_EQ(code_of(refused), "PERMISSION_DENIED");
+  EXPECT_NE(refused.error().message.find("allow class siphon grant_write pool=one"),
+            std::string::npos);
+  EXPECT_EQ(code_of(reader->grant(two, "e1", Right::kRead, nonce, std::chrono::seconds(60))),
+            "PERMISSION_DENIED");
+
+  EXPECT_TRUE(exchange.allows(nonce, Right::kRead, one_id, "space"));
+  EXPECT_FALSE(exchange.allows(nonce, Right::kRead, one_id, ""));
+  EXPECT_FALSE(exchange.allows(nonce, Right::kWrite, one_id, "space"));
+  EXPECT_FALSE(exchange.allows(nonce, Right::kRead, two_id, ""));
+  // One nonce may show several rights.
+  ASSERT_TRUE(
+      cluster.connection().grant(two, "e1", Right::kWrite, nonce, std::chrono::seconds(60)));
+  EXPECT_EQ(exchange.find_grants(nonce).size(), 2u);
+  std::array<std::byte, 16> other = nonce;
+  other[15] ^= std::byte{1};
+  EXPECT_TRUE(exchange.find_grants(other).empty());
+}
+
+TEST(OneOsdRados, APoolWithoutTheTagIsRefusedByName) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.command(R"({"prefix": "osd pool create", "pg_num": 1, "pool": "untagged"})");
+  auto store = rados_provider()->open({"untagged", ""});
+  ASSERT_TRUE(store) << store.error().message;
+  Status ready = (*store)->check_ready(false);
+  ASSERT_EQ(code_of(ready), "FAILED_PRECONDITION");
+  EXPECT_EQ(ready.error().next_step, "ceph osd pool application enable untagged siphon");
+  cluster.command(
+      R"({"prefix": "osd pool application enable", "app": "siphon", "pool": "untagged"})");
+  EXPECT_EQ(code_of((*store)->check_ready(true)), "OK");  // seen at once
+  EXPECT_EQ(code_of(rados_provider()->open({"nowhere", ""})), "NOT_FOUND");
+}
+
+// A full pool answers at once, and lets an attempt be taken away.
+void fill_up(StoreProvider& provider, const std::string& pool) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  ExtentStore& store = open_store(provider, pool);
+  const Sample sample = sample_of_parts(4, 9);
+  BeginOptions options;
+  options.extent_bytes = sample.bytes.size();
+  options.private_id = new_private_id();
+  auto scratch = store.begin("e1", options);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_range(**scratch, store.limits(), 0,
+                          std::span(sample.bytes).first(small_limits().part_bytes)));
+  cluster.command(R"({"prefix": "osd pool set-quota", "field": "max_objects", "val": "1",
+                      "pool": ")" +
+                  pool + "\"}");
+  const auto give_up_at = deadline_in(std::chrono::seconds(60));
+  while (code_of(store.check_ready(true)) == "OK") {
+    ASSERT_LT(std::chrono::steady_clock::now(), give_up_at) << "the quota has no effect";
+  }
+  const auto begun = std::chrono::steady_clock::now();
+  EXPECT_EQ(code_of(write_range(**scratch, store.limits(), small_limits().part_bytes,
+                                std::span(sample.bytes).subspan(small_limits().part_bytes))),
+            "RESOURCE_EXHAUSTED");
+  options.private_id = new_private_id();
+  EXPECT_EQ(code_of(store.begin("e2", options)), "RESOURCE_EXHAUSTED");
+  const Sample small = make_sample(5000, 10);
+  EXPECT_EQ(code_of(store.put_inline("e3", new_private_id(), small.bytes, small.header)),
+            "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(code_of((*scratch)->abort()), "OK");
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5));
+  EXPECT_TRUE(cluster.objects_of(store.location(), "e1").empty());
+}
+
+TEST(OneOsdRados, AFullPoolAnswersAtOnce) { fill_up(*rados_provider(), "full-a"); }
+TEST(OneOsdObjclass, AFullPoolAnswersAtOnce) { fill_up(*bounced_provider(), "full-b"); }
+
+TEST(ThreeOsdsObjclass, PrimariesElsewhereAreServedAndCounted) {
+  ExtentStore& store = open_store(*bounced_provider(), "three");
+  ExchangeClient& exchange = ClusterUnderTest::get().exchange();
+  const std::uint64_t done_before = exchange.counters().writes_done;
+  for (int i = 0; i < 16; ++i) {
+    const std::string name = "e" + std::to_string(i);
+    const Sample sample = sample_of_parts(3, 20 + static_cast<std::uint64_t>(i));
+    ASSERT_TRUE(put(store, name, sample));
+    expect_holds(store, name, sample);
+  }
+  EXPECT_GT(store.counters().fallback_parts, 0u);
+  EXPECT_GT(exchange.counters().writes_done, done_before);
+}
+
+TEST(ThreeOsdsRados, AnErasurePoolWithoutOverwritesTakesWholeParts) {
+  ClusterUnderTest::get().need_erasure_pool("whole", false);
+  for (StoreProvider* provider : {rados_provider().get(), bounced_provider().get()}) {
+    auto store = provider->open(fresh_location("whole"));
+    ASSERT_TRUE(store) << store.error().message;
+    EXPECT_EQ((*store)->limits().operation_bytes, (*store)->limits().part_bytes);
+    const Sample sample = sample_of_parts(7, 40);
+    ASSERT_TRUE(put(**store, "e1", sample));
+    expect_holds(**store, "e1", sample);
+    BeginOptions options;
+    options.private_id = new_private_id();
+    auto scratch = (*store)->begin("e2", options);
+    ASSERT_TRUE(scratch);
+    const auto piece = std::span(sample.bytes).first(30'001);
+    ASSERT_TRUE((*scratch)->write(0, piece));
+    EXPECT_EQ(code_of((*scratch)->write(30'001, piece)), "FAILED_PRECONDITION");
+    EXPECT_TRUE((*scratch)->abort());
+  }
+}
+
+}  // namespace
+}  // namespace siphon::contract
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  siphon::contract::ClusterUnderTest::get();
+  return RUN_ALL_TESTS();
+}
