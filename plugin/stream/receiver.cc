@@ -164,7 +164,9 @@ Status LaneReceiver::discard_frame(const FrameHeader& header) {
 
 Status receive_lane(Socket& socket, BufferPool& pool, const ReceiveOptions& options,
                     FrameSink& sink, LaneTimes& times) {
-  return LaneReceiver(socket, pool, options, sink, times).run();
+  Status status = LaneReceiver(socket, pool, options, sink, times).run();
+  if (!status) socket.close();
+  return status;
 }
 
 }  // namespace siphon

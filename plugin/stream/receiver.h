@@ -46,7 +46,8 @@ struct ReceiveOptions {
 
 // Receives frames until the end-of-lane frame. Bytes go straight from the socket into a buffer of
 // `pool`, summed piece by piece while they are in cache. UNAVAILABLE: the peer went away first;
-// DEADLINE_EXCEEDED: silent or too slow; DATA_LOSS: a header that is not one.
+// DEADLINE_EXCEEDED: silent or too slow; DATA_LOSS: a header that is not one; CANCELLED: `socket`
+// was shut down from here. On an error the socket is closed, so that the source notices at once.
 Status receive_lane(Socket& socket, BufferPool& pool, const ReceiveOptions& options,
                     FrameSink& sink, LaneTimes& times);
 

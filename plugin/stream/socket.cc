@@ -291,10 +291,12 @@ Status Socket::recv_all(std::initializer_list<std::span<std::byte>> parts, Deadl
 
 void Socket::shutdown() {
   shut_.store(true);
+  std::lock_guard lock(close_mutex_);
   if (fd_ >= 0) ::shutdown(fd_, SHUT_RDWR);
 }
 
 void Socket::close() {
+  std::lock_guard lock(close_mutex_);
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
 }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -76,8 +77,10 @@ class Socket {
   Status recv_all(std::initializer_list<std::span<std::byte>> parts, Deadline deadline,
                   PaceMeter* meter = nullptr);
 
-  // From any thread, as long as nobody moves or closes the socket meanwhile.
+  // From any thread, as long as nobody moves the socket meanwhile.
   void shutdown();
+  // Not while another thread sends or receives. What the peer sent and nobody read makes it an
+  // abortive close, so that a peer blocked in a send notices at once.
   void close();
   int fd() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
@@ -89,6 +92,7 @@ class Socket {
  private:
   Status interrupted(Deadline deadline, PaceMeter* meter) const;
 
+  std::mutex close_mutex_;  // fd_, between shutdown and close
   int fd_ = -1;
   std::atomic<bool> shut_{false};
   std::atomic<std::uint64_t> sent_{0};

@@ -145,9 +145,7 @@ class StreamTest : public ::testing::Test {
       std::vector<std::future<Status>> lanes;
       for (auto& socket : *sockets) {
         lanes.push_back(std::async(std::launch::async, [&] {
-          Status status = receive_lane(socket, receive_pool_, options, sink_, times_);
-          if (!status) socket.shutdown();
-          return status;
+          return receive_lane(socket, receive_pool_, options, sink_, times_);
         }));
       }
       for (auto& lane : lanes) lane_status_.push_back(lane.get());
