@@ -107,15 +107,17 @@ class Companion final : public Home {
   Status check_source(const TransferSpec& spec) override {
     auto hello = cluster_->hello(spec.source, spec.extents.front().source);
     if (!hello) {
-      return fail(std::move(hello).error().with_context("source " + spec.source.to_string())
+      return fail(std::move(hello)
+                      .error()
+                      .with_context("source " + spec.source.to_string())
                       .with_suspect(Side::kSource));
     }
     const std::string actual = hello_address(*hello);
     if (actual == spec.source_address) return {};
     return fail(Code::kAborted,
                 "extent " + spec.extents.front().source + " of " + spec.source.to_string() +
-                    " is now at osd." + std::to_string(hello->osd_id) + " (" + actual + "), not at " +
-                    spec.source_address,
+                    " is now at osd." + std::to_string(hello->osd_id) + " (" + actual +
+                    "), not at " + spec.source_address,
                 Side::kSource, "run the copy again: it looks the devices up afresh");
   }
 
@@ -160,7 +162,8 @@ Result<std::unique_ptr<Home>> make_companion(const Placement& placement, const C
   options.name = config.ceph_name.empty() ? "osd." + placement.osd_id : config.ceph_name;
   options.keyring = config.ceph_keyring.empty() ? placement.ceph_keyring : config.ceph_keyring;
   options.osd_timeout = std::chrono::seconds(config.osd_timeout_seconds);
-  for (auto pause = std::chrono::milliseconds(200);; pause = std::min(pause * 2, std::chrono::milliseconds(5000))) {
+  for (auto pause = std::chrono::milliseconds(200);;
+       pause = std::min(pause * 2, std::chrono::milliseconds(5000))) {
     auto cluster = RadosCluster::connect(options);
     if (cluster) {
       return std::unique_ptr<Home>(std::make_unique<Companion>(

@@ -74,7 +74,8 @@ Key text(std::string name, std::function<std::string&(Config&)> where) {
 
 Status set_listen(Config& c, const std::string& value) {
   const auto colon = value.rfind(':');
-  if (colon == std::string::npos) return bad("'" + value + "' is not ADDRESS:PORT or ADDRESS:FIRST-LAST");
+  if (colon == std::string::npos)
+    return bad("'" + value + "' is not ADDRESS:PORT or ADDRESS:FIRST-LAST");
   std::string address = value.substr(0, colon);
   if (address.size() > 2 && address.front() == '[' && address.back() == ']') {
     address = address.substr(1, address.size() - 2);
@@ -200,9 +201,9 @@ Result<std::map<std::string, std::string>> read_file(const std::string& file) {
   try {
     root = toml::parse_file(file);
   } catch (const toml::parse_error& e) {
-    return fail(Code::kInvalidArgument,
-                "configuration " + file + ": line " + std::to_string(e.source().begin.line) + ": " +
-                    std::string(e.description()));
+    return fail(Code::kInvalidArgument, "configuration " + file + ": line " +
+                                            std::to_string(e.source().begin.line) + ": " +
+                                            std::string(e.description()));
   }
   for (const auto& [first, node] : root) {
     const std::string name(first.str());
@@ -231,7 +232,8 @@ Result<Config> load_config(const std::string& file, const std::vector<std::strin
   std::map<std::string, std::string> from_flags;
   for (const std::string& flag : flags) {
     const auto equals = flag.find('=');
-    if (equals == std::string::npos) return fail(Code::kInvalidArgument, "--set " + flag + ": KEY=VALUE is expected");
+    if (equals == std::string::npos)
+      return fail(Code::kInvalidArgument, "--set " + flag + ": KEY=VALUE is expected");
     from_flags[flag.substr(0, equals)] = flag.substr(equals + 1);
   }
   Config config;

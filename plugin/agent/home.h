@@ -25,8 +25,8 @@ struct Placement {
 class Home {
  public:
   virtual ~Home() = default;
-  virtual const char* name() const = 0;           // "objclass", "posix", "rados"
-  virtual std::string device() const = 0;         // "osd.3"
+  virtual const char* name() const = 0;    // "objclass", "posix", "rados"
+  virtual std::string device() const = 0;  // "osd.3"
   virtual std::string default_journal() const = 0;
   virtual StoreProvider& stores() = 0;
   virtual rpc::AccessPolicy& policy() = 0;

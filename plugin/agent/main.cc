@@ -55,7 +55,8 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
     std::cout << s.key << " = \"" << s.value << "\"  # " << s.origin << ", " << s.environment
               << "\n";
   }
-  if (Status s = rpc::check_server_options(config.server); !s) return report(s.error(), kExitConfig);
+  if (Status s = rpc::check_server_options(config.server); !s)
+    return report(s.error(), kExitConfig);
   std::cout << "configuration is good\n";
   return 0;
 }
@@ -76,8 +77,8 @@ void collect_in_background(std::stop_token stop, StoreProvider& stores, AttemptJ
 }
 
 int run(const Placement& placement, Config config) {
-  auto home = placement.companion ? make_companion(placement, config)
-                                  : make_standalone(placement, config);
+  auto home =
+      placement.companion ? make_companion(placement, config) : make_standalone(placement, config);
   if (!home) return report(home.error(), placement.companion ? 1 : kExitConfig);
   const std::uint64_t started_unix_ms = now_unix_ms();
   config.transfer.device = (*home)->device();
@@ -124,9 +125,9 @@ int run(const Placement& placement, Config config) {
     return d;
   };
   auto server = rpc::DeviceServer::start(
-      config.server, {manager, source, (*home)->stores(), (*home)->policy(),
-                      [&](const TransferSpec& spec) { return (*home)->check_source(spec); },
-                      describe});
+      config.server,
+      {manager, source, (*home)->stores(), (*home)->policy(),
+       [&](const TransferSpec& spec) { return (*home)->check_source(spec); }, describe});
   if (!server) return report(server.error(), kExitConfig);
   control = (*server)->endpoint();
   if (Status s = (*home)->announce(control, !config.server.tls_cert_file.empty()); !s) {
@@ -153,19 +154,21 @@ int run(const Placement& placement, Config config) {
 }
 
 int main(int argc, char** argv) {
-  CLI::App app{"siphond: hands large extents from device to device, out of band and verified.\n\n"
-               "Examples:\n"
-               "  siphond --store posix:/srv/a --listen 127.0.0.1:7401 --secret-file a.secret\n"
-               "  siphond --store rados --conf /etc/ceph/ceph.conf --secret-file a.secret\n"
-               "  siphond --config /etc/siphon/siphond.toml --check-config"};
+  CLI::App app{
+      "siphond: hands large extents from device to device, out of band and verified.\n\n"
+      "Examples:\n"
+      "  siphond --store posix:/srv/a --listen 127.0.0.1:7401 --secret-file a.secret\n"
+      "  siphond --store rados --conf /etc/ceph/ceph.conf --secret-file a.secret\n"
+      "  siphond --config /etc/siphon/siphond.toml --check-config"};
   app.set_version_flag("--version", std::string("siphond ") + SIPHON_VERSION);
   Placement placement;
   std::string config_file, listen, data_ports, secret_file, log_level;
   std::vector<std::string> flags;
   bool check_config = false;
   app.add_option("--store", placement.store, "posix:DIR, or rados (as an ordinary client)");
-  app.add_option("--config", config_file, "TOML file (default: SIPHON_CONFIG, siphond.toml beside "
-                                          "the ceph.conf, /etc/siphon/siphond.toml)");
+  app.add_option("--config", config_file,
+                 "TOML file (default: SIPHON_CONFIG, siphond.toml beside "
+                 "the ceph.conf, /etc/siphon/siphond.toml)");
   app.add_flag("--check-config", check_config, "show every setting and its origin, then end");
   app.add_option("--set", flags, "KEY=VALUE: any setting, over file and environment");
   app.add_option("--listen", listen, "control.listen, ADDRESS:PORT or ADDRESS:FIRST-LAST");
@@ -187,8 +190,10 @@ int main(int argc, char** argv) {
                    Side::kNone, "siphond --help"},
                   kExitUsage);
   }
-  for (auto [key, value] : {std::pair{"control.listen", &listen}, {"data.ports", &data_ports},
-                            {"secret_file", &secret_file}, {"log.level", &log_level}}) {
+  for (auto [key, value] : {std::pair{"control.listen", &listen},
+                            {"data.ports", &data_ports},
+                            {"secret_file", &secret_file},
+                            {"log.level", &log_level}}) {
     if (!value->empty()) flags.push_back(std::string(key) + "=" + *value);
   }
   if (config_file.empty()) config_file = default_config_file(placement.ceph_conf);

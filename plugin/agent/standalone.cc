@@ -84,9 +84,9 @@ class ClusterHome final : public Standalone {
   std::string default_journal() const override { return "siphond.journal"; }
   StoreProvider& stores() override { return provider_; }
   Status announce(const Endpoint& control, bool) override {
-    return cluster_->register_service("siphon", cluster_->name(),
-                                      {{"control", control.to_string()},
-                                       {"version", SIPHON_VERSION}});
+    return cluster_->register_service(
+        "siphon", cluster_->name(),
+        {{"control", control.to_string()}, {"version", SIPHON_VERSION}});
   }
 
  private:
@@ -128,8 +128,8 @@ Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const 
   options.limits = config.store;
   auto provider = PosixProvider::create(dir, options);
   if (!provider) return fail(std::move(provider).error());
-  return std::unique_ptr<Home>(std::make_unique<FolderHome>(config, std::move(*memory), dir,
-                                                            std::move(*provider)));
+  return std::unique_ptr<Home>(
+      std::make_unique<FolderHome>(config, std::move(*memory), dir, std::move(*provider)));
 }
 
 }  // namespace siphon::agent

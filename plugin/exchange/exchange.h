@@ -39,8 +39,8 @@ inline constexpr std::uint64_t kDefaultDataBytes = 64ull << 20;  // bytes in fli
 inline constexpr std::uint64_t kMinDataBytes = 16ull << 20;
 inline constexpr std::uint64_t kMaxDataBytes = 1ull << 30;
 inline constexpr std::uint32_t kMaxOperationBytes = 64u << 20;
-// What one read_part or write_part may move. The method's copy holds the placement group: into fresh
-// pages 8 MiB took 3-5 ms, 16 MiB 7-12 ms, 64 MiB 31-59 ms, and 10 ms is the limit.
+// What one read_part or write_part may move. The method's copy holds the placement group: into
+// fresh pages 8 MiB took 3-5 ms, 16 MiB 7-12 ms, 64 MiB 31-59 ms, and 10 ms is the limit.
 inline constexpr std::uint32_t kMaxCopyBytes = 8u << 20;
 inline constexpr std::size_t kMaxNamespaceBytes = 127;
 inline constexpr std::uint32_t kMaxGrantSeconds = 3600;
@@ -155,10 +155,10 @@ enum class OperationKind : std::uint32_t { kRead = 1, kWrite = 2 };
 
 struct Descriptor {
   std::atomic<std::uint64_t> word;
-  std::byte ticket[16];           // from the kernel's generator, one per operation
-  std::uint64_t buffer_offset;    // within the data area
-  std::uint32_t buffer_bytes;     // at most kMaxOperationBytes
-  std::uint32_t kind;             // OperationKind
+  std::byte ticket[16];         // from the kernel's generator, one per operation
+  std::uint64_t buffer_offset;  // within the data area
+  std::uint32_t buffer_bytes;   // at most kMaxOperationBytes
+  std::uint32_t kind;           // OperationKind
   std::byte pad[88];
 };
 static_assert(sizeof(Descriptor) == 128);

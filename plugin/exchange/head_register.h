@@ -48,7 +48,7 @@ struct SealedHeader {
   std::uint64_t content_bytes = 0;  // the blocks' content alone
   std::uint32_t crc32 = 0;          // zlib's crc32 of the whole stream
   std::uint32_t block_count = 0;
-  std::uint32_t part_bytes = 0;     // size of every part but the last
+  std::uint32_t part_bytes = 0;  // size of every part but the last
   std::uint16_t format_version = 1;
   std::uint64_t sealed_unix_ms = 0;
 
@@ -70,8 +70,8 @@ struct TrashEntry {
   PrivateId id;
   std::uint64_t extent_bytes = 0;  // 0: unknown, look until parts end
   std::uint32_t part_bytes = 0;
-  bool is_inline = false;          // its bytes are the head object's own data
-  bool was_published = false;      // false: a condemned attempt
+  bool is_inline = false;      // its bytes are the head object's own data
+  bool was_published = false;  // false: a condemned attempt
   std::uint64_t trashed_unix_ms = 0;
 
   bool operator==(const TrashEntry&) const = default;
@@ -185,8 +185,7 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   const std::size_t trash_count = r.get<std::uint8_t>();
   out.header.sealed_unix_ms = r.get<std::uint64_t>();
   r.skip(HeadRegister::kFixedBytes - r.used());
-  if (reservation_count > HeadRegister::kMaxReservations ||
-      trash_count > HeadRegister::kMaxTrash ||
+  if (reservation_count > HeadRegister::kMaxReservations || trash_count > HeadRegister::kMaxTrash ||
       in.size() != HeadRegister::kFixedBytes +
                        (reservation_count + trash_count) * HeadRegister::kEntryBytes + 4) {
     return false;
@@ -240,9 +239,9 @@ struct TransitionRequest {
   // Publish, seal, condemn of the current: the generation the caller saw. kAnyGeneration skips
   // the guard (condemn of an id is already exact).
   std::uint64_t expected_generation = 0;
-  SealedHeader header;                // publish, seal; reserve: extent_bytes and part_bytes
-  std::uint64_t now_unix_ms = 0;      // stamps trash entries
-  std::uint64_t lease_unix_ms = 0;    // reserve
+  SealedHeader header;              // publish, seal; reserve: extent_bytes and part_bytes
+  std::uint64_t now_unix_ms = 0;    // stamps trash entries
+  std::uint64_t lease_unix_ms = 0;  // reserve
 
   static constexpr std::uint64_t kAnyGeneration = ~0ull;
 

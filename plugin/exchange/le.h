@@ -20,7 +20,7 @@ class LeWriter {
   explicit LeWriter(std::span<std::byte> out) : out_(out) {}
 
   template <typename T>
-    requires std::is_integral_v<T>
+  requires std::is_integral_v<T>
   void put(T value) {
     std::byte bytes[sizeof(T)];
     auto raw = static_cast<std::make_unsigned_t<T>>(value);
@@ -61,8 +61,7 @@ class LeReader {
   explicit LeReader(std::span<const std::byte> in) : in_(in) {}
 
   template <typename T>
-    requires std::is_integral_v<T>
-  T get() {
+  requires std::is_integral_v<T> T get() {
     if (sizeof(T) > in_.size() - used_) {
       ok_ = false;
       used_ = in_.size();

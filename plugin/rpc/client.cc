@@ -172,7 +172,8 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Transfer(&context, request);
   v1::TransferResponse response;
-  return impl_->follow(*reader, response, [](const auto& r) { return r; }, on_event, stop);
+  return impl_->follow(
+      *reader, response, [](const auto& r) { return r; }, on_event, stop);
 }
 
 Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Authority& authority,
@@ -186,7 +187,8 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Watch(&context, request);
   v1::WatchResponse response;
-  return impl_->follow(*reader, response, [](const auto& r) { return r.update(); }, on_event, stop);
+  return impl_->follow(
+      *reader, response, [](const auto& r) { return r.update(); }, on_event, stop);
 }
 
 Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authority& authority) {
@@ -257,7 +259,8 @@ Result<DeviceDescription> DeviceClient::describe() {
   return decode(response);
 }
 
-// ---- the second call -------------------------------------------------------------------------------
+// ---- the second call
+// -------------------------------------------------------------------------------
 
 namespace {
 

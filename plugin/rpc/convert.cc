@@ -58,8 +58,9 @@ void encode(const SealedHeader& in, v1::SealedHeader* out) {
   out->set_sealed_unix_ms(in.sealed_unix_ms);
 }
 SealedHeader decode(const v1::SealedHeader& in) {
-  return {in.extent_bytes(), in.content_bytes(), in.crc32(), in.block_count(), in.part_bytes(),
-          static_cast<std::uint16_t>(in.format_version()), in.sealed_unix_ms()};
+  return {in.extent_bytes(),  in.content_bytes(), in.crc32(),
+          in.block_count(),   in.part_bytes(),    static_cast<std::uint16_t>(in.format_version()),
+          in.sealed_unix_ms()};
 }
 
 void encode(const Authority& in, v1::Authority* out) {
@@ -196,8 +197,8 @@ SourceReport decode(const v1::StreamResponse& in) {
   out.source_device = in.source_device();
   out.limit = in.limit() >= 0 && in.limit() <= 4 ? static_cast<Limit>(in.limit()) : Limit::kNone;
   for (const auto& result : in.results()) {
-    SourceReport::Extent e{result.index(), SourceClaim{decode(result.header()), result.bytes(),
-                                                       result.crc32()}};
+    SourceReport::Extent e{result.index(),
+                           SourceClaim{decode(result.header()), result.bytes(), result.crc32()}};
     if (Status problem = decode(result.problem()); !problem) {
       e.claim = fail(std::move(problem).error());
     }
@@ -341,7 +342,7 @@ void encode(const TransferInfo& in, v1::TransferInfo* out) {
   encode(in.status, out->mutable_problem());
 }
 TransferInfo decode(const v1::TransferInfo& in) {
-  return {in.transfer_id(),   decode(in.source()),   decode(in.target()), in.source_device(),
+  return {in.transfer_id(),   decode(in.source()),  decode(in.target()),   in.source_device(),
           in.target_device(), in.started_unix_ms(), decode(in.progress()), decode(in.problem())};
 }
 
@@ -356,8 +357,8 @@ void encode(const VerifyOutcome& in, v1::VerifyResult* out) {
   encode(in.status, out->mutable_problem());
 }
 VerifyOutcome decode(const v1::VerifyResult& in) {
-  return {in.index(),  in.extent(), decode(in.header()), id_from_hex(in.private_id()),
-          in.bytes(),  in.crc32(),  in.block_count(),    decode(in.problem())};
+  return {in.index(), in.extent(), decode(in.header()), id_from_hex(in.private_id()),
+          in.bytes(), in.crc32(),  in.block_count(),    decode(in.problem())};
 }
 
 void encode(const DeviceDescription& in, v1::DescribeResponse* out) {

@@ -59,8 +59,8 @@ Status ReplayGuard::check(std::span<const std::byte> nonce, std::int64_t issued_
     by_time_.pop_front();
   }
   if (seen_.size() >= kMaxRemembered) {
-    return fail(Code::kResourceExhausted, "too many requests within five minutes",
-                Side::kRequester, "try again in a few minutes");
+    return fail(Code::kResourceExhausted, "too many requests within five minutes", Side::kRequester,
+                "try again in a few minutes");
   }
   if (!seen_.insert(key).second) {
     return fail(Code::kUnauthenticated, "the request's proof was used before", Side::kRequester);

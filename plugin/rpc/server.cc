@@ -84,8 +84,8 @@ class Service final : public v1::SiphonService::Service {
                     v1::ListResponse* response) override {
     auto authority = decode(request->authority());
     if (!authority) return to_grpc(authority.error());
-    if (Status s = secret_.empty() ? device_.policy.allow_any(*authority)
-                                   : check_proof("List", *request);
+    if (Status s =
+            secret_.empty() ? device_.policy.allow_any(*authority) : check_proof("List", *request);
         !s) {
       return to_grpc(s.error());
     }
@@ -117,7 +117,8 @@ class Service final : public v1::SiphonService::Service {
       return to_grpc({Code::kPermissionDenied,
                       "asked to stream to " + call->data.to_string() + ", but the call came from " +
                           context->peer() + "; refused",
-                      Side::kTarget, "set data.address of the target to the address it calls from"});
+                      Side::kTarget,
+                      "set data.address of the target to the address it calls from"});
     }
     auto store = device_.stores.open(call->source);
     if (!store) return to_grpc(store.error());
@@ -155,7 +156,8 @@ class Service final : public v1::SiphonService::Service {
       return to_grpc(s.error());
     }
     if (static_cast<std::size_t>(request->extents_size()) > kMaxExtentsPerTransfer) {
-      return to_grpc({Code::kInvalidArgument, "too many extents in one call", Side::kRequester, {}});
+      return to_grpc(
+          {Code::kInvalidArgument, "too many extents in one call", Side::kRequester, {}});
     }
     auto store = device_.stores.open(location);
     if (!store) return to_grpc(store.error());
@@ -260,17 +262,17 @@ Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const Server
   const TlsFiles files{options.tls_ca_file, options.tls_cert_file, options.tls_key_file};
   if (!files.any()) {
     if (!is_loopback(options.address)) {
-      return fail(Code::kFailedPrecondition,
-                  "control address " + options.address +
-                      " is not loopback and no TLS files are configured: plain-text gRPC is refused",
-                  Side::kNone, "set tls.ca, tls.cert and tls.key, or listen on 127.0.0.1");
+      return fail(
+          Code::kFailedPrecondition,
+          "control address " + options.address +
+              " is not loopback and no TLS files are configured: plain-text gRPC is refused",
+          Side::kNone, "set tls.ca, tls.cert and tls.key, or listen on 127.0.0.1");
     }
     return grpc::InsecureServerCredentials();
   }
   auto tls = read_tls(files);
   if (!tls) return fail(std::move(tls).error());
-  grpc::SslServerCredentialsOptions ssl(
-      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   ssl.pem_root_certs = tls->ca;
   ssl.pem_key_cert_pairs.push_back({tls->key, tls->cert});
   return grpc::SslServerCredentials(ssl);

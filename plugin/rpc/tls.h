@@ -23,9 +23,9 @@ struct TlsContents {
 
 inline Result<TlsContents> read_tls(const TlsFiles& files) {
   TlsContents out;
-  for (auto [file, text, what] : {std::tuple{&files.ca, &out.ca, "tls.ca"},
-                                  std::tuple{&files.cert, &out.cert, "tls.cert"},
-                                  std::tuple{&files.key, &out.key, "tls.key"}}) {
+  for (auto [file, text, what] :
+       {std::tuple{&files.ca, &out.ca, "tls.ca"}, std::tuple{&files.cert, &out.cert, "tls.cert"},
+        std::tuple{&files.key, &out.key, "tls.key"}}) {
     std::ifstream in(*file);
     text->assign(std::istreambuf_iterator<char>(in), {});
     if (file->empty() || !in || text->find("-----BEGIN") == std::string::npos) {

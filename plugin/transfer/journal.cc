@@ -14,8 +14,9 @@ class AttemptJournal::Impl {
   }
 
   Error error(const char* what) const {
-    return {Code::kInternal, std::string("attempt journal: ") + what + ": " +
-                                 (db_ != nullptr ? sqlite3_errmsg(db_) : "out of memory"),
+    return {Code::kInternal,
+            std::string("attempt journal: ") + what + ": " +
+                (db_ != nullptr ? sqlite3_errmsg(db_) : "out of memory"),
             Side::kNone, "check the disk that holds the journal"};
   }
 

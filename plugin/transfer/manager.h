@@ -27,7 +27,8 @@ class TransferManager {
   ~TransferManager();  // cancels what runs and waits for it
 
   // The transfer of spec.id: a new one, or the one that is there (ALREADY_EXISTS if that was asked
-  // for something else). RESOURCE_EXHAUSTED: the line is full. Shared: a watcher may outlast it here.
+  // for something else). RESOURCE_EXHAUSTED: the line is full. Shared: a watcher may outlast it
+  // here.
   Result<std::shared_ptr<TargetTransfer>> submit(TransferSpec spec, ExtentStore& store);
   // NOT_FOUND: never heard of, or long ended.
   Result<std::shared_ptr<TargetTransfer>> find(const std::string& id);

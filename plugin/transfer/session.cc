@@ -69,10 +69,10 @@ Status ExtentSession::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_
     state_ = State::kReceiving;
   } else if (extent_bytes != extent_bytes_) {
     return refuse({Code::kOutOfRange,
-                   "extent " + name_ + ": one frame says it has " +
-                       std::to_string(extent_bytes_) + " bytes, another " +
-                       std::to_string(extent_bytes),
-                   Side::kSource, {}});
+                   "extent " + name_ + ": one frame says it has " + std::to_string(extent_bytes_) +
+                       " bytes, another " + std::to_string(extent_bytes),
+                   Side::kSource,
+                   {}});
   }
   Status added = assembly_.add(offset_bytes, length_bytes, crc, extent_bytes_);
   if (!added) return refuse(std::move(added.error()).with_context("extent " + name_));
@@ -96,8 +96,8 @@ bool ExtentSession::complete() const {
 
 bool ExtentSession::start_publishing(bool durable_needed) {
   if (!complete() || (durable_needed && durable_bytes_ != extent_bytes_)) return false;
-  Status equal = compare(
-      {name_, assembly_.covered_bytes(), assembly_.complete(extent_bytes_), *claim_});
+  Status equal =
+      compare({name_, assembly_.covered_bytes(), assembly_.complete(extent_bytes_), *claim_});
   if (!equal) {
     on_error(std::move(equal).error());
     return false;

@@ -20,12 +20,12 @@
 namespace siphon {
 
 enum class Event : int {
-  kStarted,        // left the queue
-  kReserved,       // authority, store and buffers are in order
-  kLanesProven,    // every lane has shown the ticket
-  kAllReceived,    // the lanes have ended
-  kAllCompared,    // the second call has returned
-  kAllPublished,   // every extent has its receipt or its error
+  kStarted,       // left the queue
+  kReserved,      // authority, store and buffers are in order
+  kLanesProven,   // every lane has shown the ticket
+  kAllReceived,   // the lanes have ended
+  kAllCompared,   // the second call has returned
+  kAllPublished,  // every extent has its receipt or its error
   kError,
   kPeerLost,
   kTimeout,
@@ -45,8 +45,8 @@ struct SourceClaim {
 
 // Everything that success needs, gathered for one extent.
 struct Evidence {
-  std::string extent;                     // for the error's sentence
-  std::uint64_t received_bytes = 0;       // verified against the frames' own checksums
+  std::string extent;                         // for the error's sentence
+  std::uint64_t received_bytes = 0;           // verified against the frames' own checksums
   std::optional<std::uint32_t> target_crc32;  // of exactly [0, claim.bytes), once covered
   SourceClaim claim;
 };

@@ -121,7 +121,7 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   Throttle* throttle = call.bytes_per_second != 0 ? &own_throttle
                        : throttle_.rate() != 0    ? &throttle_
                                                   : nullptr;
-  StreamOrder order{call.extents,         call.data, call.ticket.clone(), call.lanes,
+  StreamOrder order{call.extents,         call.data, call.ticket.clone(),       call.lanes,
                     call.max_frame_bytes, call.pace, deadline_in(call.deadline)};
   counters_.transfers_out.fetch_add(1);
   {

@@ -28,8 +28,7 @@ class SourceService {
   // caller has checked authority and that call.data is the peer's own address. `on_report` is
   // called from one thread at a time. Returns when every lane has ended or the attempt has failed.
   StreamEnd stream(const StreamCall& call, ExtentStore& store,
-                   const std::function<void(const SourceReport&)>& on_report,
-                   std::stop_token stop);
+                   const std::function<void(const SourceReport&)>& on_report, std::stop_token stop);
 
   // Re-reads one extent in full: every block's SHA-256, index, footer and the crc32 of all of it.
   VerifyOutcome verify(ExtentStore& store, const std::string& extent,

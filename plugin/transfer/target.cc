@@ -19,10 +19,10 @@ struct TargetTransfer::Extent {
   const ExtentPair& pair;
   ExtentSession session;
   PrivateId private_id;
-  bool inline_candidate = false;        // its one frame is held until the source has spoken
-  ReceivedFrame held;                   // written once, before inline_candidate is set
-  std::once_flag begun;                 // the first writer begins, the others wait for it
-  Status begin_status;                  // valid after `begun`
+  bool inline_candidate = false;           // its one frame is held until the source has spoken
+  ReceivedFrame held;                      // written once, before inline_candidate is set
+  std::once_flag begun;                    // the first writer begins, the others wait for it
+  Status begin_status;                     // valid after `begun`
   std::unique_ptr<ScratchExtent> scratch;  // valid after `begun`
   std::uint64_t generation = 0;
   std::uint64_t started_unix_ms = 0;
@@ -30,7 +30,7 @@ struct TargetTransfer::Extent {
 };
 
 struct TargetTransfer::Task {
-  ReceivedFrame frame;      // to be stored, when it has a payload
+  ReceivedFrame frame;       // to be stored, when it has a payload
   Extent* extent = nullptr;  // else: to be published, if it is complete
 };
 
@@ -59,7 +59,8 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
 
 TargetTransfer::~TargetTransfer() = default;
 
-// ---- the thread that runs it ---------------------------------------------------------------------
+// ---- the thread that runs it
+// ---------------------------------------------------------------------
 
 void TargetTransfer::run() {
   step(Event::kStarted);
@@ -251,9 +252,8 @@ void TargetTransfer::give_up_if_hopeless_locked() {
 
 void TargetTransfer::finish(Status attempt) {
   if (!attempt) step(cancel_requested_ ? Event::kCancel : Event::kError);
-  Error reason = attempt ? Error{Code::kDataLoss,
-                                 "the source ended the stream without this extent", Side::kSource,
-                                 "run the copy again"}
+  Error reason = attempt ? Error{Code::kDataLoss, "the source ended the stream without this extent",
+                                 Side::kSource, "run the copy again"}
                          : attempt.error();
   for (auto& extent : extents_) {
     bool failed = false;
@@ -308,7 +308,8 @@ void TargetTransfer::cancel() {
   stop_.request_stop();
 }
 
-// ---- what the lanes and the second call bring ----------------------------------------------------
+// ---- what the lanes and the second call bring
+// ----------------------------------------------------
 
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
   std::lock_guard lock(mutex_);
@@ -382,7 +383,8 @@ void TargetTransfer::push(Task task) {
   work_.notify_one();
 }
 
-// ---- storing and publishing ----------------------------------------------------------------------
+// ---- storing and publishing
+// ----------------------------------------------------------------------
 
 namespace {
 
@@ -432,9 +434,8 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
     }
   }
   if (!extent.inline_candidate) {
-    std::call_once(extent.begun, [&] {
-      extent.begin_status = begin_scratch(extent, header.extent_bytes);
-    });
+    std::call_once(extent.begun,
+                   [&] { extent.begin_status = begin_scratch(extent, header.extent_bytes); });
     Status stored = extent.begin_status;
     if (stored) stored = write_parts(*extent.scratch, header.offset_bytes, frame.payload.span());
     frame.payload.reset();
@@ -459,8 +460,8 @@ Status TargetTransfer::begin_scratch(Extent& extent, std::uint64_t extent_bytes)
   extent.private_id = new_private_id();
   SIPHON_TRY(env_.journal.add({spec_.target, extent.pair.target, extent.private_id}));
   const auto lease = static_cast<std::uint64_t>(env_.settings.scratch_lease.count());
-  auto begun = store_.begin(extent.pair.target, {extent_bytes, extent.private_id,
-                                                 now_unix_ms() + lease, spec_.replace});
+  auto begun = store_.begin(
+      extent.pair.target, {extent_bytes, extent.private_id, now_unix_ms() + lease, spec_.replace});
   if (!begun) {
     // A reservation whose reply was lost may exist: collect() decides.
     if (store_.collect(extent.pair.target, extent.private_id)) {
@@ -498,8 +499,8 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
 }
 
 Status TargetTransfer::publish(Extent& extent) {
-  SIPHON_TRY(extent.scratch->publish(extent.session.claim()->header, spec_.replace,
-                                     ExtentState::kSealed));
+  SIPHON_TRY(
+      extent.scratch->publish(extent.session.claim()->header, spec_.replace, ExtentState::kSealed));
   (void)env_.journal.remove(extent.private_id);  // a row too many costs one look
   return {};
 }
@@ -529,7 +530,8 @@ void TargetTransfer::drop_scratch(Extent& extent) {
   extent.scratch.reset();
 }
 
-// ---- what watchers see ---------------------------------------------------------------------------
+// ---- what watchers see
+// ---------------------------------------------------------------------------
 
 void TargetTransfer::step(Event event) {
   {
@@ -606,8 +608,14 @@ TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, millisec
 
 TransferInfo TargetTransfer::info() const {
   std::lock_guard lock(mutex_);
-  TransferInfo i{spec_.id,         spec_.source,     spec_.target,      source_device_,
-                 env_.settings.device, started_unix_ms_, progress_locked(), {}};
+  TransferInfo i{spec_.id,
+                 spec_.source,
+                 spec_.target,
+                 source_device_,
+                 env_.settings.device,
+                 started_unix_ms_,
+                 progress_locked(),
+                 {}};
   if (summary_ && !summary_->status) i.status = fail(summary_->status.error());
   return i;
 }

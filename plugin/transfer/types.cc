@@ -6,15 +6,24 @@ namespace siphon {
 
 std::string_view to_string(Phase phase) {
   switch (phase) {
-    case Phase::kQueued: return "queued";
-    case Phase::kReserve: return "reserve";
-    case Phase::kListen: return "listen";
-    case Phase::kStream: return "stream";
-    case Phase::kCompare: return "compare";
-    case Phase::kPublish: return "publish";
-    case Phase::kSucceeded: return "succeeded";
-    case Phase::kFailed: return "failed";
-    case Phase::kCancelled: return "cancelled";
+    case Phase::kQueued:
+      return "queued";
+    case Phase::kReserve:
+      return "reserve";
+    case Phase::kListen:
+      return "listen";
+    case Phase::kStream:
+      return "stream";
+    case Phase::kCompare:
+      return "compare";
+    case Phase::kPublish:
+      return "publish";
+    case Phase::kSucceeded:
+      return "succeeded";
+    case Phase::kFailed:
+      return "failed";
+    case Phase::kCancelled:
+      return "cancelled";
   }
   return "unknown";
 }
