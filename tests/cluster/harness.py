@@ -1,0 +1,717 @@
+"""What the cluster tests share: a cluster of their own, the CLI, and checks from outside.
+
+Nothing here imports or links code of Siphon: the head register, the parts and the blocks are read
+by struct definitions of this file, written after docs/extent_format.md, so that a test can hold the
+product to its own documents.
+
+    class MyTest(harness.ClusterTest):
+        cluster_options = {"size": 2}            # optional, see Cluster
+        def test_it(self):
+            c = self.cluster
+            c.create_pool("a")
+            c.siphon("put", "a/e1", path)        # -> Ran; fails the test unless the exit code is 0
+            bytes_ = harness.Extent(c, "a", "e1").read()
+            self.assert_nothing_left("a")
+
+Settings: SIPHON_BIN_DIR (build/release/bin), SIPHON_TEST_PORT (the first of 500 ports; default: a
+free range), SIPHON_KEEP_CLUSTER=1 (a cluster stays up after a failure).
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import zlib
+
+import rados
+
+sys.dont_write_bytecode = True
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
+CLUSTER_TOOL = REPO / "vstart-scripts" / "cluster"
+WITH_CLUSTER = REPO / "tests" / "support" / "with_cluster"
+PLUGIN = BIN_DIR / "libcls_siphon.so"
+SIPHON = BIN_DIR / "siphon"
+SIPHOND = BIN_DIR / "siphond"
+
+DEADLINE_S = 60  # for what takes a second on an idle machine
+RUN_DEADLINE_S = 180  # for one run of the CLI
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+# Exit codes of the CLI.
+OK, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, PARTIAL, FATAL, LIMIT, NOTHING_TO_DO = (
+    0, 2, 3, 4, 5, 6, 7, 8, 9)
+NEEDS_CONFIRMATION, NOT_FIT, INTERRUPTED = 11, 12, 130
+
+
+# ------------------------------------------------------------------------------------- small ones
+
+
+def require_binaries():
+    """A missing binary is a failure: a test that did not run has not passed."""
+    missing = [str(p) for p in (PLUGIN, SIPHON, SIPHOND) if not p.exists()]
+    if missing:
+        raise RuntimeError("not built: " + ", ".join(missing))
+
+
+def wait_until(predicate, deadline_s=DEADLINE_S, what="the condition", poll_s=0.05):
+    """Polls until `predicate` returns something true, and returns that."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        time.sleep(poll_s)
+
+
+def write_random_file(path, size_bytes, seed):
+    """A file of reproducible bytes that no compression or zero detection can shorten."""
+    generator = random.Random(seed)
+    with open(path, "wb") as file:
+        left = size_bytes
+        while left > 0:
+            piece = generator.randbytes(min(left, 4 * MIB))
+            file.write(piece)
+            left -= len(piece)
+    return pathlib.Path(path)
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(4 * MIB), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+# --------------------------------------------------------------------------------------- processes
+
+
+def read_proc(pid, name):
+    try:
+        return pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_running(pid):
+    """False for a zombie."""
+    stat = read_proc(pid, "stat").decode(errors="replace")
+    return bool(stat) and stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def parent_of(pid):
+    """The parent's pid; None when the process is gone or a zombie."""
+    stat = read_proc(pid, "stat").decode(errors="replace")
+    state, parent = stat.rpartition(")")[2].split()[:2] if stat else ("Z", "0")
+    return None if state == "Z" else int(parent)
+
+
+def descriptors(pid):
+    """{number: what /proc/PID/fd says}."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
+
+
+def thread_count(pid):
+    match = re.search(rb"Threads:\s*(\d+)", read_proc(pid, "status"))
+    return int(match[1]) if match else 0
+
+
+def listening_ports(first, last):
+    """TCP ports of [first, last] that somebody listens on, as the kernel says."""
+    text = subprocess.run(["ss", "-ltnH"], check=True, capture_output=True, text=True,
+                          timeout=DEADLINE_S).stdout
+    ports = (int(line.split()[3].rpartition(":")[2]) for line in text.splitlines())
+    return sorted({port for port in ports if first <= port <= last})
+
+
+# ------------------------------------------------------------------------------------------ the CLI
+
+
+@dataclasses.dataclass
+class Ran:
+    """How a run of the CLI ended."""
+
+    command: list
+    code: int
+    stdout: str
+    stderr: str
+    document: dict  # of -f json; None when there was none
+
+    def __str__(self):
+        return (f"{' '.join(map(str, self.command))}\nexit code {self.code}\n"
+                f"--- stdout\n{self.stdout[-3000:]}\n--- stderr\n{self.stderr[-3000:]}")
+
+    @property
+    def extents(self):
+        return self.document["extents"]
+
+    @property
+    def problem(self):
+        """The first error that is told: {"code", "message", "suspect", "next_step"}."""
+        if self.document is None:
+            return None
+        if self.document.get("error"):
+            return self.document["error"]
+        return next((e["problem"] for e in self.document.get("extents", []) if e.get("problem")),
+                    None)
+
+
+class Run:
+    """The CLI in the background, its progress read as it comes.
+
+    `transfer_ids` and the receipts are in the document at the end; while it runs the ids are found
+    with `siphon transfers`, as an operator would (Cluster.running_transfers).
+    """
+
+    def __init__(self, command, environment=None):
+        self.command = [str(word) for word in command]
+        self.progress = []  # the objects of --progress json, as they come
+        self._lines = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=environment)
+        self.stdout = ""
+        self._readers = [threading.Thread(target=self._read_stderr, daemon=True),
+                         threading.Thread(target=self._read_stdout, daemon=True)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_stdout(self):
+        self.stdout = self.process.stdout.read()
+
+    def _read_stderr(self):
+        for line in self.process.stderr:
+            with self._changed:
+                self._lines.append(line)
+                if line.startswith('{"schema_version"'):
+                    with contextlib.suppress(ValueError, KeyError):
+                        self.progress.append(json.loads(line)["progress"])
+                self._changed.notify_all()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def ended(self):
+        return self.process.poll() is not None
+
+    def wait_progress(self, predicate, deadline_s=DEADLINE_S, what="the progress"):
+        """Waits for a progress object that satisfies `predicate`, and returns it."""
+        end = time.monotonic() + deadline_s
+        with self._changed:
+            seen = 0
+            while True:
+                for seen in range(seen, len(self.progress)):
+                    if predicate(self.progress[seen]):
+                        return self.progress[seen]
+                seen = len(self.progress)
+                if self.ended() or time.monotonic() > end:
+                    break
+                self._changed.wait(0.2)
+        raise AssertionError(f"{what} was not seen; it {'has ended' if self.ended() else 'runs'}\n"
+                             + "".join(self._lines[-20:]))
+
+    def wait_streaming(self, at_least_bytes=1, deadline_s=DEADLINE_S):
+        """Waits until some bytes, and not yet all, are durable at the target."""
+        return self.wait_progress(
+            lambda p: p["done_bytes"] >= at_least_bytes and not p["finished"], deadline_s,
+            f"a transfer with {at_least_bytes} bytes done")
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, deadline_s=RUN_DEADLINE_S):
+        """How it ended, as `Cluster.siphon` says it. Kills it, and fails, when it does not end."""
+        try:
+            code = self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"did not end within {deadline_s} s: {' '.join(self.command)}\n"
+                                 + "".join(self._lines[-20:])) from None
+        for reader in self._readers:
+            reader.join(DEADLINE_S)
+        return Ran(self.command, code, self.stdout, "".join(self._lines),
+                   parse_document(self.stdout))
+
+    def close(self):
+        """Ends it whatever it does; for addCleanup."""
+        if not self.ended():
+            self.process.kill()
+        self.process.wait()
+
+
+def parse_document(text):
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    return None
+
+
+# -------------------------------------------------------------------------------------- the cluster
+
+
+def _port_range():
+    """A range of ports nobody else has: what with_cluster takes for itself."""
+    fixed = os.environ.get("SIPHON_TEST_PORT")
+    if fixed:
+        return contextlib.nullcontext(int(fixed))
+    loader = importlib.machinery.SourceFileLoader("with_cluster", str(WITH_CLUSTER))
+    spec = importlib.util.spec_from_loader("with_cluster", loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module.port_range()
+
+
+class Cluster:
+    """A real cluster in a folder of its own, from the packaged daemons."""
+
+    def __init__(self, osds=3, size=2, plugin=None, options=(), memory="896MiB", store="bluestore"):
+        """`plugin`: another libcls_siphon.so, or "" for none. `options`: KEY=VALUE strings."""
+        require_binaries()
+        self.osds = osds
+        self._up_options = ["--osds", osds, "--size", size, "--memory", memory, "--store", store]
+        self._up_options += ["--no-plugin"] if plugin == "" else ["--plugin", plugin or PLUGIN]
+        for option in options:
+            self._up_options += ["-o", option]
+        self.parent = pathlib.Path(tempfile.mkdtemp(prefix="siphon-test-"))
+        self.dir = self.parent / "c"
+        self.conf = self.dir / "ceph.conf"
+        self.scratch = self.parent / "files"  # for the tests' own files
+        self.scratch.mkdir()
+        self._stack = contextlib.ExitStack()
+        self._connections = {}
+        self.port = self._stack.enter_context(_port_range())
+        self.data_ports = (self.port + 300, self.port + 499)
+        self.control_ports = (self.port + 200, self.port + 299)
+
+    # ---- up and down
+
+    def up(self):
+        self.tool("up", "--port", self.port, *self._up_options)
+        return self
+
+    def down(self, keep=False):
+        for connection in self._connections.values():
+            connection.shutdown()
+        self._connections.clear()
+        if keep and os.environ.get("SIPHON_KEEP_CLUSTER") == "1":
+            print(f"left up; end it: {CLUSTER_TOOL} down --dir {self.dir} --purge", file=sys.stderr)
+            return
+        try:
+            if (self.dir / "cluster.json").exists():
+                self.tool("down", "--purge")
+        finally:
+            shutil.rmtree(self.parent, ignore_errors=True)
+            self._stack.close()
+
+    def tool(self, verb, *arguments, check=True):
+        """vstart-scripts/cluster VERB: up, down, start, stop, kill (a daemon: "osd.1")."""
+        command = [CLUSTER_TOOL, verb, "--dir", self.dir, *arguments]
+        ran = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, timeout=300, check=False)
+        if check and ran.returncode != 0:
+            raise AssertionError(f"cluster {verb} failed ({ran.returncode}):\n{ran.stdout[-6000:]}")
+        return ran
+
+    # ---- commands
+
+    def ceph(self, *arguments, check=True, timeout=DEADLINE_S, as_json=False):
+        """The stock `ceph` tool; its stdout, or the parsed JSON."""
+        command = ["ceph", "-c", str(self.conf), "--connect-timeout", "20", *map(str, arguments)]
+        if as_json:
+            command += ["-f", "json"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and ran.returncode != 0:
+            raise AssertionError(f"{' '.join(command)}: {ran.returncode}\n{ran.stderr}")
+        return json.loads(ran.stdout) if as_json else ran.stdout
+
+    def rados_tool(self, *arguments, timeout=DEADLINE_S, check=True):
+        """The stock `rados` tool; its stdout as bytes."""
+        command = ["rados", "-c", str(self.conf), *map(str, arguments)]
+        ran = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
+        if check and ran.returncode != 0:
+            raise AssertionError(f"{' '.join(command)}: {ran.returncode}\n{ran.stderr.decode()}")
+        return ran.stdout
+
+    def connect(self, name="client.admin"):
+        """A python-rados connection, kept until `down`."""
+        if name not in self._connections:
+            connection = rados.Rados(conffile=str(self.conf), name=name, conf={
+                "rados_osd_op_timeout": "30", "rados_mon_op_timeout": "30",
+                "client_mount_timeout": "30"})
+            connection.connect()
+            self._connections[name] = connection
+        return self._connections[name]
+
+    def io(self, pool, name="client.admin", nspace="", locator=""):
+        """A context manager: an ioctx of a pool."""
+        io = self.connect(name).open_ioctx(pool)
+        io.set_namespace(nspace)
+        if locator:
+            io.set_locator_key(locator)
+        return io
+
+    def admin_socket(self, osd, prefix, **arguments):
+        """What `ceph daemon osd.N PREFIX` asks; the parsed answer."""
+        path = self.dir / "run" / f"ceph-osd.{osd}.asok"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(DEADLINE_S)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"prefix": prefix, **arguments}).encode() + b"\0")
+            with connection.makefile("rb") as answer:
+                (length,) = struct.unpack(">I", answer.read(4))
+                return json.loads(answer.read(length))
+
+    def messenger_received_bytes(self):
+        """What the messengers of all OSDs have received, in bytes."""
+        total = 0
+        for osd in range(self.osds):
+            counters = self.admin_socket(osd, "perf dump")
+            total += sum(values["msgr_recv_bytes"] for name, values in counters.items()
+                         if name.startswith("AsyncMessenger::Worker-"))
+        return total
+
+    # ---- pools and keys
+
+    def create_pool(self, name, size=2, pg_num=8, tag=True):
+        self.ceph("osd", "pool", "create", name, pg_num, pg_num, "replicated", "--autoscale-mode",
+                  "off")
+        confirm = ["--yes-i-really-mean-it"] if size == 1 else []
+        self.ceph("osd", "pool", "set", name, "size", size, *confirm)
+        if tag:
+            self.ceph("osd", "pool", "application", "enable", name, "siphon")
+        wait_until(lambda: self.pool_is_clean(name), DEADLINE_S * 2, f"pool {name} to be clean")
+        return name
+
+    def pool_is_clean(self, name):
+        stats = json.loads(self.ceph("pg", "ls-by-pool", name, "-f", "json"))["pg_stats"]
+        return bool(stats) and all(pg["state"].startswith("active+clean") for pg in stats)
+
+    def pool_id(self, name):
+        return self.connect().pool_lookup(name)
+
+    def create_key(self, name, osd_caps, mon_caps="allow r"):
+        """client.NAME with these caps, its keyring where every client of this conf finds it.
+        Returns "client.NAME"."""
+        entity = f"client.{name}"
+        self.ceph("auth", "get-or-create", entity, "mon", mon_caps, "osd", osd_caps, "-o",
+                  self.dir / f"{entity}.keyring")
+        return entity
+
+    def place(self, pool, locator):
+        """(primary, acting set) of a locator key."""
+        answer = self.ceph("osd", "map", pool, locator, as_json=True)
+        return answer["acting_primary"], answer["acting"]
+
+    # ---- processes
+
+    def osd_pid(self, osd):
+        """The pid of the live ceph-osd, or None."""
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            words = read_proc(name, "cmdline").split(b"\0")
+            if (os.path.basename(words[0]) == b"ceph-osd" and is_running(name)
+                    and words[1:5] == [b"-i", str(osd).encode(), b"-c", str(self.conf).encode()]):
+                return int(name)
+        return None
+
+    def companion_pid(self, osd):
+        """The pid of the live siphond that this OSD has started, or None."""
+        parent = self.osd_pid(osd)
+        for name in filter(str.isdigit, os.listdir("/proc")) if parent else ():
+            words = read_proc(name, "cmdline").split(b"\0")
+            if b"--companion" in words and parent_of(name) == parent:
+                return int(name)
+        return None
+
+    def osd_is_up(self, osd):
+        dump = self.ceph("osd", "dump", as_json=True)
+        return any(o["osd"] == osd and o["up"] for o in dump["osds"])
+
+    def wait_companions(self, deadline_s=DEADLINE_S):
+        """Waits until every OSD has a companion that answers; {osd: pid}."""
+        def all_answer():
+            pids = {osd: self.companion_pid(osd) for osd in range(self.osds)}
+            if None in pids.values():
+                return None
+            ports = listening_ports(*self.control_ports)
+            return pids if len(ports) >= self.osds else None
+        return wait_until(all_answer, deadline_s, "a companion at every OSD")
+
+    # ---- the CLI
+
+    def command(self, *arguments, key=None, as_json=True):
+        command = [SIPHON, *arguments, "-c", self.conf]
+        if key:
+            command += ["-n", key]
+        if as_json:
+            command += ["-f", "json"]
+        return [str(word) for word in command]
+
+    def siphon(self, *arguments, check=True, as_json=True, key=None, timeout=RUN_DEADLINE_S):
+        """Runs the CLI to its end. `check`: fails unless it exits 0. `key`: "client.NAME"."""
+        command = self.command(*arguments, key=key, as_json=as_json)
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"did not end within {timeout} s: {' '.join(command)}\n"
+                                 f"{error.stderr}") from None
+        ran = Ran(command, done.returncode, done.stdout, done.stderr, parse_document(done.stdout))
+        if check and ran.code != 0:
+            raise AssertionError(f"siphon failed: {ran}")
+        return ran
+
+    def start_siphon(self, *arguments, key=None):
+        """Runs the CLI in the background, with --progress json. See Run."""
+        return Run([*self.command(*arguments, key=key), "--progress", "json"])
+
+    def put(self, address, size_bytes, seed):
+        """Makes an extent of reproducible bytes; returns the file with its content."""
+        path = write_random_file(self.scratch / f"content-{seed}-{size_bytes}", size_bytes, seed)
+        self.siphon("put", address, path)
+        return path
+
+    def running_transfers(self, pool):
+        """The transfers that the target pool's devices know and that have not ended."""
+        return self.siphon("transfers", pool).document.get("transfers", [])
+
+
+# ------------------------------------------------------------------- extents, read from the outside
+
+
+@dataclasses.dataclass
+class Head:
+    """The register in the xattr siphon.head, as docs/extent_format.md lays it out."""
+
+    state: int
+    inline: bool
+    generation: int
+    current: str  # private id, hex; "" for none
+    extent_bytes: int
+    content_bytes: int
+    crc32: int
+    block_count: int
+    part_bytes: int
+    reservations: list  # private ids
+    trash: list  # private ids
+
+    SEALED = 2
+
+    @staticmethod
+    def parse(raw):
+        (magic, version, state, inline, generation, current, extent_bytes, content_bytes, crc,
+         blocks, part_bytes, _format, reserved, trashed, _sealed) = struct.unpack_from(
+             "<4sHBBQ16sQQIIIHBBQ", raw)
+        if magic != b"SPHD" or version != 1 or len(raw) != 100 + 48 * (reserved + trashed):
+            raise AssertionError(f"not a head register: {raw.hex()}")
+        ids = [raw[96 + 48 * i:112 + 48 * i].hex() for i in range(reserved + trashed)]
+        return Head(state, bool(inline), generation, current.hex() if any(current) else "",
+                    extent_bytes, content_bytes, crc, blocks, part_bytes, ids[:reserved],
+                    ids[reserved:])
+
+    def part_count(self):
+        return 0 if self.inline else -(-self.extent_bytes // self.part_bytes)
+
+
+def read_head(cluster, pool, name, nspace=""):
+    """The Head, or None when there is no head object."""
+    with cluster.io(pool, nspace=nspace, locator=name) as io:
+        try:
+            return Head.parse(io.get_xattr(f"siphon.{name}", "siphon.head"))
+        except (rados.ObjectNotFound, rados.NoData):
+            return None
+
+
+class Extent:
+    """One sealed extent, read straight from its RADOS objects."""
+
+    def __init__(self, cluster, pool, name, nspace=""):
+        self.cluster, self.pool, self.name, self.nspace = cluster, pool, name, nspace
+        self.head = read_head(cluster, pool, name, nspace)
+        if self.head is None or self.head.state != Head.SEALED:
+            raise AssertionError(f"{pool}/{name} is not a sealed extent: {self.head}")
+
+    def part_name(self, number):
+        return f"siphon.{self.head.current}.{number:08x}"
+
+    def object_names(self):
+        if self.head.inline:
+            return [f"siphon.{self.name}"]
+        return [self.part_name(i) for i in range(self.head.part_count())]
+
+    def pieces(self, stock_tool=False):
+        """The byte stream, object by object. `stock_tool`: with `rados --object-locator` instead
+        of python-rados."""
+        for name in self.object_names():
+            if stock_tool:
+                namespace = ["-N", self.nspace] if self.nspace else []
+                yield self.cluster.rados_tool("-p", self.pool, *namespace, "--object-locator",
+                                              self.name, "get", name, "-")
+            else:
+                with self.cluster.io(self.pool, nspace=self.nspace, locator=self.name) as io:
+                    yield io.read(name, 64 * MIB)
+
+    def read(self, stock_tool=False):
+        """All bytes, checked for their length and crc32 against the sealed header."""
+        stream = b"".join(self.pieces(stock_tool))
+        if len(stream) != self.head.extent_bytes:
+            raise AssertionError(f"{self.pool}/{self.name}: {len(stream)} bytes, not "
+                                 f"{self.head.extent_bytes}")
+        if zlib.crc32(stream) != self.head.crc32:
+            raise AssertionError(f"{self.pool}/{self.name}: crc32 {zlib.crc32(stream):08x}, sealed "
+                                 f"with {self.head.crc32:08x}")
+        return stream
+
+
+def content_of(stream):
+    """The content of an extent's byte stream: every block, its SHA-256 checked."""
+    magic, version, _reserved, count, _crc, index_offset, content_bytes = struct.unpack_from(
+        "<4sHHIIQQ", stream, len(stream) - 64)
+    if magic != b"SFOT" or version != 1 or index_offset != content_bytes + 48 * count:
+        raise AssertionError("not a sealed extent's footer")
+    content, offset = [], 0
+    for number in range(count):
+        block_magic, _version, _r, length, digest = struct.unpack_from("<4sHHI32s", stream, offset)
+        block = stream[offset + 48:offset + 48 + length]
+        if block_magic != b"SBLK" or hashlib.sha256(block).digest() != digest:
+            raise AssertionError(f"block {number} at {offset} is not right")
+        content.append(block)
+        offset += 48 + length
+    if offset != index_offset:
+        raise AssertionError("the blocks do not end where the index begins")
+    return b"".join(content)
+
+
+def list_objects(cluster, pool):
+    """Every object of a pool, all namespaces: sorted [(namespace, locator, name)]."""
+    with cluster.io(pool) as io:
+        io.set_namespace(rados.LIBRADOS_ALL_NSPACES)
+        return sorted((o.nspace, o.locator_key or "", o.key) for o in io.list_objects())
+
+
+def leftovers(cluster, pool):
+    """What a pool holds beyond its current extents: sentences, none when it is tidy.
+
+    Every object must be the head of a current extent or one of exactly its parts, and no head may
+    name a reservation or trash.
+    """
+    found, expected = [], set()
+    objects = set(list_objects(cluster, pool))
+    for nspace, locator, name in sorted(objects):
+        if name != f"siphon.{locator}":
+            continue
+        head = read_head(cluster, pool, locator, nspace)
+        if head is None:
+            found.append(f"{name}: an object with a head's name and no register")
+            continue
+        found += [f"{name}: reservation {i}" for i in head.reservations]
+        found += [f"{name}: trash {i}" for i in head.trash]
+        if head.state == 0:
+            found.append(f"{name}: a head with nothing current")
+        expected.add((nspace, locator, name))
+        expected |= {(nspace, locator, f"siphon.{head.current}.{i:08x}")
+                     for i in range(head.part_count() if head.current else 0)}
+    found += [f"{name} (locator {locator}): nobody's" for _, locator, name in
+              sorted(objects - expected)]
+    found += [f"{name} (locator {locator}): missing" for _, locator, name in
+              sorted(expected - objects)]
+    return found
+
+
+def fingerprint(cluster, pool):
+    """Everything a pool holds, for "as before": {(namespace, locator, name): (bytes, xattrs)}."""
+    state = {}
+    for nspace, locator, name in list_objects(cluster, pool):
+        with cluster.io(pool, nspace=nspace, locator=locator) as io:
+            data = io.read(name, 64 * MIB)
+            xattrs = tuple(sorted(io.get_xattrs(name)))
+        state[nspace, locator, name] = (len(data), zlib.crc32(data), xattrs)
+    return state
+
+
+# ---------------------------------------------------------------------------------- the test's base
+
+
+class ClusterTest(unittest.TestCase):
+    """A test case whose class has one cluster, `self.cluster`."""
+
+    cluster_options = {}
+    maxDiff = 4000
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.cluster = Cluster(**cls.cluster_options)
+        cls.failed = False
+        cls.addClassCleanup(lambda: cls.cluster.down(keep=cls.failed))
+        cls.cluster.up()
+        if cls.cluster_options.get("plugin") != "":
+            cls.cluster.wait_companions()
+
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors) if result is not None else 0
+        outcome = super().run(result)
+        if result is not None and len(result.failures) + len(result.errors) > before:
+            type(self).failed = True
+        return outcome
+
+    def start_siphon(self, *arguments, key=None):
+        run = self.cluster.start_siphon(*arguments, key=key)
+        self.addCleanup(run.close)
+        return run
+
+    def assert_nothing_left(self, *pools, deadline_s=DEADLINE_S):
+        """Within the deadline, as removals may go on in the background."""
+        for pool in pools:
+            left = ["not looked yet"]
+
+            def tidy(pool=pool):
+                nonlocal left
+                left = leftovers(self.cluster, pool)
+                return not left
+            try:
+                wait_until(tidy, deadline_s, "tidy", poll_s=0.2)
+            except AssertionError:
+                self.fail(f"pool {pool} is not tidy: " + "; ".join(left[:20]))
+
+    def assert_fails(self, ran, code, *words):
+        """An exit code, and an error whose sentence holds all the words (regular expressions)."""
+        self.assertEqual(ran.code, code, str(ran))
+        self.assertIsNotNone(ran.problem, str(ran))
+        text = f"{ran.problem['message']} {ran.problem['next_step'] or ''}"
+        for word in words:
+            self.assertRegex(text, re.compile(word, re.IGNORECASE), str(ran))
+
+
+def main():
+    """Runs the module's tests; SIGTERM (ctest's time limit) still takes the cluster down."""
+    def stop(number, _frame):
+        raise KeyboardInterrupt(f"signal {number}")
+    signal.signal(signal.SIGTERM, stop)
+    unittest.main(module="__main__", verbosity=2)
