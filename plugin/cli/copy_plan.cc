@@ -1,0 +1,237 @@
+#include "plugin/cli/copy_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "plugin/cli/verify.h"
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::size_t kLookThreads = 8;
+
+tl::unexpected<Error> usage(const std::string& message, const std::string& next) {
+  return fail(Code::kInvalidArgument, message, Side::kRequester, next);
+}
+
+Result<Address> parse_end(const std::string& text) {
+  auto address = parse_address(text, Want::kEither);
+  if (!address) return address;
+  if (address->where == Where::kFolder) {
+    return usage(text + " is a folder without a daemon",
+                 "start siphond over it and name that: HOST:PORT/EXTENT; or use put and get");
+  }
+  return address;
+}
+
+Status check_ends(Session& session, const Address& source, const Address& target) {
+  const Options& o = session.options();
+  if (source.where == Where::kDaemon && source.extent.empty()) {
+    return usage("the daemon at " + source.device + " does not list its extents",
+                 "name them: siphon copy " + source.device + "/EXTENT... TARGET");
+  }
+  if (source.extent.empty() && !target.extent.empty()) {
+    return usage("many extents cannot become the one " + target.to_string(),
+                 "name a store as the target");
+  }
+  const bool one_cluster = o.source_cluster == o.target_cluster;
+  const bool same_name = target.extent.empty() || source.extent == target.extent;
+  if (source.store() == target.store() && one_cluster && same_name) {
+    return usage("source and target are the same: " + source.to_string(), "name another target");
+  }
+  return {};
+}
+
+bool same_header(const SealedHeader& a, const SealedHeader& b) {
+  return a.extent_bytes == b.extent_bytes && a.content_bytes == b.content_bytes &&
+         a.crc32 == b.crc32 && a.block_count == b.block_count;
+}
+
+// What the source and the target say of one item. A client without the right to look leaves that
+// to the devices.
+void look(Session& session, CopyItem& item) {
+  if (item.source.where == Where::kCeph) {
+    auto store = session.store(item.source, Role::kSource);
+    if (!store) return item.fail_with(store.error());
+    auto info = (*store)->stat(item.source.extent);
+    if (info) {
+      item.info = *info;
+    } else if (info.error().code != Code::kPermissionDenied) {
+      return item.fail_with(std::move(info).error().with_suspect(Side::kSource));
+    }
+  }
+  if (item.info && item.info->state != ExtentState::kSealed) {
+    return item.fail_with({Code::kFailedPrecondition,
+                           "extent " + item.source.to_string() + " is open: only sealed ones move",
+                           Side::kSource, "siphon seal " + item.source.to_string()});
+  }
+  if (item.target.where != Where::kCeph || session.options().replace) return;
+  auto store = session.store(item.target, Role::kTarget);
+  if (!store) return item.fail_with(store.error());
+  auto there = (*store)->stat(item.target.extent);
+  if (!there) return;
+  if (item.info && there->state == ExtentState::kSealed &&
+      same_header(there->header, item.info->header)) {
+    item.state = ItemState::kAlreadyThere;
+    return;
+  }
+  item.fail_with({Code::kAlreadyExists,
+                  "extent " + item.target.to_string() + " is there already and differs",
+                  Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it"});
+}
+
+// Pools must exist and be tagged; that they are not is said once, not per extent.
+Status check_stores(Session& session, const std::vector<Address>& sources, const Address& target) {
+  auto check = [&](const Address& address, Role role, bool writable) -> Status {
+    if (address.where != Where::kCeph) return {};
+    auto store = session.store(address, role);
+    if (!store) return fail(std::move(store).error());
+    Status ready = (*store)->check_ready(writable);
+    if (!ready && ready.error().code == Code::kPermissionDenied) return {};
+    return ready;
+  };
+  std::set<std::string> seen;
+  for (const Address& source : sources) {
+    if (seen.insert(source.store()).second) SIPHON_TRY(check(source, Role::kSource, false));
+  }
+  return check(target, Role::kTarget, true);
+}
+
+}  // namespace
+
+std::string_view to_string(ItemState state) {
+  switch (state) {
+    case ItemState::kPending:
+      return "pending";
+    case ItemState::kCopied:
+      return "copied";
+    case ItemState::kAlreadyThere:
+      return "already there";
+    case ItemState::kFailed:
+      return "failed";
+    case ItemState::kGoesOn:
+      return "goes on";
+  }
+  return "";
+}
+
+Result<CopyPlan> plan_copy(Session& session) {
+  const std::vector<std::string>& names = session.options().names;
+  if (names.size() < 2) return usage("a copy needs a source and a target", "siphon copy --help");
+  auto target = parse_end(names.back());
+  if (!target) return fail(std::move(target).error());
+  std::vector<Address> sources;
+  for (std::size_t i = 0; i + 1 < names.size(); ++i) {
+    auto source = parse_end(names[i]);
+    if (!source) return fail(std::move(source).error());
+    SIPHON_TRY(check_ends(session, *source, *target));
+    sources.push_back(std::move(*source));
+  }
+  if (sources.size() > 1 && !target->extent.empty()) {
+    return usage("many extents cannot become the one " + target->to_string(),
+                 "name a store as the target");
+  }
+  SIPHON_TRY(check_stores(session, sources, *target));
+
+  CopyPlan plan;
+  std::set<std::string> targets;
+  for (const Address& source : sources) {
+    auto extents = expand(session, Role::kSource, source);
+    if (!extents) return fail(std::move(extents).error());
+    for (Address& extent : *extents) {
+      CopyItem item;
+      item.target = target->extent.empty() ? target->with_extent(extent.extent) : *target;
+      item.source = std::move(extent);
+      if (!targets.insert(item.target.to_string()).second) {
+        return usage("two sources would become " + item.target.to_string(),
+                     "copy them one by one, under different names");
+      }
+      plan.items.push_back(std::move(item));
+    }
+  }
+  run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
+    if (!session.interrupted()) look(session, plan.items[i]);
+  });
+  for (const CopyItem& item : plan.items) {
+    if (item.state != ItemState::kPending) continue;
+    plan.total_bytes += item.bytes();
+    if (!item.info) {
+      plan.total_bytes = 0;
+      break;
+    }
+  }
+  return plan;
+}
+
+Result<Placement*> CopyRouter::placement(Role role) {
+  auto cluster = session_.cluster(role);
+  if (!cluster) return fail(std::move(cluster).error());
+  const std::lock_guard lock(mutex_);
+  auto& placement = placements_[role];
+  if (!placement) placement = std::make_unique<Placement>(**cluster);
+  return placement.get();
+}
+
+Result<Device> CopyRouter::device_of(Role role, const Address& address) {
+  if (address.where == Where::kDaemon) return Device{address.device, address.device};
+  auto map = placement(role);
+  if (!map) return fail(std::move(map).error());
+  auto device = (*map)->device_of(address.location, address.extent);
+  const Side side = role == Role::kSource ? Side::kSource : Side::kTarget;
+  if (!device) return fail(std::move(device).error().with_suspect(side));
+  return device;
+}
+
+std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
+  run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
+    CopyItem& item = plan.items[i];
+    if (item.state != ItemState::kPending || session_.interrupted()) return;
+    auto source = device_of(Role::kSource, item.source);
+    if (!source) return item.fail_with(source.error());
+    auto target = device_of(Role::kTarget, item.target);
+    if (!target) return item.fail_with(target.error());
+    item.source_device = std::move(*source);
+    item.target_device = std::move(*target);
+  });
+  using Key = std::tuple<Device, Device, Location, Location>;
+  std::map<Key, std::vector<std::size_t>> sorted;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const CopyItem& item = plan.items[i];
+    if (item.state != ItemState::kPending || item.target_device.address.empty()) continue;
+    sorted[{item.source_device, item.target_device, item.source.location, item.target.location}]
+        .push_back(i);
+  }
+  std::vector<CopyGroup> groups;
+  for (auto& [key, items] : sorted) {
+    for (std::size_t from = 0; from < items.size(); from += kMaxExtentsPerTransfer) {
+      const std::size_t to = std::min(items.size(), from + kMaxExtentsPerTransfer);
+      groups.push_back({std::get<0>(key), std::get<1>(key),
+                        {items.begin() + static_cast<std::ptrdiff_t>(from),
+                         items.begin() + static_cast<std::ptrdiff_t>(to)}});
+    }
+  }
+  return groups;
+}
+
+void CopyRouter::forget() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [role, placement] : placements_) placement->forget();
+}
+
+std::string caps_command(const std::string& name, const Address& source, const Address& target) {
+  std::string caps = "allow class siphon hello";
+  if (source.where == Where::kCeph) {
+    caps += fmt::format(", allow class siphon grant_read pool={0}, allow r pool={0}",
+                        source.location.pool);
+  }
+  if (target.where == Where::kCeph) {
+    caps += fmt::format(", allow class siphon grant_write pool={0}, allow r pool={0}",
+                        target.location.pool);
+  }
+  return fmt::format("ceph auth caps {} mon 'allow r' osd '{}'", name, caps);
+}
+
+}  // namespace siphon::cli

@@ -1,0 +1,78 @@
+// What a copy is going to do: which extents, from which device to which, in which transfers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "plugin/cli/devices.h"
+#include "plugin/cli/session.h"
+
+namespace siphon::cli {
+
+enum class ItemState {
+  kPending,
+  kCopied,
+  kAlreadyThere,  // an identical sealed extent stands at the target
+  kFailed,
+  kGoesOn,        // we stopped watching; the target goes on
+};
+std::string_view to_string(ItemState state);  // "copied"
+
+// One extent's way.
+struct CopyItem {
+  Address source, target;
+  std::optional<ExtentInfo> info;  // the source's; absent when this client may not look
+  Device source_device, target_device;
+  ItemState state = ItemState::kPending;
+  std::optional<Receipt> receipt;
+  Error error;
+  std::string transfer_id;
+  std::uint32_t attempts = 0;
+
+  std::uint64_t bytes() const { return info ? info->header.extent_bytes : 0; }
+  void fail_with(Error e) {
+    state = ItemState::kFailed;
+    error = std::move(e);
+  }
+};
+
+// Extents that one transfer can carry: same devices, same locations, at most
+// kMaxExtentsPerTransfer.
+struct CopyGroup {
+  Device source, target;
+  std::vector<std::size_t> items;
+};
+
+struct CopyPlan {
+  std::vector<CopyItem> items;
+  std::uint64_t total_bytes = 0;  // of the pending ones; 0: not known
+};
+
+// From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when
+// the arguments contradict each other; what is wrong with single extents is in their items.
+Result<CopyPlan> plan_copy(Session& session);
+
+// Finds devices and sorts items into transfers. One object per copy: it remembers.
+class CopyRouter {
+ public:
+  explicit CopyRouter(Session& session) : session_(session) {}
+  // Groups of the pending items; those whose device cannot be found fail here.
+  std::vector<CopyGroup> route(CopyPlan& plan);
+  void forget();  // before trying again
+
+ private:
+  Result<Device> device_of(Role role, const Address& address);
+  Result<Placement*> placement(Role role);
+
+  Session& session_;
+  std::mutex mutex_;
+  std::map<Role, std::unique_ptr<Placement>> placements_;
+};
+
+// The cephx caps that a copy from `source` to `target` needs, as a command.
+std::string caps_command(const std::string& name, const Address& source, const Address& target);
+
+}  // namespace siphon::cli

@@ -1,0 +1,302 @@
+#include "plugin/cli/copy_run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+#include "plugin/cli/limits.h"
+#include "plugin/cli/verify.h"
+
+namespace siphon::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr std::uint32_t kMaxAttempts = 3;
+constexpr int kMaxRejoins = 5;
+constexpr seconds kMaxBusyWait{600};
+constexpr seconds kMaxBackoff{15};
+
+// A device that has no room at the moment says so in words: the code alone also means a full pool.
+bool is_busy(const Error& error) {
+  return (error.code == Code::kUnavailable || error.code == Code::kResourceExhausted) &&
+         error.message.find("busy") != std::string::npos;
+}
+
+}  // namespace
+
+CopyRun::CopyRun(Session& session, CopyPlan& plan)
+    : session_(session), plan_(plan), router_(session) {}
+
+CopyRun::~CopyRun() {
+  if (receipts_ != nullptr) std::fclose(receipts_);
+}
+
+Status CopyRun::open_receipts() {
+  const std::string& path = session_.options().receipts;
+  if (path.empty()) return {};
+  receipts_ = std::fopen(path.c_str(), "ae");
+  if (receipts_ == nullptr) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
+  return {};
+}
+
+Result<CopyTotals> CopyRun::run() {
+  SIPHON_TRY(open_receipts());
+  const auto start = std::chrono::steady_clock::now();
+  for (std::uint32_t round = 0; !session_.interrupted(); ++round) {
+    const std::vector<CopyGroup> groups = router_.route(plan_);
+    run_parallel(groups.size(), session_.options().max_transfers,
+                 [&](std::size_t i) { run_group(i, groups[i]); });
+    if (requeue_retryable() == 0) break;
+    router_.forget();
+    session_.meter().note("siphon: trying again what failed for a while");
+    if (!session_.wait(seconds(1u << std::min(round, 4u)))) break;
+  }
+  for (CopyItem& item : plan_.items) {
+    if (item.state == ItemState::kPending) {
+      item.fail_with({Code::kCancelled, "not started: interrupted", Side::kRequester,
+                      "run the same command again"});
+    }
+  }
+  check_already_there();
+  totals_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const bool complete =
+      std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
+        return item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
+      });
+  session_.meter().finish(complete);
+  return totals_;
+}
+
+// Failed items that another attempt may mend become pending again; returns how many.
+std::size_t CopyRun::requeue_retryable() {
+  std::size_t count = 0;
+  const std::lock_guard lock(mutex_);
+  for (CopyItem& item : plan_.items) {
+    if (item.state != ItemState::kFailed || !is_retryable(item.error.code) ||
+        item.attempts == 0 || item.attempts >= kMaxAttempts || session_.interrupted()) {
+      continue;
+    }
+    item.state = ItemState::kPending;
+    ++totals_.retried;
+    ++count;
+  }
+  return count;
+}
+
+void CopyRun::run_group(std::size_t slot, const CopyGroup& group) {
+  const auto until = std::chrono::steady_clock::now() + kMaxBusyWait;
+  milliseconds backoff{500};
+  bool said = false;
+  while (!session_.interrupted()) {
+    if (run_transfer(slot, group) == Ended::kDone) return;
+    if (std::chrono::steady_clock::now() > until) return;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const std::size_t i : group.items) {
+        CopyItem& item = plan_.items[i];
+        if (item.state == ItemState::kFailed && is_busy(item.error)) {
+          item.state = ItemState::kPending;
+          --item.attempts;  // it was not tried, it was turned away
+        }
+      }
+    }
+    if (!said) {
+      session_.meter().note(fmt::format("siphon: {} -> {}: busy; waiting for a turn",
+                                        group.source.name, group.target.name));
+    }
+    said = true;
+    if (!session_.wait(backoff)) return;
+    backoff = std::min<milliseconds>(backoff * 2, kMaxBackoff);
+  }
+}
+
+Status CopyRun::authorise(const CopyGroup& group, TransferSpec& spec) {
+  const CopyItem& first = plan_.items[group.items.front()];
+  auto grant = [&](Role role, const Address& address, exchange::Right right,
+                   std::optional<Nonce>& nonce) -> Status {
+    if (address.where != Where::kCeph) return {};
+    auto cluster = session_.cluster(role);
+    if (!cluster) return fail(std::move(cluster).error());
+    auto granted = request_grant(**cluster, address.location, address.extent, right);
+    if (granted) {
+      nonce = *granted;
+      return {};
+    }
+    Error error = std::move(granted).error();
+    if (error.code == Code::kPermissionDenied) {
+      error.next_step = caps_command((*cluster)->name(), first.source, first.target);
+    }
+    return fail(std::move(error));
+  };
+  SIPHON_TRY(grant(Role::kSource, first.source, exchange::Right::kRead,
+                   spec.authority.read_nonce));
+  return grant(Role::kTarget, first.target, exchange::Right::kWrite, spec.authority.write_nonce);
+}
+
+CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
+  std::vector<std::size_t> pending;
+  TransferSpec spec;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const std::size_t i : group.items) {
+      CopyItem& item = plan_.items[i];
+      if (item.state != ItemState::kPending) continue;
+      ++item.attempts;
+      pending.push_back(i);
+      spec.extents.push_back({item.source.extent, item.target.extent});
+    }
+    if (pending.empty()) return Ended::kDone;
+    slots_[slot] = {{}, group.source.name, group.target.name};
+  }
+  const Options& options = session_.options();
+  const CopyItem& first = plan_.items[pending.front()];
+  spec.id = new_transfer_id();
+  spec.source_address = group.source.address;
+  spec.source = first.source.location;
+  spec.target = first.target.location;
+  spec.replace = options.replace;
+  spec.lanes = static_cast<std::uint16_t>(options.lanes);
+  spec.bytes_per_second = options.bwlimit;
+
+  Result<Summary> result;
+  auto client = session_.device(group.target.address);
+  Status ready = client ? authorise(group, spec) : Status(fail(client.error()));
+  if (!ready) {
+    result = fail(std::move(ready).error());
+  } else {
+    const auto on_event = [&](const rpc::TransferEvent& event) {
+      if (const auto* progress = std::get_if<Progress>(&event)) show(slot, *progress);
+      if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) on_outcome(*outcome, pending);
+    };
+    result = (*client)->transfer(spec, on_event, &session_.stop());
+    if (!result && result.error().code == Code::kUnavailable && !is_busy(result.error())) {
+      result = rejoin(spec, group.target.address, result.error(), on_event);
+    }
+  }
+  return settle(slot, group, pending, spec, result);
+}
+
+Result<Summary> CopyRun::rejoin(const TransferSpec& spec, const std::string& address, Error broken,
+                                const std::function<void(const rpc::TransferEvent&)>& on_event) {
+  for (int i = 0; i < kMaxRejoins; ++i) {
+    if (!session_.wait(seconds(1))) return fail(Code::kCancelled, "interrupted");
+    auto client = session_.device(address);
+    if (!client) continue;
+    auto result = (*client)->watch(spec.id, spec.authority, on_event, &session_.stop());
+    if (result || result.error().code == Code::kCancelled) return result;
+    if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over
+  }
+  return fail(std::move(broken));
+}
+
+void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::size_t>& pending) {
+  const std::lock_guard lock(mutex_);
+  if (outcome.index >= pending.size()) return;
+  CopyItem& item = plan_.items[pending[outcome.index]];
+  if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
+  if (!outcome.result) {
+    item.fail_with(outcome.result.error());
+    return;
+  }
+  item.receipt = *outcome.result;
+  item.receipt->attempts = item.attempts;
+  item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
+  if (receipts_ != nullptr) {
+    const std::string line =
+        to_json(*item.receipt).dump(-1, ' ', false, Json::error_handler_t::replace);
+    fmt::print(receipts_, "{}\n", line);
+    std::fflush(receipts_);
+  }
+}
+
+CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
+                               const std::vector<std::size_t>& pending, const TransferSpec& spec,
+                               const Result<Summary>& result) {
+  const bool stopped = !result && result.error().code == Code::kCancelled;
+  Error reason{Code::kInternal, group.target.name + " said nothing of this extent", Side::kTarget,
+               ""};
+  if (!result) reason = result.error();
+  if (result && !result->status) reason = result->status.error();
+  bool busy = is_busy(reason);
+  bool goes_on = false;
+  std::lock_guard lock(mutex_);
+  ++totals_.transfers;
+  slots_.erase(slot);
+  for (const std::size_t i : pending) {
+    CopyItem& item = plan_.items[i];
+    item.transfer_id = spec.id;
+    if (item.state == ItemState::kPending) {
+      if (stopped) item.state = ItemState::kGoesOn;
+      else item.fail_with(reason);
+      goes_on = goes_on || stopped;
+    }
+    busy = busy || (item.state == ItemState::kFailed && is_busy(item.error));
+    if (item.state == ItemState::kCopied) settled_bytes_ += item.receipt->bytes;
+  }
+  if (goes_on) totals_.going_on.push_back(spec.id);
+  if (result) {
+    totals_.bytes += result->bytes;
+    totals_.lane_bytes += result->lane_bytes;
+    totals_.rpc_bytes += result->rpc_bytes;
+    totals_.strangers += result->strangers;
+    totals_.fallback_parts += result->fallback_parts;
+    if (!result->data_endpoint.empty()) totals_.data_endpoints.insert(result->data_endpoint);
+  }
+  return busy ? Ended::kBusy : Ended::kDone;
+}
+
+// A folder's daemon does not say what stands under a name that is taken: both ends are read there.
+void CopyRun::check_already_there() {
+  std::vector<std::size_t> taken;
+  std::vector<Address> sources, targets;
+  for (std::size_t i = 0; i < plan_.items.size(); ++i) {
+    const CopyItem& item = plan_.items[i];
+    if (item.state != ItemState::kFailed || item.error.code != Code::kAlreadyExists ||
+        item.attempts == 0 || item.target.where != Where::kDaemon || session_.interrupted()) {
+      continue;
+    }
+    taken.push_back(i);
+    sources.push_back(item.source);
+    targets.push_back(item.target);
+  }
+  if (taken.empty()) return;
+  session_.meter().note("siphon: names are taken at the target: comparing both ends");
+  const auto left = verify_all(session_, Role::kSource, sources);
+  const auto right = verify_all(session_, Role::kTarget, targets);
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    if (left[i].outcome.status && right[i].outcome.status &&
+        left[i].outcome.bytes == right[i].outcome.bytes &&
+        left[i].outcome.crc32 == right[i].outcome.crc32) {
+      plan_.items[taken[i]].state = ItemState::kAlreadyThere;
+    }
+  }
+}
+
+void CopyRun::show(std::size_t slot, const Progress& progress) {
+  ProgressState state;
+  {
+    const std::lock_guard lock(mutex_);
+    slots_[slot].progress = progress;
+    state.counts = true;
+    state.done_bytes = settled_bytes_;
+    std::uint64_t known_total = settled_bytes_;
+    for (const auto& [key, s] : slots_) {
+      const ProgressState one = progress_of(s.progress, s.source, s.target);
+      state.done_bytes += one.done_bytes;
+      known_total += one.total_bytes;
+      state.active += one.active;
+      if (!one.limit.empty()) state.limit = one.limit;
+    }
+    for (const CopyItem& item : plan_.items) state.failed += item.state == ItemState::kFailed;
+    state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
+    state.retried = totals_.retried;
+  }
+  session_.meter().update(state);
+}
+
+}  // namespace siphon::cli

@@ -1,0 +1,71 @@
+// Runs a copy plan: one transfer per group, several at once, and again for what can be mended by
+// trying again.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "plugin/cli/copy_plan.h"
+#include "plugin/cli/session.h"
+
+namespace siphon::cli {
+
+// What all transfers of a copy did together.
+struct CopyTotals {
+  std::uint64_t bytes = 0;  // published
+  std::uint64_t lane_bytes = 0, rpc_bytes = 0, strangers = 0, fallback_parts = 0;
+  std::uint32_t transfers = 0, retried = 0;
+  double seconds = 0;
+  std::set<std::string> data_endpoints;
+  std::vector<std::string> going_on;  // ids that we stopped watching
+};
+
+class CopyRun {
+ public:
+  CopyRun(Session& session, CopyPlan& plan);
+  ~CopyRun();
+  // Every item has a final state (or kGoesOn) afterwards. FAILS only when nothing could start, for
+  // instance when the receipts' file cannot be opened.
+  Result<CopyTotals> run();
+
+ private:
+  // A transfer under way, for the progress line.
+  struct Slot {
+    Progress progress;
+    std::string source, target;
+  };
+  enum class Ended { kDone, kBusy };
+
+  Status open_receipts();
+  void run_group(std::size_t slot, const CopyGroup& group);
+  // One transfer of those items of the group that are not settled yet.
+  Ended run_transfer(std::size_t slot, const CopyGroup& group);
+  Status authorise(const CopyGroup& group, TransferSpec& spec);
+  // The call broke: the transfer may go on at the target. Watches it again.
+  Result<Summary> rejoin(const TransferSpec& spec, const std::string& address, Error broken,
+                         const std::function<void(const rpc::TransferEvent&)>& on_event);
+  void on_outcome(const ExtentOutcome& outcome, const std::vector<std::size_t>& pending);
+  Ended settle(std::size_t slot, const CopyGroup& group, const std::vector<std::size_t>& pending,
+               const TransferSpec& spec, const Result<Summary>& result);
+  void check_already_there();
+  void show(std::size_t slot, const Progress& progress);
+  std::size_t requeue_retryable();
+
+  Session& session_;
+  CopyPlan& plan_;
+  CopyRouter router_;
+  CopyTotals totals_;
+  std::FILE* receipts_ = nullptr;
+
+  std::mutex mutex_;  // items, totals, receipts, slots
+  std::map<std::size_t, Slot> slots_;
+  std::uint64_t settled_bytes_ = 0;  // published by transfers that have ended
+};
+
+}  // namespace siphon::cli

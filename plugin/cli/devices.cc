@@ -1,0 +1,117 @@
+#include "plugin/cli/devices.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <set>
+#include <thread>
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::chrono::seconds kGrantTtl{900};
+constexpr std::size_t kProbeThreads = 8;
+
+// Names that fall into different placement groups of `location`, one per group.
+std::vector<std::string> probe_locators(RadosCluster& cluster, const Location& location) {
+  std::vector<std::string> locators;
+  std::set<std::uint32_t> groups;
+  for (std::size_t i = 0; i < kMaxProbedGroups * 16 && groups.size() < kMaxProbedGroups; ++i) {
+    std::string name = "probe-" + std::to_string(i);
+    const auto group = cluster.placement_group(location, name);
+    if (!group) break;
+    if (groups.insert(*group).second) locators.push_back(std::move(name));
+  }
+  return locators;
+}
+
+}  // namespace
+
+Device device_from(const exchange::Hello& hello) {
+  char text[INET6_ADDRSTRLEN] = "";
+  const int family = hello.address_family == 6 ? AF_INET6 : AF_INET;
+  ::inet_ntop(family, hello.address.data(), text, sizeof text);
+  const std::string host = family == AF_INET6 ? "[" + std::string(text) + "]" : std::string(text);
+  return {"osd." + std::to_string(hello.osd_id), host + ":" + std::to_string(hello.control_port)};
+}
+
+void run_parallel(std::size_t count, std::size_t threads,
+                  const std::function<void(std::size_t)>& task) {
+  std::atomic<std::size_t> next{0};
+  auto work = [&] {
+    for (std::size_t i = next++; i < count; i = next++) task(i);
+  };
+  std::vector<std::jthread> workers;
+  for (std::size_t i = 1; i < std::min(count, threads); ++i) workers.emplace_back(work);
+  work();
+}
+
+Result<Device> Placement::device_of(const Location& location, std::string_view locator) {
+  auto group = cluster_.placement_group(location, locator);
+  if (!group) return fail(std::move(group).error());
+  const Group key{location, *group};
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto known = known_.find(key); known != known_.end()) return known->second;
+  }
+  auto hello = cluster_.hello(location, locator);
+  if (!hello) return fail(std::move(hello).error());
+  Device device = device_from(*hello);
+  const std::lock_guard lock(mutex_);
+  known_[key] = device;
+  return device;
+}
+
+void Placement::forget() {
+  const std::lock_guard lock(mutex_);
+  known_.clear();
+}
+
+Result<Nonce> request_grant(RadosCluster& cluster, const Location& location,
+                            std::string_view locator, exchange::Right right) {
+  Nonce nonce;
+  fill_random(nonce);
+  SIPHON_TRY(cluster.grant(location, locator, right, nonce, kGrantTtl));
+  return nonce;
+}
+
+Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations) {
+  Discovery discovery;
+  std::mutex mutex;
+  std::map<Device, FoundDevice> found;
+  for (const Location& location : locations) {
+    const std::vector<std::string> locators = probe_locators(cluster, location);
+    Discovery::Silent silent{location.to_string(), 0, {}};
+    run_parallel(locators.size(), kProbeThreads, [&](std::size_t i) {
+      auto hello = cluster.hello(location, locators[i]);
+      const std::lock_guard lock(mutex);
+      if (!hello) {
+        if (silent.groups++ == 0) silent.error = hello.error();
+        return;
+      }
+      FoundDevice& entry = found[device_from(*hello)];
+      entry.device = device_from(*hello);
+      entry.locators.try_emplace(location, locators[i]);
+    });
+    if (silent.groups > 0) discovery.silent.push_back(std::move(silent));
+  }
+  for (auto& [device, entry] : found) discovery.devices.push_back(std::move(entry));
+  return discovery;
+}
+
+Result<std::vector<Location>> locations_of(RadosCluster& cluster,
+                                           const std::vector<Address>& where) {
+  std::vector<Location> locations;
+  for (const Address& address : where) {
+    if (address.where == Where::kCeph) locations.push_back(address.location);
+  }
+  if (!where.empty()) return locations;
+  auto pools = cluster.siphon_pools();
+  if (!pools) return fail(std::move(pools).error());
+  for (const auto& [name, id] : *pools) locations.push_back({name, ""});
+  return locations;
+}
+
+}  // namespace siphon::cli

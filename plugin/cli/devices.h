@@ -1,0 +1,75 @@
+// Which device holds what, and the right to ask it: hello and grants, over the class methods.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "adapters/rados/rados_cluster.h"
+#include "plugin/base/status.h"
+#include "plugin/cli/session.h"
+#include "plugin/transfer/types.h"
+
+namespace siphon::cli {
+
+struct Device {
+  std::string name;     // "osd.3"; a folder's daemon: its address
+  std::string address;  // control address, HOST:PORT
+  auto operator<=>(const Device&) const = default;
+};
+
+Device device_from(const exchange::Hello& hello);
+
+// Runs task(0) .. task(count - 1) on up to `threads` threads, and waits.
+void run_parallel(std::size_t count, std::size_t threads,
+                  const std::function<void(std::size_t)>& task);
+
+// The device of every extent of one cluster, one hello per placement group. Thread safe.
+class Placement {
+ public:
+  // `cluster` must outlive it.
+  explicit Placement(RadosCluster& cluster) : cluster_(cluster) {}
+  // Errors as RadosCluster::hello.
+  Result<Device> device_of(const Location& location, std::string_view locator);
+  void forget();  // primaries may have moved
+
+ private:
+  using Group = std::pair<Location, std::uint32_t>;
+  RadosCluster& cluster_;
+  std::mutex mutex_;
+  std::map<Group, Device> known_;
+};
+
+// A fresh nonce, left at the device that serves `locator`.
+Result<Nonce> request_grant(RadosCluster& cluster, const Location& location,
+                            std::string_view locator, exchange::Right right);
+
+// A device, and per location a name that reaches it (the locator of grants).
+struct FoundDevice {
+  Device device;
+  std::map<Location, std::string> locators;
+};
+struct Discovery {
+  std::vector<FoundDevice> devices;
+  // Placement groups whose primary did not say hello, by pool: how many, and the first reason.
+  struct Silent {
+    std::string pool;
+    std::size_t groups = 0;
+    Error error;
+  };
+  std::vector<Silent> silent;
+};
+// Asks the primaries of `locations`, up to kMaxProbedGroups placement groups each.
+inline constexpr std::size_t kMaxProbedGroups = 512;
+Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations);
+
+// The locations that WHERE arguments name ("POOL"), or every pool with the application tag.
+Result<std::vector<Location>> locations_of(RadosCluster& cluster,
+                                           const std::vector<Address>& where);
+
+}  // namespace siphon::cli

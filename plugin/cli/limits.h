@@ -1,0 +1,42 @@
+// What a device reports, as the progress line has it.
+#pragma once
+
+#include <string>
+
+#include "plugin/cli/progress.h"
+#include "plugin/transfer/types.h"
+
+namespace siphon::cli {
+
+// "osd.7 disk", "lanes", "--bwlimit"; empty: nothing stands out.
+inline std::string limit_text(Limit limit, const std::string& source_device,
+                              const std::string& target_device) {
+  switch (limit) {
+    case Limit::kSourceStore:
+      return source_device + " disk";
+    case Limit::kTargetStore:
+      return target_device + " disk";
+    case Limit::kLanes:
+      return "lanes";
+    case Limit::kSetting:
+      return "--bwlimit";
+    case Limit::kNone:
+      break;
+  }
+  return {};
+}
+
+inline ProgressState progress_of(const Progress& p, const std::string& source_device,
+                                 const std::string& target_device) {
+  ProgressState state;
+  state.done_bytes = p.durable_bytes;
+  state.total_bytes = p.total_bytes;
+  state.counts = true;
+  const std::uint32_t ended = p.extents_done + p.extents_failed;
+  state.active = p.extents_total > ended ? p.extents_total - ended : 0;
+  state.failed = p.extents_failed;
+  state.limit = limit_text(p.limit, source_device, target_device);
+  return state;
+}
+
+}  // namespace siphon::cli

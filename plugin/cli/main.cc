@@ -1,0 +1,294 @@
+// siphon: the command line. Defines the verbs for CLI11, runs one, prints its error.
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <exception>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "plugin/base/extent_format.h"
+#include "plugin/base/log.h"
+#include "plugin/cli/options.h"
+#include "plugin/cli/verbs.h"
+
+namespace siphon::cli {
+namespace {
+
+using Run = std::function<Result<int>(Session&)>;
+
+constexpr const char* kFooter = R"(
+Addresses:
+  POOL/EXTENT, POOL/NAMESPACE/EXTENT   an extent on Ceph; POOL: all of the pool
+  HOST:PORT/EXTENT                     an extent behind a folder's siphond (control address)
+  posix:DIR/EXTENT                     an extent in a folder here; posix:DIR/: all of it
+
+Every flag --some-name can be given as SIPHON_SOME_NAME (but for --yes-i-really-mean-it); flags
+win over the environment, that wins over CEPH_ARGS: see siphon config show.
+
+Exit status: 0 all verified and durable; 1 other; 2 usage; 3 not found; 4 permission; 5 temporary,
+retry helps; 6 partial; 7 fatal, retry does not help; 8 stopped by a limit; 9 nothing to do;
+10 already running; 11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted.)";
+
+// Builds the command line; what a verb needs is bound to `options`.
+class CommandLine {
+ public:
+  explicit CommandLine(Options& options) : options_(options) {
+    app_.footer(kFooter);
+    app_.set_version_flag("--version", std::string("siphon ") + SIPHON_VERSION);
+    app_.require_subcommand(1);
+    for (auto* add : {add_output_settings, add_ceph_settings, add_two_cluster_settings,
+                      add_device_settings, add_transfer_settings}) {
+      add(app_, options_);
+    }
+    define_data_verbs();
+    define_looking_verbs();
+    define_copy_verbs();
+    define_device_verbs();
+    define_config_verb();
+  }
+
+  // Throws CLI::ParseError.
+  void parse(int argc, char** argv) {
+    app_.parse(argc, argv);
+    CLI::App* verb = app_.get_subcommands().front();
+    std::vector<CLI::App*> chain{&app_, verb};
+    verb_name_ = verb->get_name();
+    if (!verb->get_subcommands().empty()) {
+      chain.push_back(verb->get_subcommands().front());
+      verb_name_ += " " + chain.back()->get_name();
+    }
+    run_ = runs_.at(chain.back());
+    apply_environment(chain, options_);
+    for (const CLI::Option* option : chain.back()->get_options()) {
+      if (option->get_name() == "FILE" && option->count() > 0) options_.origins["FILE"] = "argument";
+    }
+  }
+
+  int exit(const CLI::ParseError& error) { return app_.exit(error); }
+  const std::string& verb_name() const { return verb_name_; }
+  const Run& run() const { return run_; }
+
+ private:
+  CLI::App* add(CLI::App& parent, const std::string& name, const std::string& description,
+                const std::string& examples, Run run) {
+    CLI::App* verb = parent.add_subcommand(name, description);
+    verb->footer("\nExamples:\n" + examples);
+    add_output_settings(*verb, options_);
+    add_ceph_settings(*verb, options_);
+    runs_[verb] = std::move(run);
+    return verb;
+  }
+  void add_name(CLI::App* verb, const std::string& name, const std::string& description) {
+    verb->add_option(name, options_.names, description)->required()->expected(1);
+  }
+  void add_dry_run(CLI::App* verb) {
+    verb->add_flag("--dry-run", options_.dry_run, "say what would be done, change nothing");
+  }
+  void add_confirmation(CLI::App* verb) {
+    verb->add_flag("--yes-i-really-mean-it", options_.confirmed,
+                   "confirm a removal or a replacement");
+  }
+
+  void define_data_verbs();
+  void define_looking_verbs();
+  void define_copy_verbs();
+  void define_device_verbs();
+  void define_config_verb();
+
+  Options& options_;
+  CLI::App app_{"siphon: move extents between storage daemons, out of band and proven", "siphon"};
+  std::map<const CLI::App*, Run> runs_;
+  std::string verb_name_;
+  Run run_;
+};
+
+void CommandLine::define_data_verbs() {
+  auto* put = add(app_, "put", "make an extent from a file or a stream; visible only when complete",
+                  "  siphon put p1/e1 /data/volume.img\n"
+                  "  tar c /etc | siphon put p1/etc-backup -\n"
+                  "  siphon put --block-size 1M posix:/srv/a/e1 volume.img", run_put);
+  add_name(put, "EXTENT", "where to");
+  put->add_option("FILE", options_.file, "what; '-' is standard input (the default)");
+  put->add_option("--block-size", options_.block_size, "content bytes per block, 4K to 4M")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(std::uint64_t{4096}, std::uint64_t{kMaxBlockBytes}))->type_name("SIZE");
+  put->add_flag("--open", options_.open, "leave it open: not sealed, not to be copied yet");
+  put->add_flag("--replace", options_.replace, "replace an extent of that name");
+  add_dry_run(put);
+  add_confirmation(put);
+
+  auto* get = add(app_, "get", "write an extent's content to a file, every block verified",
+                  "  siphon get p1/e1 volume.img\n"
+                  "  siphon get p1/etc-backup - | tar t\n"
+                  "  siphon get posix:/srv/a/e1 volume.img", run_get);
+  add_name(get, "EXTENT", "which");
+  get->add_option("FILE", options_.file,
+                  "where to; '-' is standard output (the default). Appears only when all is right");
+
+  auto* seal = add(app_, "seal", "seal an open extent after its last whole block",
+                   "  siphon seal p1/e1\n"
+                   "  siphon seal --dry-run p1/e1\n"
+                   "  siphon seal posix:/srv/a/log-0042", run_seal);
+  add_name(seal, "EXTENT", "which");
+  add_dry_run(seal);
+
+  auto* rm = add(app_, "rm", "move extents to the trash, or remove them for good",
+                 "  siphon rm --dry-run p1/e1\n"
+                 "  siphon rm p1/e1 p1/e2 --yes-i-really-mean-it\n"
+                 "  siphon rm --purge p1/e1 --yes-i-really-mean-it", run_rm);
+  rm->add_option("EXTENT", options_.names, "which")->required();
+  rm->add_flag("--purge", options_.purge, "for good, with all that is in the name's trash");
+  add_dry_run(rm);
+  add_confirmation(rm);
+}
+
+void CommandLine::define_looking_verbs() {
+  auto* ls = add(app_, "ls", "list the extents of a pool or a folder",
+                 "  siphon ls p1\n"
+                 "  siphon ls -l p1/backups/\n"
+                 "  siphon ls -l -f json posix:/srv/a", run_ls);
+  add_name(ls, "STORE", "which");
+  ls->add_flag("-l,--long", options_.long_listing,
+               "with bytes, state, crc32, blocks and generation");
+
+  auto* stat = add(app_, "stat", "what is recorded of an extent",
+                   "  siphon stat p1/e1\n"
+                   "  siphon stat -f json-pretty p1/backups/e1\n"
+                   "  siphon stat posix:/srv/a/e1", run_stat);
+  add_name(stat, "EXTENT", "which");
+
+  auto* blocks = add(app_, "blocks", "list an extent's blocks: offset, length, SHA-256",
+                     "  siphon blocks p1/e1\n"
+                     "  siphon blocks -f json p1/e1\n"
+                     "  siphon blocks posix:/srv/a/e1", run_blocks);
+  add_name(blocks, "EXTENT", "which");
+
+  auto* verify = add(app_, "verify",
+                     "re-read everything beside the device: every block's SHA-256 and the crc32; "
+                     "with a TARGET also that both ends are the same",
+                     "  siphon verify p1/e1\n"
+                     "  siphon verify p1/e1 p2/e1\n"
+                     "  siphon verify --local p1", run_verify);
+  add_two_cluster_settings(*verify, options_);
+  add_device_settings(*verify, options_);
+  verify->add_option("SOURCE", options_.names, "an extent or a store; then what to compare with")
+      ->required()->expected(1, 2);
+  verify->add_flag("--local", options_.local, "read everything through this client");
+}
+
+void CommandLine::define_copy_verbs() {
+  auto* copy = add(app_, "copy", "copy extents from device to device, out of band and proven",
+                   "  siphon copy p1/e1 p2/e1\n"
+                   "  siphon copy --lanes 2 --receipts receipts.ndjson p1 p2\n"
+                   "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/", run_copy);
+  auto* move = add(app_, "move", "copy, verify both ends anew, then trash the sources",
+                   "  siphon move --dry-run p1/e1 p2\n"
+                   "  siphon move p1/e1 p2/e1 --yes-i-really-mean-it\n"
+                   "  siphon move --bwlimit 50M p1 p2 --yes-i-really-mean-it", run_move);
+  for (CLI::App* verb : {copy, move}) {
+    add_two_cluster_settings(*verb, options_);
+    add_device_settings(*verb, options_);
+    add_transfer_settings(*verb, options_);
+    verb->add_option("SOURCE", options_.names, "extents or stores; the last one is the TARGET")
+        ->required()->expected(2, 100000);
+    verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");
+    add_dry_run(verb);
+    add_confirmation(verb);
+  }
+}
+
+void CommandLine::define_device_verbs() {
+  auto* daemons = add(app_, "daemons", "the devices, as their daemons describe themselves",
+                      "  siphon daemons\n"
+                      "  siphon daemons p1 p2\n"
+                      "  siphon daemons 127.0.0.1:7411/", run_daemons);
+  daemons->add_option("WHERE", options_.names, "pools, or HOST:PORT/ (default: all tagged pools)");
+
+  auto* transfers = add(app_, "transfers", "the transfers that target devices know",
+                        "  siphon transfers\n"
+                        "  siphon transfers --all p2\n"
+                        "  siphon transfers --secret-file s 127.0.0.1:7412/", run_transfers);
+  transfers->add_option("WHERE", options_.names,
+                        "target pools, or HOST:PORT/ (default: all tagged pools)");
+  transfers->add_flag("-a,--all", options_.finished, "also those that have ended");
+
+  auto* watch = add(app_, "watch", "follow a transfer by its id",
+                    "  siphon watch 0123456789abcdef0123456789abcdef\n"
+                    "  siphon watch 0123456789abcdef0123456789abcdef p2\n"
+                    "  siphon watch --secret-file s 0123456789abcdef0123456789abcdef "
+                    "127.0.0.1:7412/", run_watch);
+  auto* cancel = add(app_, "cancel", "end a transfer; what it published stays",
+                     "  siphon cancel 0123456789abcdef0123456789abcdef\n"
+                     "  siphon cancel --dry-run 0123456789abcdef0123456789abcdef p2\n"
+                     "  siphon cancel --secret-file s 0123456789abcdef0123456789abcdef "
+                     "127.0.0.1:7412/", run_cancel);
+  add_dry_run(cancel);
+  for (CLI::App* verb : {watch, cancel}) {
+    verb->add_option("ID", options_.transfer_id, "the transfer, 32 hex digits")->required();
+    verb->add_option("WHERE", options_.names,
+                     "its target pool, or HOST:PORT/ (default: all tagged pools)");
+  }
+  for (CLI::App* verb : {daemons, transfers, watch, cancel}) add_device_settings(*verb, options_);
+}
+
+void CommandLine::define_config_verb() {
+  CLI::App* config = app_.add_subcommand("config", "the settings");
+  config->require_subcommand(1);
+  auto* show = add(*config, "show", "every setting's value, and where it came from",
+                   "  siphon config show\n"
+                   "  SIPHON_LANES=2 siphon config show\n"
+                   "  siphon config show -f json --bwlimit 50M", run_config_show);
+  add_two_cluster_settings(*show, options_);
+  add_device_settings(*show, options_);
+  add_transfer_settings(*show, options_);
+}
+
+int run_verb(const CommandLine& line, Options options) {
+  Session session(std::move(options), line.verb_name());
+  auto result = line.run()(session);
+  int status = 0;
+  if (result) {
+    status = *result;
+  } else if (session.interrupted() && result.error().code == Code::kCancelled) {
+    status = session.out().error(result.error(), Exit::kInterrupted);
+  } else if (result.error().message.find("Broken pipe") != std::string::npos) {
+    return static_cast<int>(Exit::kBrokenPipe);
+  } else {
+    status = session.out().error(result.error());
+  }
+  if (auto written = session.out().flush(); !written) {
+    if (written.error().message.find("Broken pipe") != std::string::npos) {
+      return static_cast<int>(Exit::kBrokenPipe);
+    }
+    status = session.out().error(written.error(), Exit::kOther);
+  }
+  return status;
+}
+
+int run(int argc, char** argv) {
+  install_signal_handlers();
+  log::setup("error", "");
+  Options options;
+  CommandLine line(options);
+  try {
+    line.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version come this way, too, and are no errors.
+    return line.exit(error) == 0 ? 0 : static_cast<int>(Exit::kUsage);
+  }
+  return run_verb(line, options);
+}
+
+}  // namespace
+}  // namespace siphon::cli
+
+int main(int argc, char** argv) {
+  try {
+    return siphon::cli::run(argc, argv);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "siphon: {}\n", e.what());
+    return static_cast<int>(siphon::cli::Exit::kOther);
+  }
+}

@@ -1,0 +1,74 @@
+// Every setting of the command line, where its value came from, and its definition for CLI11.
+//
+// A flag `--some-name` can also be given as the environment variable SIPHON_SOME_NAME (but for
+// --yes-i-really-mean-it, --help and --version). Precedence: flag, environment, CEPH_ARGS (for the
+// cluster's), default.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace siphon::cli {
+
+enum class Format { kPlain, kJson, kJsonPretty };
+
+// How to connect to a Ceph cluster. Empty: librados' own default.
+struct ClusterOptions {
+  std::string conf, cluster, id, name, keyring;
+  bool operator==(const ClusterOptions&) const = default;
+};
+
+struct Options {
+  ClusterOptions cluster;
+  ClusterOptions source_cluster, target_cluster;  // what differs from `cluster`
+  std::string format = "plain";
+  std::string progress = "auto";
+  bool no_progress = false;
+  std::string secret_file, tls_ca, tls_cert, tls_key;
+  std::uint32_t timeout_seconds = 20;
+
+  std::uint32_t lanes = 0;
+  std::uint64_t bwlimit = 0;
+  std::uint32_t max_transfers = 8;
+  std::string receipts;
+  std::uint64_t block_size = 4u << 20;
+
+  bool dry_run = false;
+  bool replace = false;
+  bool confirmed = false;
+  bool open = false;
+  bool purge = false;
+  bool local = false;
+  bool long_listing = false;
+  bool finished = false;
+  std::string file = "-";
+  std::string transfer_id;
+  std::vector<std::string> names;
+
+  // "--conf" -> "flag", "SIPHON_CONF", "CEPH_ARGS" or "default".
+  std::map<std::string, std::string> origins;
+
+  Format output_format() const;
+};
+
+// Groups of settings, attached to each verb that obeys them.
+void add_output_settings(CLI::App& app, Options& options);
+void add_ceph_settings(CLI::App& app, Options& options);
+void add_two_cluster_settings(CLI::App& app, Options& options);
+void add_device_settings(CLI::App& app, Options& options);
+void add_transfer_settings(CLI::App& app, Options& options);
+
+// After parsing: fills what no flag set from the environment, then from CEPH_ARGS; records every
+// origin. Throws what CLI11 throws for a bad value. `chain`: the app and the verb that was chosen.
+void apply_environment(const std::vector<CLI::App*>& chain, Options& options);
+
+// "--conf" -> "SIPHON_CONF"
+std::string environment_name(const std::string& flag);
+
+}  // namespace siphon::cli

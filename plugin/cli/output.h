@@ -1,0 +1,79 @@
+// What a verb says on stdout: a table or lines for people, or exactly one JSON document.
+//
+// Plain text goes to stdout as it comes; with --format json a verb builds its document and hands
+// it over once. Errors are one sentence and a "next:" line on stderr, and with JSON also the
+// document's "error". Not thread safe.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "adapters/extent_store.h"
+#include "plugin/base/status.h"
+#include "plugin/cli/exit_codes.h"
+#include "plugin/cli/options.h"
+#include "plugin/transfer/types.h"
+
+namespace siphon::cli {
+
+using Json = nlohmann::ordered_json;
+
+inline constexpr int kSchemaVersion = 1;
+
+// Columns for libsmartcols; numbers to the right.
+class Table {
+ public:
+  struct Column {
+    std::string title;
+    bool right = false;
+  };
+  explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  bool empty() const { return rows_.empty(); }
+  void print() const;
+
+ private:
+  std::vector<Column> columns_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+class Output {
+ public:
+  Output(Format format, std::string verb) : format_(format), verb_(std::move(verb)) {}
+  bool json() const { return format_ != Format::kPlain; }
+  // stdout carries data of another kind: documents go to stderr.
+  void data_on_stdout() { document_to_stderr_ = true; }
+
+  // {"schema_version": 1, "verb": ...}
+  Json new_document() const;
+  // Prints the document, with the exit code in it. At most once.
+  void document(Json document, Exit exit);
+  // A line on stdout, unless JSON was asked for.
+  void line(const std::string& text) const;
+  // The error as it is read by people; with JSON and no document so far, also as a document.
+  // Returns `exit` as the process's status.
+  int error(const Error& error, Exit exit);
+  int error(const Error& e) { return error(e, exit_for(e.code)); }
+  // Whether everything written to stdout got there. False with EPIPE: the reader has gone.
+  Status flush() const;
+
+ private:
+  const Format format_;
+  const std::string verb_;
+  bool document_to_stderr_ = false;
+  bool document_written_ = false;
+};
+
+// One sentence with its suspect, then the "next:" line.
+std::string error_text(const Error& error);
+
+Json to_json(const Error& error);
+Json to_json(const Location& location);
+Json to_json(const SealedHeader& header);
+Json to_json(const ExtentInfo& info);
+Json to_json(const Receipt& receipt);
+Json to_json(const Progress& progress);
+std::string_view state_name(ExtentState state);  // "sealed"
+
+}  // namespace siphon::cli

@@ -1,0 +1,176 @@
+#include "plugin/cli/progress.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::array<const char*, 6> kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+
+std::size_t unit_for(double bytes) {
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return unit;
+}
+
+double in_unit(double bytes, std::size_t unit) { return bytes / std::pow(1024.0, unit); }
+
+std::string amount(std::uint64_t bytes, std::size_t unit) {
+  return fmt::format("{:.{}f}", in_unit(static_cast<double>(bytes), unit), unit == 0 ? 0 : 1);
+}
+
+}  // namespace
+
+std::string eta_text(const ProgressState& state, double bytes_per_second) {
+  if (state.total_bytes == 0 || !(bytes_per_second >= 1)) return "?";
+  const std::uint64_t done = std::min(state.done_bytes, state.total_bytes);
+  const double seconds =
+      std::ceil(static_cast<double>(state.total_bytes - done) / bytes_per_second);
+  if (seconds >= 1000.0 * 3600) return "?";
+  const auto s = static_cast<std::uint64_t>(seconds);
+  if (s < 60) return fmt::format("{}s", s);
+  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
+}
+
+std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished) {
+  std::string line;
+  const std::uint64_t total = state.total_bytes;
+  if (total == 0) {
+    const std::size_t unit = unit_for(static_cast<double>(state.done_bytes));
+    line = amount(state.done_bytes, unit) + " " + kUnits[unit];
+  } else {
+    const std::uint64_t done = finished ? total : std::min(state.done_bytes, total);
+    const auto ratio = static_cast<long double>(done) / static_cast<long double>(total);
+    const int percent = finished ? 100 : std::min(99, static_cast<int>(ratio * 100));
+    const std::size_t unit = unit_for(static_cast<double>(total));
+    line = fmt::format("{}/{} {} {}%", amount(done, unit), amount(total, unit), kUnits[unit],
+                       percent);
+  }
+  const double rate = bytes_per_second >= 0 ? bytes_per_second : 0;
+  const std::size_t unit = unit_for(rate);
+  line += fmt::format(" {:.2f} {}/s", in_unit(rate, unit), kUnits[unit]);
+  if (!finished) line += " ETA " + eta_text(state, rate);
+  if (state.counts) {
+    line += fmt::format(" | {} active {} failed {} retried", state.active, state.failed,
+                        state.retried);
+  }
+  if (!state.limit.empty() && !finished) line += " | limit: " + state.limit;
+  return line;
+}
+
+ProgressMode progress_mode(const std::string& word, bool no_progress, bool stderr_is_terminal) {
+  if (no_progress || word == "none") return ProgressMode::kNone;
+  if (word == "plain") return ProgressMode::kPlain;
+  if (word == "json") return ProgressMode::kJson;
+  if (word == "terminal" || stderr_is_terminal) return ProgressMode::kTerminal;
+  return ProgressMode::kNone;
+}
+
+ProgressMeter::ProgressMeter(ProgressMode mode) : mode_(mode) {}
+
+// The rate of the last seconds: each sample of at least half a second counts for 40 %.
+void ProgressMeter::measure(Clock::time_point now) {
+  const double seconds = std::chrono::duration<double>(now - last_sample_).count();
+  if (seconds < 0.5) return;
+  const std::uint64_t done = std::max(state_.done_bytes, last_sample_bytes_);
+  const double sample = static_cast<double>(done - last_sample_bytes_) / seconds;
+  rate_ = rate_ == 0 ? sample : 0.6 * rate_ + 0.4 * sample;
+  last_sample_ = now;
+  last_sample_bytes_ = done;
+}
+
+void ProgressMeter::update(const ProgressState& state) {
+  if (mode_ == ProgressMode::kNone) return;
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  const auto now = Clock::now();
+  if (!started_) {
+    started_ = true;
+    start_ = last_sample_ = now;
+    last_draw_ = now - std::chrono::seconds(10);
+    last_sample_bytes_ = state.done_bytes;
+  }
+  // What was acknowledged once stays acknowledged.
+  const std::uint64_t floor = state_.done_bytes;
+  state_ = state;
+  state_.done_bytes = std::max(floor, state.done_bytes);
+  measure(now);
+  const auto pace = mode_ == ProgressMode::kTerminal ? std::chrono::milliseconds(200)
+                                                     : std::chrono::milliseconds(1000);
+  if (now - last_draw_ < pace) return;
+  last_draw_ = now;
+  draw(false);
+}
+
+void ProgressMeter::draw(bool finished) {
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+  double rate = rate_;
+  if (finished || rate == 0) {
+    const std::uint64_t bytes = finished ? std::max(state_.done_bytes, state_.total_bytes)
+                                         : state_.done_bytes;
+    rate = elapsed > 0.001 ? static_cast<double>(bytes) / elapsed : 0;
+  }
+  if (mode_ == ProgressMode::kJson) {
+    const std::uint64_t done = finished && state_.total_bytes > 0
+                                   ? state_.total_bytes
+                                   : std::min(state_.done_bytes, state_.total_bytes > 0
+                                                                     ? state_.total_bytes
+                                                                     : state_.done_bytes);
+    fmt::print(stderr,
+               "{{\"schema_version\":1,\"progress\":{{\"done_bytes\":{},\"total_bytes\":{},"
+               "\"bytes_per_second\":{:.0f},\"active\":{},\"failed\":{},\"retried\":{},"
+               "\"limit\":\"{}\",\"finished\":{}}}}}\n",
+               done, state_.total_bytes, rate, state_.active, state_.failed, state_.retried,
+               state_.limit, finished);
+    return;
+  }
+  const std::string line = progress_line(state_, rate, finished);
+  if (mode_ == ProgressMode::kTerminal) {
+    fmt::print(stderr, "\r\x1b[K{}", line);
+    line_shown_ = true;
+    if (finished) {
+      fmt::print(stderr, "\n");
+      line_shown_ = false;
+    }
+  } else {
+    fmt::print(stderr, "{}\n", line);
+  }
+  std::fflush(stderr);
+}
+
+void ProgressMeter::finish(bool complete) {
+  const std::lock_guard lock(mutex_);
+  if (!started_ || finished_) return;
+  finished_ = true;
+  if (complete) {
+    draw(true);
+  } else if (line_shown_) {
+    fmt::print(stderr, "\n");
+    line_shown_ = false;
+  }
+}
+
+void ProgressMeter::clear() {
+  const std::lock_guard lock(mutex_);
+  if (line_shown_) fmt::print(stderr, "\n");
+  line_shown_ = false;
+}
+
+void ProgressMeter::note(const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  if (line_shown_) fmt::print(stderr, "\r\x1b[K");
+  fmt::print(stderr, "{}\n", text);
+  std::fflush(stderr);
+  line_shown_ = false;
+}
+
+}  // namespace siphon::cli

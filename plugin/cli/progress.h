@@ -1,0 +1,59 @@
+// The progress line on stderr, and its arithmetic.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace siphon::cli {
+
+struct ProgressState {
+  std::uint64_t done_bytes = 0;   // durable
+  std::uint64_t total_bytes = 0;  // fixed once known; 0: not known yet
+  bool counts = false;            // the three below mean something
+  std::uint32_t active = 0, failed = 0, retried = 0;
+  std::string limit;              // "osd.7 disk"; empty: nothing stands out
+};
+
+// "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | limit: osd.7 disk".
+// Never above 99 % unless `finished`, which a caller says after the last durable acknowledgement
+// of everything. Saturating: done beyond total shows as total.
+std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished);
+// Remaining time: "57s", "3m12s", "2h05m", "?" when it cannot be told.
+std::string eta_text(const ProgressState& state, double bytes_per_second);
+
+enum class ProgressMode { kNone, kTerminal, kPlain, kJson };
+// What `--progress auto|none|terminal|plain|json` means here: auto shows it only on a terminal.
+ProgressMode progress_mode(const std::string& word, bool no_progress, bool stderr_is_terminal);
+
+// Writes progress to stderr, at a bounded pace. Thread safe.
+class ProgressMeter {
+ public:
+  explicit ProgressMeter(ProgressMode mode);
+  ~ProgressMeter() { clear(); }
+  // The latest state; drawn when its time has come.
+  void update(const ProgressState& state);
+  // The last line; `complete`: everything is durable (100 %).
+  void finish(bool complete);
+  // A line of text on stderr that does not mix with the progress line. Shown in every mode.
+  void note(const std::string& text);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void clear();
+  void draw(bool finished);          // with mutex_ held
+  void measure(Clock::time_point now);  // with mutex_ held
+
+  const ProgressMode mode_;
+  std::mutex mutex_;
+  ProgressState state_;
+  bool started_ = false;
+  bool line_shown_ = false;
+  bool finished_ = false;
+  Clock::time_point start_, last_draw_, last_sample_;
+  std::uint64_t last_sample_bytes_ = 0;
+  double rate_ = 0;  // bytes per second, smoothed over some seconds
+};
+
+}  // namespace siphon::cli

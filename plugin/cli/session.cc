@@ -1,0 +1,166 @@
+#include "plugin/cli/session.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "adapters/posix/posix_store.h"
+#include "adapters/rados/rados_cluster.h"
+#include "adapters/rados/rados_provider.h"
+
+namespace siphon::cli {
+namespace {
+
+std::atomic<bool> stop_flag{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void on_signal(int) {
+  if (stop_flag.exchange(true)) ::_exit(static_cast<int>(Exit::kInterrupted));
+}
+
+RadosOptions rados_options(const ClusterOptions& cluster, const Options& options) {
+  RadosOptions rados;
+  rados.conf_path = cluster.conf;
+  if (!cluster.cluster.empty()) rados.cluster_name = cluster.cluster;
+  if (!cluster.id.empty()) rados.name = "client." + cluster.id;
+  if (!cluster.name.empty()) rados.name = cluster.name;
+  rados.keyring = cluster.keyring;
+  rados.use_ceph_args = true;
+  const std::chrono::seconds timeout(options.timeout_seconds);
+  rados.osd_timeout = rados.mon_timeout = rados.connect_timeout = timeout;
+  return rados;
+}
+
+// What a role sets overrides what is common to both.
+ClusterOptions overlay(ClusterOptions base, const ClusterOptions& over) {
+  if (!over.conf.empty()) base.conf = over.conf;
+  if (!over.cluster.empty()) base.cluster = over.cluster;
+  if (!over.keyring.empty()) base.keyring = over.keyring;
+  if (!over.id.empty() || !over.name.empty()) {
+    base.id = over.id;
+    base.name = over.name;
+  }
+  return base;
+}
+
+}  // namespace
+
+struct Session::Cluster {
+  ClusterOptions options;
+  std::unique_ptr<RadosCluster> connection;
+  std::unique_ptr<RadosProvider> provider;
+};
+
+Session::Session(Options options, const std::string& verb)
+    : options_(std::move(options)),
+      out_(options_.output_format(), verb),
+      meter_(progress_mode(options_.progress, options_.no_progress, ::isatty(STDERR_FILENO) == 1)) {
+}
+Session::~Session() = default;
+
+ClusterOptions Session::cluster_options(Role role) const {
+  switch (role) {
+    case Role::kSource:
+      return overlay(options_.cluster, options_.source_cluster);
+    case Role::kTarget:
+      return overlay(options_.cluster, options_.target_cluster);
+    case Role::kOnly:
+      break;
+  }
+  return options_.cluster;
+}
+
+Result<RadosCluster*> Session::cluster(Role role) {
+  const std::lock_guard lock(mutex_);
+  if (const auto known = by_role_.find(role); known != by_role_.end()) {
+    return known->second->connection.get();
+  }
+  const ClusterOptions wanted = cluster_options(role);
+  for (const auto& cluster : clusters_) {
+    if (cluster->options == wanted) {
+      by_role_[role] = cluster.get();
+      return cluster->connection.get();
+    }
+  }
+  auto connection = RadosCluster::connect(rados_options(wanted, options_));
+  if (!connection) return fail(std::move(connection).error());
+  auto cluster = std::make_unique<Cluster>();
+  cluster->options = wanted;
+  cluster->connection = std::move(*connection);
+  cluster->provider = std::make_unique<RadosProvider>(*cluster->connection);
+  by_role_[role] = cluster.get();
+  clusters_.push_back(std::move(cluster));
+  return clusters_.back()->connection.get();
+}
+
+Result<ExtentStore*> Session::store(const Address& address, Role role) {
+  if (address.where == Where::kDaemon) {
+    return fail(Code::kUnimplemented,
+                "the daemon at " + address.device + " does copy, verify and transfers only",
+                Side::kRequester, "on its host, name the folder itself: posix:DIR/EXTENT");
+  }
+  if (address.where == Where::kCeph) {
+    auto connection = cluster(role);
+    if (!connection) return fail(std::move(connection).error());
+    const std::lock_guard lock(mutex_);
+    return by_role_.at(role)->provider->open(address.location);
+  }
+  const std::lock_guard lock(mutex_);
+  auto& provider = folders_[address.dir];
+  if (!provider) {
+    auto folder = PosixProvider::create(address.dir);
+    if (!folder) return fail(std::move(folder).error());
+    provider = std::move(*folder);
+  }
+  return provider->open(Location{});
+}
+
+Result<std::unique_ptr<rpc::DeviceClient>> Session::device(const std::string& address) const {
+  rpc::ClientOptions client;
+  client.secret_file = options_.secret_file;
+  client.tls_ca_file = options_.tls_ca;
+  client.tls_cert_file = options_.tls_cert;
+  client.tls_key_file = options_.tls_key;
+  return rpc::DeviceClient::connect(address, client);
+}
+
+const std::atomic<bool>& Session::stop() const { return stop_flag; }
+
+bool Session::wait(std::chrono::milliseconds time) const {
+  const auto until = std::chrono::steady_clock::now() + time;
+  while (!interrupted()) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        until - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return true;
+    ::poll(nullptr, 0, static_cast<int>(std::min<long>(left.count(), 100)));
+  }
+  return false;
+}
+
+std::optional<int> Session::refused(const std::string& what) {
+  if (options_.confirmed || options_.dry_run) return std::nullopt;
+  return out_.error({Code::kFailedPrecondition, what + " needs your confirmation",
+                     Side::kRequester,
+                     "look at the plan with --dry-run, then add --yes-i-really-mean-it"},
+                    Exit::kNeedsConfirmation);
+}
+
+Error Session::interrupted_error(const std::string& what) {
+  return Error{Code::kCancelled, what, Side::kRequester, ""};
+}
+
+void install_signal_handlers() {
+  struct sigaction action{};
+  action.sa_handler = on_signal;  // no SA_RESTART: reads of stdin are to wake up
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction ignore{};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &ignore, nullptr);
+}
+
+}  // namespace siphon::cli

@@ -1,0 +1,77 @@
+// Session: one run of the CLI. Opens clusters, folders and devices when a verb asks for them; the
+// CLI's composition root, the only place that names concrete adapters. Also Ctrl-C.
+//
+// Thread safe, but for `out` (the verb's own thread).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adapters/extent_store.h"
+#include "plugin/base/status.h"
+#include "plugin/cli/address.h"
+#include "plugin/cli/options.h"
+#include "plugin/cli/output.h"
+#include "plugin/cli/progress.h"
+#include "plugin/rpc/client.h"
+
+namespace siphon {
+class RadosCluster;
+}
+
+namespace siphon::cli {
+
+// Which cluster a Ceph address means when there are two.
+enum class Role { kOnly, kSource, kTarget };
+
+class Session {
+ public:
+  Session(Options options, const std::string& verb);
+  ~Session();
+
+  const Options& options() const { return options_; }
+  Output& out() { return out_; }
+  ProgressMeter& meter() { return meter_; }
+
+  // Connects at the first call. The cluster lives as long as the session.
+  Result<RadosCluster*> cluster(Role role);
+  // The store of a Ceph or folder address. A daemon's store cannot be opened from here:
+  // UNIMPLEMENTED says what to do instead.
+  Result<ExtentStore*> store(const Address& address, Role role = Role::kOnly);
+  Result<std::unique_ptr<rpc::DeviceClient>> device(const std::string& address) const;
+
+  // Set by the first SIGINT or SIGTERM; the second ends the process at once.
+  const std::atomic<bool>& stop() const;
+  bool interrupted() const { return stop().load(); }
+  // Waits; false at once when interrupted.
+  bool wait(std::chrono::milliseconds time) const;
+
+  // The exit status, with the error shown, when `what` is asked for in earnest but without
+  // --yes-i-really-mean-it.
+  std::optional<int> refused(const std::string& what);
+  // The message of a change that Ctrl-C broke off.
+  static Error interrupted_error(const std::string& what);
+
+ private:
+  struct Cluster;
+  ClusterOptions cluster_options(Role role) const;
+
+  const Options options_;
+  Output out_;
+  ProgressMeter meter_;
+  std::mutex mutex_;
+  std::map<Role, Cluster*> by_role_;
+  std::vector<std::unique_ptr<Cluster>> clusters_;
+  std::map<std::string, std::unique_ptr<StoreProvider>> folders_;
+};
+
+// Installs the handlers of SIGINT, SIGTERM and SIGPIPE.
+void install_signal_handlers();
+
+}  // namespace siphon::cli

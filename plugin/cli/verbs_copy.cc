@@ -1,0 +1,287 @@
+// copy and move.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "plugin/cli/copy_plan.h"
+#include "plugin/cli/copy_run.h"
+#include "plugin/cli/verbs.h"
+#include "plugin/cli/verify.h"
+
+namespace siphon::cli {
+namespace {
+
+using cli::to_json;  // beside the overloads here
+
+constexpr std::size_t kMaxTableRows = 20;
+constexpr std::size_t kMaxErrorsShown = 20;
+
+std::string way(const CopyItem& item) {
+  if (item.source_device.name.empty()) return "-";
+  return item.source_device.name + " -> " + item.target_device.name;
+}
+
+Json to_json(const CopyItem& item) {
+  Json json{{"source", item.source.to_string()},
+            {"target", item.target.to_string()},
+            {"status", to_string(item.state)},
+            {"source_device", item.source_device.name},
+            {"target_device", item.target_device.name},
+            {"transfer_id", item.transfer_id},
+            {"attempts", item.attempts}};
+  json["bytes"] = item.receipt ? Json(item.receipt->bytes)
+                               : (item.info ? Json(item.bytes()) : Json());
+  json["receipt"] = item.receipt ? to_json(*item.receipt) : Json();
+  json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  return json;
+}
+
+Json to_json(const CopyTotals& t) {
+  return Json{{"bytes", t.bytes},
+              {"seconds", t.seconds},
+              {"transfers", t.transfers},
+              {"retried", t.retried},
+              {"lane_bytes", t.lane_bytes},
+              {"rpc_bytes", t.rpc_bytes},
+              {"strangers", t.strangers},
+              {"fallback_parts", t.fallback_parts},
+              {"data_endpoints", t.data_endpoints}};
+}
+
+Tally tally_of(const CopyPlan& plan) {
+  Tally tally;
+  for (const CopyItem& item : plan.items) {
+    if (item.state == ItemState::kCopied) {
+      ++tally.done;
+    } else if (item.state == ItemState::kAlreadyThere) {
+      ++tally.already_there;
+    } else if (item.state == ItemState::kFailed && tally.failed++ == 0) {
+      tally.first_failure = item.error.code;
+    }
+  }
+  return tally;
+}
+
+// A device that cannot be asked because it lacks the plugin makes the cluster unfit; a store that
+// has nothing to give makes nothing to do.
+Exit exit_of(Session& session, const CopyPlan& plan) {
+  if (session.interrupted()) return Exit::kInterrupted;
+  if (plan.items.empty()) return Exit::kNothingToDo;
+  const Exit exit = exit_for(tally_of(plan));
+  const bool unfit = exit == Exit::kFatal && plan.items.front().target_device.name.empty() &&
+                     plan.items.front().error.code == Code::kFailedPrecondition &&
+                     plan.items.front().error.message.find("plugin") != std::string::npos;
+  return unfit ? Exit::kNotFit : exit;
+}
+
+void print_errors(Session& session, const CopyPlan& plan) {
+  // The same words for many extents are said once.
+  std::map<std::string, std::size_t> said;
+  for (const CopyItem& item : plan.items) {
+    if (item.state != ItemState::kFailed) continue;
+    const std::string text = error_text(item.error);
+    if (said[text]++ > 0 || said.size() > kMaxErrorsShown) continue;
+    session.meter().note(fmt::format("siphon: {}: {}", item.source.to_string(), text));
+  }
+  for (const auto& [text, count] : said) {
+    if (count > 1) {
+      session.meter().note(fmt::format("siphon: the same happened to {} more extents: {}",
+                                       count - 1, text.substr(0, text.find('\n'))));
+    }
+  }
+}
+
+void print_table(const CopyPlan& plan) {
+  if (plan.items.size() > kMaxTableRows) return;
+  Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"SOURCE CRC32"}, {"TARGET CRC32"},
+               {"DEVICES"}, {"STATUS"}});
+  for (const CopyItem& item : plan.items) {
+    const bool proven = item.receipt.has_value();
+    const std::uint64_t bytes = proven ? item.receipt->bytes : item.bytes();
+    table.add({item.source.to_string(), item.target.to_string(),
+               bytes > 0 ? std::to_string(bytes) : "-",
+               proven ? crc32_hex(item.receipt->source_crc32) : "-",
+               proven ? crc32_hex(item.receipt->target_crc32) : "-", way(item),
+               std::string(to_string(item.state))});
+  }
+  if (!table.empty()) table.print();
+}
+
+void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
+  const Output& out = session.out();
+  const Tally tally = tally_of(plan);
+  const double rate =
+      totals.seconds > 0 ? static_cast<double>(totals.bytes) / 1e6 / totals.seconds : 0;
+  out.line(fmt::format("{} copied and proven, {} already there, {} failed; {} bytes ({}) in {:.2f} "
+                       "s, {:.0f} MB/s",
+                       tally.done, tally.already_there, tally.failed, totals.bytes,
+                       human_bytes(totals.bytes), totals.seconds, rate));
+  if (totals.transfers == 0) return;
+  std::string endpoints;
+  for (const std::string& endpoint : totals.data_endpoints) {
+    endpoints += (endpoints.empty() ? "" : ", ") + endpoint;
+  }
+  out.line(fmt::format("{} transfers; data ports: {}; {} bytes on the data lanes, {} on gRPC; {} "
+                       "strangers, {} fallback parts",
+                       totals.transfers, endpoints.empty() ? "none" : endpoints,
+                       totals.lane_bytes, totals.rpc_bytes, totals.strangers,
+                       totals.fallback_parts));
+}
+
+// What Ctrl-C leaves running.
+void note_going_on(Session& session, const CopyTotals& totals) {
+  for (const std::string& id : totals.going_on) {
+    session.meter().note(fmt::format(
+        "siphon: transfer {0} goes on at its target; watch it: siphon watch {0}; end it: siphon "
+        "cancel {0}",
+        id));
+  }
+}
+
+Result<int> show_plan(Session& session, CopyPlan& plan) {
+  CopyRouter router(session);
+  const std::vector<CopyGroup> groups = router.route(plan);
+  const Tally tally = tally_of(plan);
+  Exit exit = exit_for(tally);
+  std::size_t pending = 0;
+  for (const CopyItem& item : plan.items) pending += item.state == ItemState::kPending;
+  if (pending > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
+  if (plan.items.empty()) exit = Exit::kNothingToDo;
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = true;
+    doc["extents"] = Json::array();
+    for (const CopyItem& item : plan.items) doc["extents"].push_back(to_json(item));
+    doc["transfers"] = groups.size();
+    doc["total_bytes"] = plan.total_bytes > 0 ? Json(plan.total_bytes) : Json();
+    session.out().document(std::move(doc), exit);
+  } else {
+    Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"DEVICES"}, {"PLAN"}});
+    for (const CopyItem& item : plan.items) {
+      table.add({item.source.to_string(), item.target.to_string(),
+                 item.info ? std::to_string(item.bytes()) : "-", way(item),
+                 item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state))});
+    }
+    if (!table.empty()) table.print();
+    session.out().line(fmt::format("would copy {} extents, {}, in {} transfers; nothing was changed",
+                                   pending,
+                                   plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
+                                                        : std::string("of a size not known here"),
+                                   groups.size()));
+  }
+  print_errors(session, plan);
+  return static_cast<int>(exit);
+}
+
+// The last step of a move: verify both ends anew, then trash at the source what is proven.
+void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& trashed) {
+  std::vector<std::size_t> items;
+  std::vector<Address> sources, targets;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const CopyItem& item = plan.items[i];
+    if (item.state != ItemState::kCopied && item.state != ItemState::kAlreadyThere) continue;
+    items.push_back(i);
+    sources.push_back(item.source);
+    targets.push_back(item.target);
+  }
+  const auto left = verify_all(session, Role::kSource, sources);
+  const auto right = verify_all(session, Role::kTarget, targets);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    CopyItem& item = plan.items[items[i]];
+    auto refuse = [&](Error error) {
+      item.fail_with(std::move(error).with_context("the source stays: " + item.source.to_string()));
+    };
+    if (session.interrupted()) {
+      refuse(Session::interrupted_error("interrupted"));
+    } else if (!left[i].outcome.status) {
+      refuse(Error(left[i].outcome.status.error()).with_suspect(Side::kSource));
+    } else if (!right[i].outcome.status) {
+      refuse(Error(right[i].outcome.status.error()).with_suspect(Side::kTarget));
+    } else if (left[i].outcome.bytes != right[i].outcome.bytes ||
+               left[i].outcome.crc32 != right[i].outcome.crc32) {
+      refuse({Code::kDataLoss, "the two ends differ", Side::kNone,
+              "siphon verify " + item.source.to_string() + " " + item.target.to_string()});
+    } else {
+      auto store = session.store(item.source, Role::kSource);
+      Status gone = store ? (*store)->trash(item.source.extent, item.info->generation)
+                          : Status(fail(store.error()));
+      if (gone) trashed.push_back(items[i]);
+      else refuse(std::move(gone).error());
+    }
+  }
+}
+
+Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& totals,
+                   const std::vector<std::size_t>* trashed) {
+  const Exit exit = exit_of(session, plan);
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = false;
+    doc["extents"] = Json::array();
+    for (const CopyItem& item : plan.items) doc["extents"].push_back(to_json(item));
+    if (trashed != nullptr) {
+      doc["trashed_sources"] = Json::array();
+      for (const std::size_t i : *trashed) {
+        doc["trashed_sources"].push_back(plan.items[i].source.to_string());
+      }
+    }
+    doc["summary"] = to_json(totals);
+    doc["going_on"] = totals.going_on;
+    session.out().document(std::move(doc), exit);
+  } else {
+    print_table(plan);
+    print_summary(session, plan, totals);
+    if (trashed != nullptr) {
+      session.out().line(fmt::format("{} sources are in the trash", trashed->size()));
+    }
+  }
+  print_errors(session, plan);
+  note_going_on(session, totals);
+  return static_cast<int>(exit);
+}
+
+// A pool without the tag, or read-only, is the cluster's fault and not an extent's.
+Result<int> plan_failed(Session& session, const Error& error) {
+  if (error.code == Code::kFailedPrecondition) return session.out().error(error, Exit::kNotFit);
+  return fail(error);
+}
+
+}  // namespace
+
+Result<int> run_copy(Session& session) {
+  if (session.options().replace) {
+    if (const auto refused = session.refused("replacing extents at the target")) return *refused;
+  }
+  auto plan = plan_copy(session);
+  if (!plan) return plan_failed(session, plan.error());
+  if (session.options().dry_run) return show_plan(session, *plan);
+  CopyRun run(session, *plan);
+  auto totals = run.run();
+  if (!totals) return fail(std::move(totals).error());
+  return finish(session, *plan, *totals, nullptr);
+}
+
+Result<int> run_move(Session& session) {
+  if (const auto refused = session.refused("removing the sources after a verified copy")) {
+    return *refused;
+  }
+  auto plan = plan_copy(session);
+  if (!plan) return plan_failed(session, plan.error());
+  for (CopyItem& item : plan->items) {
+    if (item.state == ItemState::kFailed || item.info) continue;
+    item.fail_with({Code::kPermissionDenied,
+                    "a move must see and trash the source, and this client may not (or it is a "
+                    "folder's daemon)",
+                    Side::kRequester, "copy, verify, then rm with the right key"});
+  }
+  if (session.options().dry_run) return show_plan(session, *plan);
+  CopyRun run(session, *plan);
+  auto totals = run.run();
+  if (!totals) return fail(std::move(totals).error());
+  std::vector<std::size_t> trashed;
+  if (!session.interrupted()) trash_sources(session, *plan, trashed);
+  return finish(session, *plan, *totals, &trashed);
+}
+
+}  // namespace siphon::cli

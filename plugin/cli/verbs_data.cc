@@ -1,0 +1,246 @@
+// put, get, seal, rm.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "plugin/cli/extent_io.h"
+#include "plugin/cli/local_file.h"
+#include "plugin/cli/verbs.h"
+
+namespace siphon::cli {
+namespace {
+
+IoControl control_of(Session& session, std::uint64_t total_bytes) {
+  IoControl control;
+  control.stop = &session.stop();
+  control.progress = [&session, total_bytes](std::uint64_t done_bytes) {
+    ProgressState state;
+    state.done_bytes = done_bytes;
+    state.total_bytes = total_bytes;
+    session.meter().update(state);
+  };
+  return control;
+}
+
+std::string speed(std::uint64_t bytes, std::chrono::steady_clock::time_point since) {
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+  return fmt::format("{:.2f} s, {:.0f} MB/s", seconds,
+                     seconds > 0 ? static_cast<double>(bytes) / 1e6 / seconds : 0.0);
+}
+
+Result<int> plan_put(Session& session, ExtentStore& store, const Address& address,
+                     const InputFile& file) {
+  SIPHON_TRY(store.check_ready(true));
+  auto there = store.stat(address.extent);
+  if (!there && there.error().code != Code::kNotFound) return fail(there.error());
+  if (there && !session.options().replace) {
+    return fail(Code::kAlreadyExists, "extent " + address.to_string() + " already exists",
+                Side::kRequester, "choose another name, or add --replace");
+  }
+  Json doc = session.out().new_document();
+  doc["dry_run"] = true;
+  doc["extent"] = address.to_string();
+  doc["content_bytes"] = file.size_bytes() ? Json(*file.size_bytes()) : Json();
+  doc["replaces"] = there ? to_json(*there) : Json();
+  if (session.out().json()) session.out().document(std::move(doc), Exit::kOk);
+  session.out().line(fmt::format(
+      "would put {} to {}{}; nothing was changed",
+      file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
+      address.to_string(), there ? ", replacing what is there" : ""));
+  return 0;
+}
+
+struct Removal {
+  Address address;
+  ExtentInfo info;
+  bool only_trash = false;
+  std::size_t purged = 0;
+};
+
+Status remove_one(Session& session, Removal& removal) {
+  auto store = session.store(removal.address);
+  if (!store) return fail(std::move(store).error());
+  auto info = (*store)->stat(removal.address.extent);
+  removal.only_trash = !info && info.error().code == Code::kNotFound && session.options().purge;
+  if (!info && !removal.only_trash) return fail(std::move(info).error());
+  if (info) removal.info = *info;
+  if (session.options().dry_run) return {};
+  if (!removal.only_trash) {
+    SIPHON_TRY((*store)->trash(removal.address.extent, removal.info.generation));
+  }
+  if (session.options().purge) {
+    auto purged = (*store)->purge_trash(removal.address.extent);
+    if (!purged) return fail(std::move(purged).error());
+    removal.purged = *purged;
+    if (removal.only_trash && *purged == 0) {
+      return fail(Code::kNotFound, "there is neither an extent nor trash of that name");
+    }
+  }
+  return {};
+}
+
+std::string removal_text(const Removal& removal, const Options& options) {
+  const std::string name = removal.address.to_string();
+  if (options.dry_run) {
+    return fmt::format("would {} {}", options.purge ? "remove for good" : "move to the trash", name);
+  }
+  if (options.purge) return fmt::format("removed for good: {} ({} purged)", name, removal.purged);
+  return "in the trash: " + name;
+}
+
+}  // namespace
+
+Result<int> run_put(Session& session) {
+  const Options& options = session.options();
+  auto address = parse_address(options.names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  if (options.file == "-" && !options.origins.contains("FILE") && ::isatty(STDIN_FILENO)) {
+    return fail(Code::kInvalidArgument, "standard input is a terminal", Side::kRequester,
+                "name a file, or '-' to type the content");
+  }
+  if (options.replace) {
+    if (const auto refused = session.refused("replacing an extent")) return *refused;
+  }
+  auto file = InputFile::open(options.file);
+  if (!file) return fail(std::move(file).error());
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  if (options.dry_run) return plan_put(session, **store, *address, *file);
+
+  const auto start = std::chrono::steady_clock::now();
+  const PutRequest request{options.block_size, options.open, options.replace};
+  auto info = put_extent(
+      **store, address->extent, [&](std::span<std::byte> out) { return file->read(out); }, request,
+      control_of(session, file->size_bytes().value_or(0)));
+  session.meter().finish(info.has_value());
+  if (!info) return fail(std::move(info).error());
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["extent"] = address->to_string();
+    doc["info"] = to_json(*info);
+    session.out().document(std::move(doc), Exit::kOk);
+  }
+  if (info->state == ExtentState::kSealed) {
+    session.out().line(fmt::format("{}: {} in {} blocks, crc32 {}, sealed ({})",
+                                   address->to_string(), human_bytes(info->header.content_bytes),
+                                   info->header.block_count, crc32_hex(info->header.crc32),
+                                   speed(info->header.extent_bytes, start)));
+  } else {
+    session.out().line(address->to_string() + ": left open; seal it with: siphon seal " +
+                       address->to_string());
+  }
+  return 0;
+}
+
+Result<int> run_get(Session& session) {
+  const Options& options = session.options();
+  auto address = parse_address(options.names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  const bool to_stdout = options.file == "-";
+  if (to_stdout && !options.origins.contains("FILE") && ::isatty(STDOUT_FILENO)) {
+    return fail(Code::kInvalidArgument, "standard output is a terminal", Side::kRequester,
+                "name a file, or '-' to have the content here");
+  }
+  if (to_stdout) session.out().data_on_stdout();
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  auto there = (*store)->stat(address->extent);
+  if (!there) return fail(std::move(there).error());
+  auto file = OutputFile::open(options.file);
+  if (!file) return fail(std::move(file).error());
+
+  const auto start = std::chrono::steady_clock::now();
+  auto info = get_extent(
+      **store, address->extent,
+      [&](std::span<const std::byte> bytes) { return file->write(bytes); },
+      control_of(session, there->header.extent_bytes));
+  session.meter().finish(info.has_value());
+  if (!info) return fail(std::move(info).error());
+  SIPHON_TRY(file->commit());
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["extent"] = address->to_string();
+    doc["file"] = options.file;
+    doc["info"] = to_json(*info);
+    session.out().document(std::move(doc), Exit::kOk);
+  }
+  if (!to_stdout) {
+    session.out().line(fmt::format("{}: {} in {} blocks, all verified, crc32 {} ({})",
+                                   options.file, human_bytes(info->header.content_bytes),
+                                   info->header.block_count, crc32_hex(info->header.crc32),
+                                   speed(info->header.extent_bytes, start)));
+  }
+  return 0;
+}
+
+Result<int> run_seal(Session& session) {
+  const Options& options = session.options();
+  auto address = parse_address(options.names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  auto report = seal_extent(**store, address->extent, options.dry_run, control_of(session, 0));
+  session.meter().finish(false);
+  if (!report && report.error().code == Code::kAlreadyExists) {
+    return session.out().error(report.error(), Exit::kNothingToDo);
+  }
+  if (!report) return fail(std::move(report).error());
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = options.dry_run;
+    doc["extent"] = address->to_string();
+    doc["dropped_bytes"] = report->dropped_bytes;
+    doc["header"] = to_json(report->header);
+    session.out().document(std::move(doc), Exit::kOk);
+  }
+  session.out().line(fmt::format("{}{}: {} blocks, {}, crc32 {}, torn tail of {} bytes dropped",
+                                 options.dry_run ? "would seal " : "sealed ", address->to_string(),
+                                 report->header.block_count,
+                                 human_bytes(report->header.content_bytes),
+                                 crc32_hex(report->header.crc32), report->dropped_bytes));
+  return 0;
+}
+
+Result<int> run_rm(Session& session) {
+  const Options& options = session.options();
+  std::vector<Address> addresses;
+  for (const std::string& name : options.names) {
+    auto address = parse_address(name, Want::kExtent);
+    if (!address) return fail(std::move(address).error());
+    addresses.push_back(std::move(*address));
+  }
+  if (const auto refused = session.refused("removing extents")) return *refused;
+  Tally tally;
+  Json extents = Json::array();
+  for (const Address& address : addresses) {
+    if (session.interrupted()) {
+      return fail(Session::interrupted_error("interrupted; the rest was not removed"));
+    }
+    Removal removal{address, {}, false, 0};
+    Status status = remove_one(session, removal);
+    Json entry{{"extent", address.to_string()}, {"purged", removal.purged}};
+    if (status) {
+      ++tally.done;
+      session.out().line(removal_text(removal, options));
+    } else {
+      if (tally.failed++ == 0) tally.first_failure = status.error().code;
+      const Error error = status.error().with_context("rm " + address.to_string());
+      entry["problem"] = to_json(error);
+      fmt::print(stderr, "siphon: {}\n", error_text(error));
+    }
+    extents.push_back(std::move(entry));
+  }
+  const Exit exit = exit_for(tally);
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = options.dry_run;
+    doc["to_trash"] = !options.purge;
+    doc["extents"] = std::move(extents);
+    session.out().document(std::move(doc), exit);
+  }
+  return static_cast<int>(exit);
+}
+
+}  // namespace siphon::cli

@@ -1,0 +1,392 @@
+// daemons, transfers, watch, cancel: what the devices say and do.
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "plugin/cli/devices.h"
+#include "plugin/cli/limits.h"
+#include "plugin/cli/verbs.h"
+
+namespace siphon::cli {
+namespace {
+
+using cli::to_json;  // beside the overloads here
+
+// A device as a verb found it. Ceph: `cluster` and one locator per location; a folder's daemon:
+// neither.
+struct Peer {
+  RadosCluster* cluster = nullptr;
+  FoundDevice found;
+};
+
+struct Peers {
+  std::vector<Peer> peers;
+  std::vector<Discovery::Silent> silent;
+};
+
+// The devices behind the WHERE arguments: daemons by address, and those of the named (or, without
+// any argument, all tagged) pools.
+Result<Peers> find_peers(Session& session, const std::vector<std::string>& names) {
+  Peers result;
+  std::vector<Address> where;
+  bool any_ceph = names.empty();
+  for (const std::string& name : names) {
+    auto address = parse_address(name, Want::kStore);
+    if (!address) return fail(std::move(address).error());
+    if (address->where == Where::kFolder) {
+      return fail(Code::kInvalidArgument, name + " is a folder, not a daemon", Side::kRequester,
+                  "name its daemon: HOST:PORT/");
+    }
+    if (address->where == Where::kDaemon) {
+      Peer peer;
+      peer.found.device = {address->device, address->device};
+      result.peers.push_back(std::move(peer));
+    } else {
+      any_ceph = true;
+    }
+    where.push_back(std::move(*address));
+  }
+  if (!any_ceph) return result;
+  auto cluster = session.cluster(Role::kOnly);
+  if (!cluster) return fail(std::move(cluster).error());
+  auto locations = locations_of(**cluster, where);
+  if (!locations) return fail(std::move(locations).error());
+  if (locations->empty()) {
+    return fail(Code::kNotFound, "no pool carries the application tag siphon", Side::kNone,
+                "ceph osd pool application enable POOL siphon");
+  }
+  Discovery discovery = discover(**cluster, *locations);
+  for (FoundDevice& found : discovery.devices) {
+    result.peers.push_back({*cluster, std::move(found)});
+  }
+  result.silent = std::move(discovery.silent);
+  if (result.peers.empty() && !result.silent.empty()) return fail(result.silent.front().error);
+  return result;
+}
+
+void note_silent(Session& session, const std::vector<Discovery::Silent>& silent) {
+  for (const auto& s : silent) {
+    session.meter().note(fmt::format("siphon: pool {}: {} placement groups without a daemon: {}",
+                                     s.pool, s.groups, error_text(s.error)));
+  }
+}
+
+Json to_json(const DeviceDescription& d) {
+  return Json{{"device", d.device},
+              {"version", d.version},
+              {"home", d.home},
+              {"pid", d.pid},
+              {"control_address", d.control_address},
+              {"data_address", d.data_address},
+              {"data_ports", d.data_ports},
+              {"open_data_port", d.open_data_port},
+              {"started_at", rfc3339(d.started_unix_ms)},
+              {"region_bytes", d.region_bytes},
+              {"bytes_in_flight", d.bytes_in_flight},
+              {"transfers_in", d.transfers_in},
+              {"transfers_out", d.transfers_out},
+              {"bytes_received", d.bytes_received},
+              {"bytes_sent", d.bytes_sent},
+              {"extents_published", d.extents_published},
+              {"strangers", d.strangers},
+              {"fallback_parts", d.fallback_parts}};
+}
+
+std::string pools_text(const FoundDevice& found) {
+  std::string text;
+  for (const auto& [location, locator] : found.locators) {
+    text += (text.empty() ? "" : ",") + location.to_string();
+  }
+  return text.empty() ? "-" : text;
+}
+
+Result<DeviceDescription> describe(Session& session, const Peer& peer) {
+  auto client = session.device(peer.found.device.address);
+  if (!client) return fail(std::move(client).error());
+  return (*client)->describe();
+}
+
+// The rights to look at the transfers into one location of a device.
+Result<Authority> watch_authority(const Peer& peer, const Location& location,
+                                  const std::string& locator) {
+  Authority authority;
+  auto write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite);
+  if (write) {
+    authority.write_nonce = *write;
+    return authority;
+  }
+  auto read = request_grant(*peer.cluster, location, locator, exchange::Right::kRead);
+  if (!read) return fail(std::move(write).error());
+  authority.read_nonce = *read;
+  return authority;
+}
+
+struct Listed {
+  std::size_t peer = 0;
+  TransferInfo info;
+};
+
+// The transfers of one device, over every location by which it is reachable.
+Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t index,
+                 bool finished, std::vector<Listed>& out) {
+  const Peer& peer = peers[index];
+  auto client = session.device(peer.found.device.address);
+  if (!client) return fail(std::move(client).error());
+  std::vector<Authority> authorities;
+  std::optional<Error> refused;
+  if (peer.cluster == nullptr) authorities.emplace_back();
+  for (const auto& [location, locator] : peer.found.locators) {
+    auto authority = watch_authority(peer, location, locator);
+    if (authority) authorities.push_back(*authority);
+    else if (!refused) refused = authority.error();
+  }
+  if (authorities.empty() && refused) return fail(*refused);
+  for (const Authority& authority : authorities) {
+    auto list = (*client)->list(authority, finished);
+    if (!list) return fail(std::move(list).error());
+    for (TransferInfo& info : *list) out.push_back({index, std::move(info)});
+  }
+  return {};
+}
+
+Json to_json(const Listed& listed) {
+  const TransferInfo& t = listed.info;
+  Json json{{"id", t.id},
+            {"source", to_json(t.source)},
+            {"target", to_json(t.target)},
+            {"source_device", t.source_device},
+            {"target_device", t.target_device},
+            {"started_at", rfc3339(t.started_unix_ms)},
+            {"progress", to_json(t.progress)}};
+  json["problem"] = t.status ? Json() : to_json(t.status.error());
+  return json;
+}
+
+std::string place_text(const Location& location) {
+  return location.pool.empty() ? "-" : location.to_string();
+}
+
+std::string percent_text(const Progress& p) {
+  if (p.phase == Phase::kSucceeded) return "100%";
+  if (p.total_bytes == 0) return "-";
+  const auto share = static_cast<long double>(std::min(p.durable_bytes, p.total_bytes)) /
+                     static_cast<long double>(p.total_bytes);
+  return fmt::format("{}%", std::min(99, static_cast<int>(share * 100)));
+}
+
+// Where the transfer `id` is, and the right to deal with it.
+struct Found {
+  std::unique_ptr<rpc::DeviceClient> client;
+  Authority authority;
+  TransferInfo info;
+};
+
+Result<Found> find_transfer(Session& session, const std::string& id) {
+  auto peers = find_peers(session, session.options().names);
+  if (!peers) return fail(std::move(peers).error());
+  std::optional<Error> first_error;
+  for (std::size_t i = 0; i < peers->peers.size(); ++i) {
+    const Peer& peer = peers->peers[i];
+    std::vector<Listed> listed;
+    if (auto ok = list_peer(session, peers->peers, i, true, listed); !ok) {
+      if (!first_error) first_error = ok.error();
+      continue;
+    }
+    for (const Listed& candidate : listed) {
+      if (candidate.info.id != id) continue;
+      Found found;
+      found.info = candidate.info;
+      if (peer.cluster != nullptr) {
+        auto nonce = request_grant(*peer.cluster, candidate.info.target,
+                                   peer.found.locators.at(candidate.info.target),
+                                   exchange::Right::kWrite);
+        if (!nonce) return fail(std::move(nonce).error());
+        found.authority.write_nonce = *nonce;
+      }
+      auto client = session.device(peer.found.device.address);
+      if (!client) return fail(std::move(client).error());
+      found.client = std::move(*client);
+      return found;
+    }
+  }
+  note_silent(session, peers->silent);
+  if (first_error) return fail(*first_error);
+  return fail(Code::kNotFound, "no device knows a transfer " + id, Side::kRequester,
+              "siphon transfers --all lists those that are known; a folder's daemon must be named: "
+              "siphon watch ID HOST:PORT/");
+}
+
+}  // namespace
+
+Result<int> run_daemons(Session& session) {
+  auto peers = find_peers(session, session.options().names);
+  if (!peers) return fail(std::move(peers).error());
+  std::vector<Result<DeviceDescription>> described(peers->peers.size());
+  run_parallel(described.size(), 8,
+               [&](std::size_t i) { described[i] = describe(session, peers->peers[i]); });
+  Tally tally;
+  Json list = Json::array();
+  Table table({{"DEVICE"}, {"CONTROL"}, {"DATA PORTS"}, {"VERSION"}, {"HOME"}, {"POOLS"},
+               {"IN", true}, {"OUT", true}, {"IN FLIGHT", true}, {"STRANGERS", true},
+               {"FALLBACK", true}});
+  for (std::size_t i = 0; i < described.size(); ++i) {
+    const FoundDevice& found = peers->peers[i].found;
+    Json entry{{"device", found.device.name}, {"control_address", found.device.address}};
+    if (described[i]) {
+      ++tally.done;
+      const DeviceDescription& d = *described[i];
+      entry = to_json(d);
+      table.add({d.device, found.device.address, d.data_address + ":" + d.data_ports, d.version,
+                 d.home, pools_text(found), std::to_string(d.transfers_in),
+                 std::to_string(d.transfers_out),
+                 human_bytes(d.bytes_in_flight) + "/" + human_bytes(d.region_bytes),
+                 std::to_string(d.strangers), std::to_string(d.fallback_parts)});
+    } else {
+      if (tally.failed++ == 0) tally.first_failure = described[i].error().code;
+      entry["problem"] = to_json(described[i].error());
+      table.add({found.device.name, found.device.address, "-", "no answer", "-",
+                 pools_text(found)});
+      fmt::print(stderr, "siphon: {}: {}\n", found.device.name, error_text(described[i].error()));
+    }
+    entry["pools"] = Json::array();
+    for (const auto& [location, locator] : found.locators) {
+      entry["pools"].push_back(location.to_string());
+    }
+    list.push_back(std::move(entry));
+  }
+  for (const auto& silent : peers->silent) {
+    if (tally.failed++ == 0) tally.first_failure = silent.error.code;
+  }
+  const Exit exit = exit_for(tally);
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["devices"] = std::move(list);
+    doc["silent"] = Json::array();
+    for (const auto& s : peers->silent) {
+      doc["silent"].push_back(Json{{"pool", s.pool},
+                                   {"placement_groups", s.groups},
+                                   {"problem", to_json(s.error)}});
+    }
+    session.out().document(std::move(doc), exit);
+  } else if (!table.empty()) {
+    table.print();
+  }
+  note_silent(session, peers->silent);
+  return static_cast<int>(exit);
+}
+
+Result<int> run_transfers(Session& session) {
+  auto peers = find_peers(session, session.options().names);
+  if (!peers) return fail(std::move(peers).error());
+  std::vector<Listed> listed;
+  Tally tally;
+  for (std::size_t i = 0; i < peers->peers.size() && !session.interrupted(); ++i) {
+    auto ok = list_peer(session, peers->peers, i, session.options().finished, listed);
+    if (ok) {
+      ++tally.done;
+      continue;
+    }
+    if (tally.failed++ == 0) tally.first_failure = ok.error().code;
+    fmt::print(stderr, "siphon: {}: {}\n", peers->peers[i].found.device.name,
+               error_text(ok.error()));
+  }
+  const Exit exit = exit_for(tally);
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["transfers"] = Json::array();
+    for (const Listed& entry : listed) doc["transfers"].push_back(to_json(entry));
+    session.out().document(std::move(doc), exit);
+    return static_cast<int>(exit);
+  }
+  Table table({{"TRANSFER"}, {"SOURCE"}, {"TARGET"}, {"FROM"}, {"TO"}, {"PHASE"}, {"DURABLE", true},
+               {"", true}, {"DONE", true}, {"FAILED", true}, {"STARTED"}});
+  for (const Listed& entry : listed) {
+    const TransferInfo& t = entry.info;
+    table.add({t.id, place_text(t.source), place_text(t.target), t.source_device, t.target_device,
+               std::string(to_string(t.progress.phase)), human_bytes(t.progress.durable_bytes),
+               percent_text(t.progress),
+               fmt::format("{}/{}", t.progress.extents_done, t.progress.extents_total),
+               std::to_string(t.progress.extents_failed), rfc3339(t.started_unix_ms)});
+  }
+  if (!table.empty()) table.print();
+  note_silent(session, peers->silent);
+  return static_cast<int>(exit);
+}
+
+Result<int> run_watch(Session& session) {
+  const std::string& id = session.options().transfer_id;
+  auto found = find_transfer(session, id);
+  if (!found) return fail(std::move(found).error());
+  Json outcomes = Json::array();
+  auto on_event = [&](const rpc::TransferEvent& event) {
+    if (const auto* p = std::get_if<Progress>(&event)) {
+      session.meter().update(progress_of(*p, found->info.source_device, found->info.target_device));
+    } else if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) {
+      Json entry{{"source_extent", outcome->source_extent},
+                 {"target_extent", outcome->target_extent}};
+      if (outcome->result) entry["receipt"] = to_json(*outcome->result);
+      else entry["problem"] = to_json(outcome->result.error());
+      outcomes.push_back(std::move(entry));
+    }
+  };
+  auto summary = found->client->watch(id, found->authority, on_event, &session.stop());
+  session.meter().finish(summary && summary->phase == Phase::kSucceeded);
+  if (!summary && session.interrupted()) {
+    session.meter().note("siphon: the transfer goes on; end it with: siphon cancel " + id);
+    return static_cast<int>(Exit::kInterrupted);
+  }
+  if (!summary) return fail(std::move(summary).error());
+  const Tally tally{summary->extents_done, 0, summary->extents_failed,
+                    summary->status ? Code::kUnknown : summary->status.error().code};
+  Exit exit = exit_for(tally);
+  if (!summary->status && exit == Exit::kOk) exit = exit_for(summary->status.error().code);
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["transfer"] = id;
+    doc["phase"] = to_string(summary->phase);
+    doc["extents"] = std::move(outcomes);
+    doc["bytes"] = summary->bytes;
+    doc["error"] = summary->status ? Json() : to_json(summary->status.error());
+    session.out().document(std::move(doc), exit);
+  }
+  session.out().line(fmt::format("{}: {}, {} extents published, {} failed, {}", id,
+                                 to_string(summary->phase), summary->extents_done,
+                                 summary->extents_failed, human_bytes(summary->bytes)));
+  if (!summary->status) {
+    fmt::print(stderr, "siphon: {}\n", error_text(summary->status.error()));
+  }
+  return static_cast<int>(exit);
+}
+
+Result<int> run_cancel(Session& session) {
+  const std::string& id = session.options().transfer_id;
+  auto found = find_transfer(session, id);
+  if (!found) return fail(std::move(found).error());
+  Phase phase = found->info.progress.phase;
+  if (!session.options().dry_run && !is_final(phase)) {
+    auto cancelled = found->client->cancel(id, found->authority);
+    if (!cancelled) return fail(std::move(cancelled).error());
+    phase = *cancelled;
+  }
+  const bool was_over = is_final(found->info.progress.phase);
+  const Exit exit = was_over ? Exit::kNothingToDo : Exit::kOk;
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = session.options().dry_run;
+    doc["transfer"] = id;
+    doc["phase"] = to_string(phase);
+    session.out().document(std::move(doc), exit);
+  }
+  if (was_over) {
+    session.out().line(fmt::format("{}: it had ended before ({})", id, to_string(phase)));
+  } else if (session.options().dry_run) {
+    session.out().line(fmt::format("would cancel {} at {} ({})", id, found->info.target_device,
+                                   to_string(phase)));
+  } else {
+    session.out().line(fmt::format("{}: {}; what was published before stays", id,
+                                   to_string(phase)));
+  }
+  return static_cast<int>(exit);
+}
+
+}  // namespace siphon::cli

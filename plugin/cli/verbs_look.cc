@@ -1,0 +1,320 @@
+// ls, stat, blocks, verify, config show: verbs that change nothing.
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+#include "plugin/cli/devices.h"
+#include "plugin/cli/extent_io.h"
+#include "plugin/cli/verbs.h"
+#include "plugin/cli/verify.h"
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::size_t kStatThreads = 8;
+
+std::string crc_or_dash(const ExtentInfo& info) {
+  return info.state == ExtentState::kSealed ? crc32_hex(info.header.crc32) : "-";
+}
+
+void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
+                     const std::vector<Address>& extents) {
+  Table table({{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true},
+               {"GENERATION", true}});
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    if (!infos[i]) {
+      table.add({extents[i].extent, "-", std::string(to_string(infos[i].error().code)), "-", "-",
+                 "-"});
+      continue;
+    }
+    const ExtentInfo& info = *infos[i];
+    table.add({info.name, std::to_string(info.header.extent_bytes),
+               std::string(state_name(info.state)), crc_or_dash(info),
+               std::to_string(info.header.block_count), std::to_string(info.generation)});
+  }
+  if (!table.empty()) table.print();
+}
+
+void print_stat(Session& session, const Address& address, const ExtentInfo& info) {
+  const Output& out = session.out();
+  out.line(fmt::format("extent       {}", address.to_string()));
+  out.line(fmt::format("state        {}{}", state_name(info.state),
+                       info.is_inline ? ", inline" : ""));
+  if (info.state == ExtentState::kSealed) {
+    out.line(fmt::format("bytes        {} ({})", info.header.extent_bytes,
+                         human_bytes(info.header.extent_bytes)));
+    out.line(fmt::format("content      {} bytes in {} blocks", info.header.content_bytes,
+                         info.header.block_count));
+    out.line(fmt::format("crc32        {}", crc32_hex(info.header.crc32)));
+    out.line(fmt::format("sealed       {}", rfc3339(info.header.sealed_unix_ms)));
+  }
+  out.line(fmt::format("part bytes   {}", info.header.part_bytes));
+  out.line(fmt::format("private id   {}", to_hex(info.private_id)));
+  out.line(fmt::format("generation   {}", info.generation));
+  out.line(fmt::format("attempts     {} in progress or left over", info.scratch_count));
+  out.line(fmt::format("trash        {}", info.trash_count));
+}
+
+void print_verified(const Verified& item) {
+  if (item.outcome.status) {
+    fmt::print("{}: ok, {} in {} blocks, crc32 {} ({})\n", item.address.to_string(),
+               human_bytes(item.outcome.bytes), item.outcome.block_count,
+               crc32_hex(item.outcome.crc32),
+               item.where == "here" ? "read here" : "read beside " + item.where);
+  } else {
+    fmt::print(stderr, "siphon: {}: {}\n", item.address.to_string(),
+               error_text(item.outcome.status.error()));
+  }
+}
+
+void count(Tally& tally, const Status& status) {
+  if (status) {
+    ++tally.done;
+  } else if (tally.failed++ == 0) {
+    tally.first_failure = status.error().code;
+  }
+}
+
+int finish_verify(Session& session, Json extents, const Tally& tally) {
+  Exit exit = exit_for(tally);
+  if (session.interrupted()) exit = Exit::kInterrupted;
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["extents"] = std::move(extents);
+    doc["verified"] = tally.done;
+    doc["failed"] = tally.failed;
+    session.out().document(std::move(doc), exit);
+  }
+  return static_cast<int>(exit);
+}
+
+Result<int> verify_one_side(Session& session, const Address& address) {
+  auto extents = expand(session, Role::kOnly, address);
+  if (!extents) return fail(std::move(extents).error());
+  const std::vector<Verified> results = verify_all(session, Role::kOnly, *extents);
+  Tally tally;
+  Json json = Json::array();
+  for (const Verified& item : results) count(tally, item.outcome.status);
+  session.meter().finish(tally.failed == 0);
+  for (const Verified& item : results) {
+    if (session.out().json()) json.push_back(to_json(item));
+    if (!session.out().json() || !item.outcome.status) print_verified(item);
+  }
+  return finish_verify(session, std::move(json), tally);
+}
+
+// Why the two ends do not hold the same extent, or OK.
+Status compare(const Verified& source, const Verified& target) {
+  SIPHON_TRY(source.outcome.status);
+  SIPHON_TRY(target.outcome.status);
+  if (source.outcome.bytes == target.outcome.bytes &&
+      source.outcome.crc32 == target.outcome.crc32) {
+    return {};
+  }
+  return fail(Code::kDataLoss,
+              fmt::format("the two differ: source {} bytes, crc32 {}; target {} bytes, crc32 {}",
+                          source.outcome.bytes, crc32_hex(source.outcome.crc32),
+                          target.outcome.bytes, crc32_hex(target.outcome.crc32)),
+              Side::kNone, "each is whole in itself: see which one is meant: siphon stat");
+}
+
+Result<int> verify_both_sides(Session& session, const Address& source, const Address& target) {
+  auto sources = expand(session, Role::kSource, source);
+  if (!sources) return fail(std::move(sources).error());
+  if (sources->size() > 1 && !target.extent.empty()) {
+    return fail(Code::kInvalidArgument, "one extent cannot equal many", Side::kRequester,
+                "name a store as the target");
+  }
+  std::vector<Address> targets;
+  for (const Address& address : *sources) {
+    targets.push_back(target.extent.empty() ? target.with_extent(address.extent) : target);
+  }
+  const auto left = verify_all(session, Role::kSource, *sources);
+  const auto right = verify_all(session, Role::kTarget, targets);
+  Tally tally;
+  Json json = Json::array();
+  Table table({{"SOURCE"}, {"TARGET"}, {"BYTES", true}, {"SOURCE CRC32"}, {"TARGET CRC32"},
+               {"READ AT"}, {"SAME"}});
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    const Status same = compare(left[i], right[i]);
+    count(tally, same);
+    if (session.out().json()) {
+      json.push_back(Json{{"same", same.has_value()},
+                          {"source", to_json(left[i])},
+                          {"target", to_json(right[i])},
+                          {"problem", same ? Json() : to_json(same.error())}});
+    }
+    table.add({left[i].address.to_string(), right[i].address.to_string(),
+               std::to_string(left[i].outcome.bytes), crc32_hex(left[i].outcome.crc32),
+               crc32_hex(right[i].outcome.crc32), left[i].where + ", " + right[i].where,
+               same ? "yes" : "NO"});
+  }
+  session.meter().finish(tally.failed == 0);
+  for (std::size_t i = 0; i < left.size(); ++i) {
+    if (const Status same = compare(left[i], right[i]); !same) {
+      fmt::print(stderr, "siphon: {}: {}\n", left[i].address.to_string(),
+                 error_text(same.error()));
+    }
+  }
+  if (!session.out().json() && !table.empty()) table.print();
+  return finish_verify(session, std::move(json), tally);
+}
+
+}  // namespace
+
+Result<int> run_ls(Session& session) {
+  auto address = parse_address(session.options().names.at(0), Want::kStore);
+  if (!address) return fail(std::move(address).error());
+  auto extents = expand(session, Role::kOnly, *address);
+  if (!extents) return fail(std::move(extents).error());
+  std::vector<Result<ExtentInfo>> infos;
+  if (session.options().long_listing) {
+    auto store = session.store(*address);
+    if (!store) return fail(std::move(store).error());
+    infos.resize(extents->size());
+    run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
+      infos[i] = (*store)->stat((*extents)[i].extent);
+    });
+  }
+  if (session.out().json()) {
+    Json list = Json::array();
+    for (std::size_t i = 0; i < extents->size(); ++i) {
+      Json entry{{"name", (*extents)[i].extent}};
+      if (i < infos.size()) {
+        if (infos[i]) entry = to_json(*infos[i]);
+        else entry["problem"] = to_json(infos[i].error());
+      }
+      list.push_back(std::move(entry));
+    }
+    Json doc = session.out().new_document();
+    doc["store"] = address->store();
+    doc["extents"] = std::move(list);
+    session.out().document(std::move(doc), Exit::kOk);
+  } else if (session.options().long_listing) {
+    print_long_list(infos, *extents);
+  } else {
+    for (const Address& extent : *extents) session.out().line(extent.extent);
+  }
+  return 0;
+}
+
+Result<int> run_stat(Session& session) {
+  auto address = parse_address(session.options().names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  auto info = (*store)->stat(address->extent);
+  if (!info) return fail(std::move(info).error().with_context("stat " + address->to_string()));
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["extent"] = address->to_string();
+    doc["info"] = to_json(*info);
+    session.out().document(std::move(doc), Exit::kOk);
+  } else {
+    print_stat(session, *address, *info);
+  }
+  return 0;
+}
+
+Result<int> run_blocks(Session& session) {
+  auto address = parse_address(session.options().names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  auto blocks = read_blocks(**store, address->extent, IoControl{&session.stop(), {}});
+  if (!blocks) return fail(std::move(blocks).error());
+  Table table({{"BLOCK", true}, {"OFFSET", true}, {"LENGTH", true}, {"SHA256"}});
+  Json list = Json::array();
+  for (std::size_t i = 0; i < blocks->entries.size(); ++i) {
+    const IndexEntry& entry = blocks->entries[i];
+    if (session.out().json()) {
+      list.push_back(Json{{"block", i},
+                          {"offset_bytes", entry.offset_bytes},
+                          {"length_bytes", entry.length_bytes},
+                          {"sha256", to_hex(entry.sha256)}});
+    } else {
+      table.add({std::to_string(i), std::to_string(entry.offset_bytes),
+                 std::to_string(entry.length_bytes), to_hex(entry.sha256)});
+    }
+  }
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["extent"] = address->to_string();
+    doc["state"] = state_name(blocks->info.state);
+    doc["torn_bytes"] = blocks->bytes - blocks->valid_bytes;
+    doc["blocks"] = std::move(list);
+    session.out().document(std::move(doc), Exit::kOk);
+    return 0;
+  }
+  if (!table.empty()) table.print();
+  if (blocks->bytes != blocks->valid_bytes) {
+    session.meter().note(fmt::format("siphon: {} bytes behind the last whole block are torn",
+                                     blocks->bytes - blocks->valid_bytes));
+  }
+  return 0;
+}
+
+Result<int> run_verify(Session& session) {
+  const Options& options = session.options();
+  auto source = parse_address(options.names.at(0), Want::kEither);
+  if (!source) return fail(std::move(source).error());
+  if (options.names.size() == 1) return verify_one_side(session, *source);
+  auto target = parse_address(options.names.at(1), Want::kEither);
+  if (!target) return fail(std::move(target).error());
+  return verify_both_sides(session, *source, *target);
+}
+
+Result<int> run_config_show(Session& session) {
+  const Options& o = session.options();
+  const std::vector<std::pair<std::string, std::string>> values = {
+      {"--conf", o.cluster.conf},
+      {"--cluster", o.cluster.cluster},
+      {"--id", o.cluster.id},
+      {"--name", o.cluster.name},
+      {"--keyring", o.cluster.keyring},
+      {"--timeout", std::to_string(o.timeout_seconds)},
+      {"--source-conf", o.source_cluster.conf},
+      {"--source-cluster", o.source_cluster.cluster},
+      {"--source-id", o.source_cluster.id},
+      {"--source-name", o.source_cluster.name},
+      {"--source-keyring", o.source_cluster.keyring},
+      {"--target-conf", o.target_cluster.conf},
+      {"--target-cluster", o.target_cluster.cluster},
+      {"--target-id", o.target_cluster.id},
+      {"--target-name", o.target_cluster.name},
+      {"--target-keyring", o.target_cluster.keyring},
+      {"--secret-file", o.secret_file},
+      {"--tls-ca", o.tls_ca},
+      {"--tls-cert", o.tls_cert},
+      {"--tls-key", o.tls_key},
+      {"--lanes", std::to_string(o.lanes)},
+      {"--bwlimit", std::to_string(o.bwlimit)},
+      {"--max-transfers", std::to_string(o.max_transfers)},
+      {"--receipts", o.receipts},
+      {"--block-size", std::to_string(o.block_size)},
+      {"--format", o.format},
+      {"--progress", o.progress},
+      {"--no-progress", o.no_progress ? "true" : "false"},
+  };
+  Table table({{"SETTING"}, {"VALUE"}, {"FROM"}, {"ENVIRONMENT"}});
+  Json list = Json::array();
+  for (const auto& [flag, value] : values) {
+    const auto origin = o.origins.find(flag);
+    const std::string from = origin == o.origins.end() ? "default" : origin->second;
+    table.add({flag, value.empty() ? "-" : value, from, environment_name(flag)});
+    list.push_back(Json{{"flag", flag},
+                        {"value", value},
+                        {"from", from},
+                        {"environment", environment_name(flag)}});
+  }
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["settings"] = std::move(list);
+    session.out().document(std::move(doc), Exit::kOk);
+  } else {
+    table.print();
+  }
+  return 0;
+}
+
+}  // namespace siphon::cli

@@ -1,0 +1,206 @@
+#include "plugin/cli/verify.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "plugin/cli/devices.h"
+#include "plugin/cli/extent_io.h"
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::size_t kPageNames = 1000;
+
+// Some of the addresses, all at one device and location.
+struct Batch {
+  Device device;
+  Location location;
+  Where where = Where::kCeph;
+  std::vector<std::size_t> items;
+};
+
+// The sum over everything that is verified at the same time.
+class SharedProgress {
+ public:
+  explicit SharedProgress(Session& session) : session_(session) {}
+  void update(std::size_t slot, std::uint64_t done_bytes, std::uint64_t total_bytes) {
+    const std::lock_guard lock(mutex_);
+    slots_[slot] = {done_bytes, total_bytes};
+    ProgressState state;
+    for (const auto& [key, slot_bytes] : slots_) {
+      state.done_bytes += slot_bytes.first;
+      state.total_bytes += slot_bytes.second;
+    }
+    session_.meter().update(state);
+  }
+
+ private:
+  Session& session_;
+  std::mutex mutex_;
+  std::map<std::size_t, std::pair<std::uint64_t, std::uint64_t>> slots_;
+};
+
+void verify_here(Session& session, Role role, Verified& item, std::size_t slot,
+                 SharedProgress& progress) {
+  item.where = "here";
+  auto store = session.store(item.address, role);
+  if (!store) {
+    item.outcome.status = fail(std::move(store).error());
+    return;
+  }
+  std::uint64_t total = 0;
+  if (auto info = (*store)->stat(item.address.extent); info) total = info->header.extent_bytes;
+  IoControl control{&session.stop(),
+                    [&](std::uint64_t done) { progress.update(slot, done, total); }};
+  item.outcome = verify_extent_here(**store, item.address.extent, control);
+}
+
+void verify_beside(Session& session, Role role, const Batch& batch, std::vector<Verified>& items,
+                   std::size_t slot, SharedProgress& progress) {
+  auto fail_all = [&](const Error& error) {
+    for (const std::size_t i : batch.items) items[i].outcome.status = fail(error);
+  };
+  Authority authority;
+  if (batch.where == Where::kCeph) {
+    auto cluster = session.cluster(role);
+    if (!cluster) return fail_all(cluster.error());
+    auto nonce = request_grant(**cluster, batch.location, items[batch.items[0]].address.extent,
+                               exchange::Right::kRead);
+    if (!nonce) {
+      Error error = nonce.error();
+      if (error.code == Code::kPermissionDenied) {
+        error.next_step += "; or read everything through this client: --local";
+      }
+      return fail_all(error);
+    }
+    authority.read_nonce = *nonce;
+  }
+  auto client = session.device(batch.device.address);
+  if (!client) return fail_all(client.error());
+  std::vector<std::string> names;
+  for (const std::size_t i : batch.items) names.push_back(items[i].address.extent);
+  std::vector<bool> answered(names.size(), false);
+  Status status = (*client)->verify(
+      batch.location, names, authority,
+      [&](const rpc::DeviceClient::VerifyProgress& p) {
+        progress.update(slot, p.done_bytes, p.total_bytes);
+      },
+      [&](const VerifyOutcome& outcome) {
+        if (outcome.index >= batch.items.size()) return;
+        answered[outcome.index] = true;
+        items[batch.items[outcome.index]].outcome = outcome;
+      },
+      &session.stop());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    Verified& item = items[batch.items[i]];
+    item.where = batch.device.name;
+    if (answered[i]) continue;
+    item.outcome.status =
+        status ? fail(Code::kInternal, batch.device.name + " said nothing of this extent")
+               : fail(status.error());
+  }
+}
+
+// Sorts the addresses into batches by device; what must be read here goes to `here`.
+std::vector<Batch> plan(Session& session, Role role, std::vector<Verified>& items,
+                        std::vector<std::size_t>& here) {
+  std::map<std::tuple<Device, Location>, Batch> batches;
+  std::vector<Device> devices(items.size());
+  Result<RadosCluster*> cluster = nullptr;
+  const bool any_ceph = std::any_of(items.begin(), items.end(), [](const Verified& item) {
+    return item.address.where == Where::kCeph;
+  });
+  if (any_ceph) cluster = session.cluster(role);
+  if (cluster && *cluster != nullptr && !session.options().local) {
+    Placement placement(**cluster);
+    run_parallel(items.size(), 8, [&](std::size_t i) {
+      if (items[i].address.where != Where::kCeph) return;
+      auto device = placement.device_of(items[i].address.location, items[i].address.extent);
+      if (device) devices[i] = *device;
+      else items[i].outcome.status = fail(device.error());
+    });
+  }
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Address& address = items[i].address;
+    if (address.where == Where::kDaemon) devices[i] = {address.device, address.device};
+    const bool ceph = address.where == Where::kCeph;
+    if (ceph && !cluster) {
+      items[i].outcome.status = fail(cluster.error());
+    } else if (!devices[i].address.empty()) {
+      Batch& batch = batches[{devices[i], address.location}];
+      batch.device = devices[i];
+      batch.location = address.location;
+      batch.where = address.where;
+      batch.items.push_back(i);
+    } else if (!ceph || session.options().local ||
+               items[i].outcome.status.error().code != Code::kPermissionDenied) {
+      here.push_back(i);  // no daemon, no plugin: every byte comes to us
+    }
+  }
+  std::vector<Batch> result;
+  for (auto& [key, batch] : batches) result.push_back(std::move(batch));
+  return result;
+}
+
+}  // namespace
+
+std::vector<Verified> verify_all(Session& session, Role role,
+                                 const std::vector<Address>& addresses) {
+  std::vector<Verified> items;
+  for (const Address& address : addresses) {
+    Verified item;
+    item.address = address;
+    item.outcome.extent = address.extent;
+    items.push_back(std::move(item));
+  }
+  std::vector<std::size_t> here;
+  const std::vector<Batch> batches = plan(session, role, items, here);
+  SharedProgress progress(session);
+  run_parallel(batches.size(), session.options().max_transfers, [&](std::size_t b) {
+    verify_beside(session, role, batches[b], items, b, progress);
+  });
+  for (const std::size_t i : here) {
+    if (items[i].address.where == Where::kCeph && !session.options().local) {
+      session.meter().note("siphon: " + items[i].address.to_string() +
+                           ": no daemon answers beside its device; reading it here");
+    }
+    verify_here(session, role, items[i], batches.size() + i, progress);
+  }
+  return items;
+}
+
+Result<std::vector<Address>> expand(Session& session, Role role, const Address& address) {
+  if (!address.extent.empty()) return std::vector<Address>{address};
+  auto store = session.store(address, role);
+  if (!store) return fail(std::move(store).error());
+  std::vector<std::string> names;
+  std::string cursor;
+  do {
+    auto page = (*store)->list(cursor, kPageNames);
+    if (!page) return fail(std::move(page).error().with_context("list " + address.store()));
+    names.insert(names.end(), page->names.begin(), page->names.end());
+    cursor = std::move(page->next_cursor);
+  } while (!cursor.empty() && !session.interrupted());
+  std::sort(names.begin(), names.end());
+  std::vector<Address> addresses;
+  for (const std::string& name : names) addresses.push_back(address.with_extent(name));
+  return addresses;
+}
+
+Json to_json(const Verified& verified) {
+  const VerifyOutcome& outcome = verified.outcome;
+  Json json{{"extent", verified.address.to_string()},
+            {"ok", outcome.status.has_value()},
+            {"where", verified.where},
+            {"bytes", outcome.bytes},
+            {"crc32", crc32_hex(outcome.crc32)},
+            {"blocks", outcome.block_count},
+            {"private_id", to_hex(outcome.private_id)}};
+  json["header"] = outcome.header.extent_bytes > 0 ? to_json(outcome.header) : Json();
+  json["problem"] = outcome.status ? Json() : to_json(outcome.status.error());
+  return json;
+}
+
+}  // namespace siphon::cli

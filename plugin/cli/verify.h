@@ -1,0 +1,27 @@
+// Re-reading extents: beside their devices where a daemon answers, else here.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "plugin/cli/session.h"
+
+namespace siphon::cli {
+
+struct Verified {
+  Address address;
+  VerifyOutcome outcome;
+  std::string where;  // "osd.3", "127.0.0.1:7411", "here"; empty: nowhere
+};
+
+// One result per address, in order. An address whose device cannot be asked has that error in its
+// outcome. Blocks; Ctrl-C ends it with CANCELLED in the outcomes that are missing.
+std::vector<Verified> verify_all(Session& session, Role role,
+                                 const std::vector<Address>& addresses);
+
+// Every extent that the address names: itself, or all of its store.
+Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
+
+Json to_json(const Verified& verified);
+
+}  // namespace siphon::cli
