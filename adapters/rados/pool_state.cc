@@ -11,6 +11,9 @@ Status check_pool_writable(RadosCluster& cluster, const std::string& pool) try {
   std::string ignored;
   const int result = cluster.impl().rados.mon_command(R"({"prefix": "osd dump", "format": "json"})",
                                                       {}, &out, &ignored);
+  if (result == -ETIMEDOUT) {
+    return fail(rados_internal::to_error(result, "ask the mons about pool " + pool));
+  }
   if (result < 0) return {};
   const auto dump = nlohmann::json::parse(out.c_str(), out.c_str() + out.length());
   const std::string flags = dump.value("flags", "") + ",";

@@ -45,13 +45,22 @@ Error to_error(int result, std::string_view what) {
   }
 }
 
+Status refresh_map(RadosCluster& cluster) {
+  librados::Rados& rados = cluster.impl().rados;
+  librados::bufferlist ignored;
+  std::string status;
+  // Whatever it answers, it answers: waiting for the map itself has no timeout.
+  const int probe = rados.mon_command(R"({"prefix": "fsid"})", {}, &ignored, &status);
+  const int result = probe == -ETIMEDOUT ? probe : rados.wait_for_latest_osdmap();
+  if (result < 0) return fail(to_error(result, "ask the mons for the cluster's map"));
+  return {};
+}
+
 Result<librados::IoCtx> open_pool(RadosCluster& cluster, const Location& location) {
+  auto id = cluster.pool_id(location.pool);
+  if (!id) return fail(std::move(id).error());
   librados::IoCtx io;
-  const int result = cluster.impl().rados.ioctx_create(location.pool.c_str(), io);
-  if (result == -ENOENT) {
-    return fail(Code::kNotFound, "there is no pool '" + location.pool + "'", Side::kNone,
-                "ceph osd pool ls");
-  }
+  const int result = cluster.impl().rados.ioctx_create2(*id, io);
   if (result < 0) return fail(to_error(result, "open pool " + location.pool));
   io.set_namespace(location.nspace);
   return io;
@@ -211,14 +220,19 @@ Result<std::string> RadosCluster::setting(const std::string& option) {
   return value;
 }
 
+// Not pool_lookup alone: for a name it does not know it waits for a new map without a timeout.
 Result<std::int64_t> RadosCluster::pool_id(const std::string& pool) {
-  const std::int64_t id = impl_->rados.pool_lookup(pool.c_str());
-  if (id == -ENOENT) {
-    return fail(Code::kNotFound, "there is no pool '" + pool + "'", Side::kNone,
-                "ceph osd pool ls");
+  for (const bool refreshed : {false, true}) {
+    if (refreshed) SIPHON_TRY(rados_internal::refresh_map(*this));
+    std::list<std::pair<std::int64_t, std::string>> pools;
+    if (const int result = impl_->rados.pool_list2(pools); result < 0) {
+      return fail(to_error(result, "list the pools"));
+    }
+    for (const auto& [id, name] : pools) {
+      if (name == pool) return id;
+    }
   }
-  if (id < 0) return fail(to_error(static_cast<int>(id), "look up pool " + pool));
-  return id;
+  return fail(Code::kNotFound, "there is no pool '" + pool + "'", Side::kNone, "ceph osd pool ls");
 }
 
 Result<std::vector<std::pair<std::string, std::int64_t>>> RadosCluster::siphon_pools() {

@@ -60,8 +60,8 @@ class RadosCluster {
   Status register_service(const std::string& service, const std::string& id,
                           const std::map<std::string, std::string>& metadata);
 
-  // The number of `locator`'s placement group in its pool: two with the same one have the same acting
-  // primary. From the cluster map at hand, no round trip.
+  // The number of `locator`'s placement group in its pool: two with the same one have the same
+  // acting primary. From the cluster map at hand, no round trip.
   Result<std::uint32_t> placement_group(const Location& location, std::string_view locator);
   // Who is the acting primary of `locator` (an extent's name) at `location`, and where its
   // companion listens. PERMISSION_DENIED (names the missing cap), FAILED_PRECONDITION (that OSD has

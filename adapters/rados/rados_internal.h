@@ -21,6 +21,10 @@ namespace rados_internal {
 // RESOURCE_EXHAUSTED, a medium error DATA_LOSS, no answer in time DEADLINE_EXCEEDED.
 Error to_error(int result, std::string_view what);
 
+// Waits until this connection knows the cluster's present map (pools, tags, flags).
+// DEADLINE_EXCEEDED when no mon answers.
+Status refresh_map(RadosCluster& cluster);
+
 // An IoCtx for one pool and namespace. NOT_FOUND names the pool.
 Result<librados::IoCtx> open_pool(RadosCluster& cluster, const Location& location);
 

@@ -261,8 +261,7 @@ Status RadosStore::check_ready(bool writable) {
   // The client's map of the pools may be old, so a tag that is missing is looked for again in a
   // new one.
   if (!tagged()) {
-    const int result = cluster_.impl().rados.wait_for_latest_osdmap();
-    if (result < 0) return fail(to_error(result, "ask for the cluster's map"));
+    SIPHON_TRY(rados_internal::refresh_map(cluster_));
     if (auto id = cluster_.pool_id(location_.pool); !id) return fail(std::move(id).error());
     if (!tagged()) {
       return fail(Code::kFailedPrecondition,
