@@ -79,7 +79,9 @@ struct TrashEntry {
 
 struct HeadRegister {
   static constexpr std::size_t kMaxReservations = 16;
-  static constexpr std::size_t kMaxTrash = 16;
+  // Published generations stop at kMaxKept, so that a condemned attempt always finds room.
+  static constexpr std::size_t kMaxKept = 16;
+  static constexpr std::size_t kMaxTrash = kMaxKept + kMaxReservations;
   static constexpr std::size_t kFixedBytes = 96;
   static constexpr std::size_t kEntryBytes = 48;
   static constexpr std::size_t kMaxEncodedBytes =
@@ -324,7 +326,10 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       if (in_trash) return -ECANCELED;
       if (is_current || find_reservation() != reg.reservations.end()) return 0;
       if (req.header.part_bytes == 0) return -EINVAL;
-      if (reg.reservations.size() >= HeadRegister::kMaxReservations) return -EUSERS;
+      if (reg.reservations.size() >= HeadRegister::kMaxReservations ||
+          reg.reservations.size() + reg.trash.size() >= HeadRegister::kMaxTrash) {
+        return -EUSERS;
+      }
       reg.reservations.push_back(
           {req.id, req.header.extent_bytes, req.header.part_bytes, req.lease_unix_ms});
       return 0;
@@ -340,7 +345,7 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       if (guarded && reg.generation != req.expected_generation) return -ESTALE;
       if (reg.state != ExtentState::kNone) {
         if (!req.replace) return -EEXIST;
-        if (reg.trash.size() >= HeadRegister::kMaxTrash) return -EUSERS;
+        if (reg.trash.size() >= HeadRegister::kMaxKept) return -EUSERS;
         trash_current();
       }
       if (reservation != reg.reservations.end()) reg.reservations.erase(reservation);
@@ -353,7 +358,9 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
     }
     case Transition::kCondemn: {
       if (in_trash) return 0;
-      if (reg.trash.size() >= HeadRegister::kMaxTrash) return -EUSERS;
+      if (reg.trash.size() >= (is_current ? HeadRegister::kMaxKept : HeadRegister::kMaxTrash)) {
+        return -EUSERS;
+      }
       if (is_current) {
         if (guarded && reg.generation != req.expected_generation) return -ESTALE;
         trash_current();

@@ -416,11 +416,11 @@ Error from_grpc(const grpc::Status& status, const std::string& address) {
   if (!status.error_details().empty() && problem.ParseFromString(status.error_details())) {
     if (Status s = decode(problem); !s) return s.error();
   }
+  const bool gone = status.error_code() == grpc::StatusCode::UNAVAILABLE;
   return {static_cast<Code>(status.error_code()),
-          "device at " + address + ": " + status.error_message(), Side::kNone,
-          status.error_code() == grpc::StatusCode::UNAVAILABLE
-              ? "is siphond running there? siphon daemons shows"
-              : ""};
+          "device at " + address + (gone ? " went away (" : ": ") + status.error_message() +
+              (gone ? ")" : ""),
+          Side::kNone, gone ? "is siphond running there? siphon daemons shows" : ""};
 }
 
 }  // namespace siphon::rpc

@@ -4,6 +4,8 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/resource_quota.h>
 
+#include <atomic>
+
 #include "plugin/base/log.h"
 #include "plugin/rpc/convert.h"
 #include "plugin/rpc/secret_proof.h"
@@ -30,9 +32,29 @@ std::string peer_address(const std::string& peer) {
   return endpoint ? endpoint->address : std::string();
 }
 
+// A place among the calls that last as long as a transfer does. Half of the threads stay free for
+// Stream and the short calls: else watchers of two devices could keep each other's sources out.
+class WatcherPlace {
+ public:
+  WatcherPlace(std::atomic<int>& taken, int most) : taken_(taken), got_(++taken <= most) {}
+  ~WatcherPlace() { --taken_; }
+  WatcherPlace(const WatcherPlace&) = delete;
+  WatcherPlace& operator=(const WatcherPlace&) = delete;
+  bool got() const { return got_; }
+  static grpc::Status busy() {
+    return to_grpc({Code::kUnavailable, "this device has too many watchers: busy", Side::kTarget,
+                    "try again in a minute"});
+  }
+
+ private:
+  std::atomic<int>& taken_;
+  const bool got_;
+};
+
 class Service final : public v1::SiphonService::Service {
  public:
-  Service(Device device, Secret secret) : device_(device), secret_(std::move(secret)) {}
+  Service(Device device, Secret secret, int max_watchers)
+      : device_(device), secret_(std::move(secret)), max_watchers_(max_watchers) {}
 
   grpc::Status Transfer(grpc::ServerContext* context, const v1::TransferRequest* request,
                         grpc::ServerWriter<v1::TransferResponse>* writer) override {
@@ -46,6 +68,8 @@ class Service final : public v1::SiphonService::Service {
     if (Status s = device_.check_source(*spec); !s) return to_grpc(s.error());
     auto store = device_.stores.open(spec->target);
     if (!store) return to_grpc(store.error());
+    WatcherPlace place(watchers_, max_watchers_);
+    if (!place.got()) return WatcherPlace::busy();
     auto transfer = device_.manager.submit(std::move(*spec), **store);
     if (!transfer) return to_grpc(transfer.error());
     follow(*context, **transfer, [&](const v1::TransferResponse& r) { return writer->Write(r); });
@@ -56,6 +80,8 @@ class Service final : public v1::SiphonService::Service {
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     auto transfer = authorised_transfer("Watch", *request, request->transfer_id());
     if (!transfer) return to_grpc(transfer.error());
+    WatcherPlace place(watchers_, max_watchers_);
+    if (!place.got()) return WatcherPlace::busy();
     follow(*context, **transfer, [&](const v1::TransferResponse& r) {
       v1::WatchResponse response;
       *response.mutable_update() = r;
@@ -255,6 +281,8 @@ class Service final : public v1::SiphonService::Service {
 
   const Device device_;
   const Secret secret_;
+  const int max_watchers_;
+  std::atomic<int> watchers_{0};
   ReplayGuard replay_;
 };
 
@@ -282,7 +310,8 @@ Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const Server
 
 class DeviceServer::Impl {
  public:
-  Impl(Device device, Secret secret) : service_(device, std::move(secret)) {}
+  Impl(Device device, Secret secret, int max_watchers)
+      : service_(device, std::move(secret), max_watchers) {}
   ~Impl() {
     if (server_) {
       server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
@@ -352,7 +381,7 @@ Result<std::unique_ptr<DeviceServer>> DeviceServer::start(const ServerOptions& o
     if (!read) return fail(std::move(read).error());
     secret = std::move(*read);
   }
-  auto impl = std::make_unique<Impl>(device, std::move(secret));
+  auto impl = std::make_unique<Impl>(device, std::move(secret), options.max_threads / 2);
   SIPHON_TRY(impl->start(options));
   return std::unique_ptr<DeviceServer>(new DeviceServer(std::move(impl)));
 }

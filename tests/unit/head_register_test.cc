@@ -262,16 +262,20 @@ TEST(HeadRegister, ListsHaveLimits) {
   EXPECT_EQ(m.run(Transition::kReserve, 16), 0);  // there already
   for (int i = 1; i <= 16; ++i) ASSERT_EQ(m.run(Transition::kCondemn, i), 0);
   EXPECT_EQ(m.run(Transition::kCondemn, 16), 0);
-  // Trash is full: nothing more goes in, by any door.
-  ASSERT_EQ(m.run(Transition::kReserve, 20), 0);
-  EXPECT_EQ(m.run(Transition::kCondemn, 20), -EUSERS);
+  // No published generation goes in any more, but every attempt that gets in also gets out.
+  for (int i = 20; i < 36; ++i) ASSERT_EQ(m.run(Transition::kReserve, i), 0);
   ASSERT_EQ(m.run(publish(20)), 0);
   EXPECT_EQ(m.run(Transition::kCondemn, 20), -EUSERS);
-  ASSERT_EQ(m.run(Transition::kReserve, 21), 0);
   EXPECT_EQ(m.run(publish(21, true)), -EUSERS);
+  for (int i = 21; i < 36; ++i) ASSERT_EQ(m.run(Transition::kCondemn, i), 0);
+  ASSERT_EQ(m.run(Transition::kReserve, 40), 0);
+  EXPECT_EQ(m.run(Transition::kReserve, 41), -EUSERS);
+  EXPECT_EQ(m.run(Transition::kCondemn, 40), 0);
   // Room again.
-  ASSERT_EQ(m.run(Transition::kForget, 5), 0);
-  EXPECT_EQ(m.run(publish(21, true)), 0);
+  for (int i = 1; i <= 16; ++i) ASSERT_EQ(m.run(Transition::kForget, i), 0);
+  for (int i = 21; i <= 22; ++i) ASSERT_EQ(m.run(Transition::kForget, i), 0);
+  ASSERT_EQ(m.run(Transition::kReserve, 42), 0);
+  EXPECT_EQ(m.run(publish(42, true)), 0);
 }
 
 TEST(HeadRegister, AnUnknownTransitionIsRefused) {
@@ -378,9 +382,9 @@ TEST(HeadRegister, ListsOverTheirLimitAreNotEncoded) {
   reg.reservations.resize(17, {id(1), 0, 1, 0});
   EXPECT_EQ(encode_head(reg, buffer), 0u);
   reg.reservations.resize(16);
-  reg.trash.resize(16, {id(1), 0, 1, false, false, 0});
+  reg.trash.resize(32, {id(1), 0, 1, false, false, 0});
   EXPECT_EQ(encode_head(reg, buffer), HeadRegister::kMaxEncodedBytes);
-  reg.trash.resize(17);
+  reg.trash.resize(33);
   EXPECT_EQ(encode_head(reg, buffer), 0u);
 }
 
