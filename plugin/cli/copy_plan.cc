@@ -208,7 +208,8 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
   for (auto& [key, items] : sorted) {
     for (std::size_t from = 0; from < items.size(); from += kMaxExtentsPerTransfer) {
       const std::size_t to = std::min(items.size(), from + kMaxExtentsPerTransfer);
-      groups.push_back({std::get<0>(key), std::get<1>(key),
+      groups.push_back({std::get<0>(key),
+                        std::get<1>(key),
                         {items.begin() + static_cast<std::ptrdiff_t>(from),
                          items.begin() + static_cast<std::ptrdiff_t>(to)}});
     }

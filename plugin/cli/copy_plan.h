@@ -17,7 +17,7 @@ enum class ItemState {
   kCopied,
   kAlreadyThere,  // an identical sealed extent stands at the target
   kFailed,
-  kGoesOn,        // we stopped watching; the target goes on
+  kGoesOn,  // we stopped watching; the target goes on
 };
 std::string_view to_string(ItemState state);  // "copied"
 

@@ -50,9 +50,11 @@ Result<CopyTotals> CopyRun::run() {
     const std::vector<CopyGroup> groups = router_.route(plan_);
     run_parallel(groups.size(), session_.options().max_transfers,
                  [&](std::size_t i) { run_group(i, groups[i]); });
-    if (requeue_retryable() == 0) break;
+    std::string reason;
+    const std::size_t again = requeue_retryable(reason);
+    if (again == 0) break;
     router_.forget();
-    session_.meter().note("siphon: trying again what failed for a while");
+    session_.meter().note(fmt::format("siphon: trying {} extents again: {}", again, reason));
     if (!session_.wait(seconds(1u << std::min(round, 4u)))) break;
   }
   for (CopyItem& item : plan_.items) {
@@ -62,8 +64,7 @@ Result<CopyTotals> CopyRun::run() {
     }
   }
   check_already_there();
-  totals_.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  totals_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool complete =
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
         return item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
@@ -72,18 +73,19 @@ Result<CopyTotals> CopyRun::run() {
   return totals_;
 }
 
-// Failed items that another attempt may mend become pending again; returns how many.
-std::size_t CopyRun::requeue_retryable() {
+// Failed items that another attempt may mend become pending again; returns how many, and why the
+// first of them failed.
+std::size_t CopyRun::requeue_retryable(std::string& reason) {
   std::size_t count = 0;
   const std::lock_guard lock(mutex_);
   for (CopyItem& item : plan_.items) {
-    if (item.state != ItemState::kFailed || !is_retryable(item.error.code) ||
-        item.attempts == 0 || item.attempts >= kMaxAttempts || session_.interrupted()) {
+    if (item.state != ItemState::kFailed || !is_retryable(item.error.code) || item.attempts == 0 ||
+        item.attempts >= kMaxAttempts || session_.interrupted()) {
       continue;
     }
     item.state = ItemState::kPending;
     ++totals_.retried;
-    ++count;
+    if (count++ == 0) reason = item.error.message;
   }
   return count;
 }
@@ -133,8 +135,7 @@ Status CopyRun::authorise(const CopyGroup& group, TransferSpec& spec) {
     }
     return fail(std::move(error));
   };
-  SIPHON_TRY(grant(Role::kSource, first.source, exchange::Right::kRead,
-                   spec.authority.read_nonce));
+  SIPHON_TRY(grant(Role::kSource, first.source, exchange::Right::kRead, spec.authority.read_nonce));
   return grant(Role::kTarget, first.target, exchange::Right::kWrite, spec.authority.write_nonce);
 }
 
@@ -231,14 +232,19 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
     CopyItem& item = plan_.items[i];
     item.transfer_id = spec.id;
     if (item.state == ItemState::kPending) {
-      if (stopped) item.state = ItemState::kGoesOn;
-      else item.fail_with(reason);
+      if (stopped)
+        item.state = ItemState::kGoesOn;
+      else
+        item.fail_with(reason);
       goes_on = goes_on || stopped;
     }
     busy = busy || (item.state == ItemState::kFailed && is_busy(item.error));
     if (item.state == ItemState::kCopied) settled_bytes_ += item.receipt->bytes;
   }
-  if (goes_on) totals_.going_on.push_back(spec.id);
+  if (goes_on) {
+    const Address& target = plan_.items[pending.front()].target;
+    totals_.going_on.push_back({spec.id, target.store() + "/"});
+  }
   if (result) {
     totals_.bytes += result->bytes;
     totals_.lane_bytes += result->lane_bytes;

@@ -23,7 +23,10 @@ struct CopyTotals {
   std::uint32_t transfers = 0, retried = 0;
   double seconds = 0;
   std::set<std::string> data_endpoints;
-  std::vector<std::string> going_on;  // ids that we stopped watching
+  struct GoingOn {
+    std::string id, where;  // `where`: the argument by which watch and cancel find it
+  };
+  std::vector<GoingOn> going_on;  // transfers that we stopped watching
 };
 
 class CopyRun {
@@ -55,7 +58,7 @@ class CopyRun {
                const TransferSpec& spec, const Result<Summary>& result);
   void check_already_there();
   void show(std::size_t slot, const Progress& progress);
-  std::size_t requeue_retryable();
+  std::size_t requeue_retryable(std::string& reason);
 
   Session& session_;
   CopyPlan& plan_;

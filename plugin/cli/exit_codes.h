@@ -8,15 +8,15 @@
 namespace siphon::cli {
 
 enum class Exit : int {
-  kOk = 0,                  // all verified and durable
+  kOk = 0,  // all verified and durable
   kOther = 1,
   kUsage = 2,
   kNotFound = 3,
   kPermission = 4,
-  kTemporary = 5,           // trying again helps
-  kPartial = 6,             // some extents, not all
-  kFatal = 7,               // trying again does not help
-  kLimit = 8,               // stopped by a limit (full, out of a budget), resumable
+  kTemporary = 5,  // trying again helps
+  kPartial = 6,    // some extents, not all
+  kFatal = 7,      // trying again does not help
+  kLimit = 8,      // stopped by a limit (full, out of a budget), resumable
   kNothingToDo = 9,
   kAlreadyRunning = 10,
   kNeedsConfirmation = 11,  // --yes-i-really-mean-it is missing

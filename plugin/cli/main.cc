@@ -1,11 +1,13 @@
 // siphon: the command line. Defines the verbs for CLI11, runs one, prints its error.
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "plugin/base/extent_format.h"
@@ -51,6 +53,13 @@ class CommandLine {
 
   // Throws CLI::ParseError.
   void parse(int argc, char** argv) {
+    // Known for errors, too, when parsing gets no further.
+    const auto verbs = app_.get_subcommands([](CLI::App*) { return true; });
+    for (int i = 1; i < argc && verb_name_.empty(); ++i) {
+      for (const CLI::App* v : verbs) {
+        if (v->get_name() == argv[i]) verb_name_ = argv[i];
+      }
+    }
     app_.parse(argc, argv);
     CLI::App* verb = app_.get_subcommands().front();
     std::vector<CLI::App*> chain{&app_, verb};
@@ -62,7 +71,8 @@ class CommandLine {
     run_ = runs_.at(chain.back());
     apply_environment(chain, options_);
     for (const CLI::Option* option : chain.back()->get_options()) {
-      if (option->get_name() == "FILE" && option->count() > 0) options_.origins["FILE"] = "argument";
+      if (option->get_name() == "FILE" && option->count() > 0)
+        options_.origins["FILE"] = "argument";
     }
   }
 
@@ -81,7 +91,10 @@ class CommandLine {
     return verb;
   }
   void add_name(CLI::App* verb, const std::string& name, const std::string& description) {
-    verb->add_option(name, options_.names, description)->required()->expected(1);
+    verb->add_option(name, options_.names, description)
+        ->required()
+        ->expected(1)
+        ->allow_extra_args(false);
   }
   void add_dry_run(CLI::App* verb) {
     verb->add_flag("--dry-run", options_.dry_run, "say what would be done, change nothing");
@@ -108,12 +121,14 @@ void CommandLine::define_data_verbs() {
   auto* put = add(app_, "put", "make an extent from a file or a stream; visible only when complete",
                   "  siphon put p1/e1 /data/volume.img\n"
                   "  tar c /etc | siphon put p1/etc-backup -\n"
-                  "  siphon put --block-size 1M posix:/srv/a/e1 volume.img", run_put);
+                  "  siphon put --block-size 1M posix:/srv/a/e1 volume.img",
+                  run_put);
   add_name(put, "EXTENT", "where to");
   put->add_option("FILE", options_.file, "what; '-' is standard input (the default)");
   put->add_option("--block-size", options_.block_size, "content bytes per block, 4K to 4M")
       ->transform(CLI::AsSizeValue(false))
-      ->check(CLI::Range(std::uint64_t{4096}, std::uint64_t{kMaxBlockBytes}))->type_name("SIZE");
+      ->check(CLI::Range(std::uint64_t{4096}, std::uint64_t{kMaxBlockBytes}))
+      ->option_text("SIZE");
   put->add_flag("--open", options_.open, "leave it open: not sealed, not to be copied yet");
   put->add_flag("--replace", options_.replace, "replace an extent of that name");
   add_dry_run(put);
@@ -122,7 +137,8 @@ void CommandLine::define_data_verbs() {
   auto* get = add(app_, "get", "write an extent's content to a file, every block verified",
                   "  siphon get p1/e1 volume.img\n"
                   "  siphon get p1/etc-backup - | tar t\n"
-                  "  siphon get posix:/srv/a/e1 volume.img", run_get);
+                  "  siphon get posix:/srv/a/e1 volume.img",
+                  run_get);
   add_name(get, "EXTENT", "which");
   get->add_option("FILE", options_.file,
                   "where to; '-' is standard output (the default). Appears only when all is right");
@@ -130,14 +146,16 @@ void CommandLine::define_data_verbs() {
   auto* seal = add(app_, "seal", "seal an open extent after its last whole block",
                    "  siphon seal p1/e1\n"
                    "  siphon seal --dry-run p1/e1\n"
-                   "  siphon seal posix:/srv/a/log-0042", run_seal);
+                   "  siphon seal posix:/srv/a/log-0042",
+                   run_seal);
   add_name(seal, "EXTENT", "which");
   add_dry_run(seal);
 
   auto* rm = add(app_, "rm", "move extents to the trash, or remove them for good",
                  "  siphon rm --dry-run p1/e1\n"
                  "  siphon rm p1/e1 p1/e2 --yes-i-really-mean-it\n"
-                 "  siphon rm --purge p1/e1 --yes-i-really-mean-it", run_rm);
+                 "  siphon rm --purge p1/e1 --yes-i-really-mean-it",
+                 run_rm);
   rm->add_option("EXTENT", options_.names, "which")->required();
   rm->add_flag("--purge", options_.purge, "for good, with all that is in the name's trash");
   add_dry_run(rm);
@@ -148,7 +166,8 @@ void CommandLine::define_looking_verbs() {
   auto* ls = add(app_, "ls", "list the extents of a pool or a folder",
                  "  siphon ls p1\n"
                  "  siphon ls -l p1/backups/\n"
-                 "  siphon ls -l -f json posix:/srv/a", run_ls);
+                 "  siphon ls -l -f json posix:/srv/a",
+                 run_ls);
   add_name(ls, "STORE", "which");
   ls->add_flag("-l,--long", options_.long_listing,
                "with bytes, state, crc32, blocks and generation");
@@ -156,13 +175,15 @@ void CommandLine::define_looking_verbs() {
   auto* stat = add(app_, "stat", "what is recorded of an extent",
                    "  siphon stat p1/e1\n"
                    "  siphon stat -f json-pretty p1/backups/e1\n"
-                   "  siphon stat posix:/srv/a/e1", run_stat);
+                   "  siphon stat posix:/srv/a/e1",
+                   run_stat);
   add_name(stat, "EXTENT", "which");
 
   auto* blocks = add(app_, "blocks", "list an extent's blocks: offset, length, SHA-256",
                      "  siphon blocks p1/e1\n"
                      "  siphon blocks -f json p1/e1\n"
-                     "  siphon blocks posix:/srv/a/e1", run_blocks);
+                     "  siphon blocks posix:/srv/a/e1",
+                     run_blocks);
   add_name(blocks, "EXTENT", "which");
 
   auto* verify = add(app_, "verify",
@@ -170,11 +191,13 @@ void CommandLine::define_looking_verbs() {
                      "with a TARGET also that both ends are the same",
                      "  siphon verify p1/e1\n"
                      "  siphon verify p1/e1 p2/e1\n"
-                     "  siphon verify --local p1", run_verify);
+                     "  siphon verify --local p1",
+                     run_verify);
   add_two_cluster_settings(*verify, options_);
   add_device_settings(*verify, options_);
   verify->add_option("SOURCE", options_.names, "an extent or a store; then what to compare with")
-      ->required()->expected(1, 2);
+      ->required()
+      ->expected(1, 2);
   verify->add_flag("--local", options_.local, "read everything through this client");
 }
 
@@ -182,17 +205,20 @@ void CommandLine::define_copy_verbs() {
   auto* copy = add(app_, "copy", "copy extents from device to device, out of band and proven",
                    "  siphon copy p1/e1 p2/e1\n"
                    "  siphon copy --lanes 2 --receipts receipts.ndjson p1 p2\n"
-                   "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/", run_copy);
+                   "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/",
+                   run_copy);
   auto* move = add(app_, "move", "copy, verify both ends anew, then trash the sources",
                    "  siphon move --dry-run p1/e1 p2\n"
                    "  siphon move p1/e1 p2/e1 --yes-i-really-mean-it\n"
-                   "  siphon move --bwlimit 50M p1 p2 --yes-i-really-mean-it", run_move);
+                   "  siphon move --bwlimit 50M p1 p2 --yes-i-really-mean-it",
+                   run_move);
   for (CLI::App* verb : {copy, move}) {
     add_two_cluster_settings(*verb, options_);
     add_device_settings(*verb, options_);
     add_transfer_settings(*verb, options_);
     verb->add_option("SOURCE", options_.names, "extents or stores; the last one is the TARGET")
-        ->required()->expected(2, 100000);
+        ->required()
+        ->expected(2, 100000);
     verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");
     add_dry_run(verb);
     add_confirmation(verb);
@@ -203,13 +229,15 @@ void CommandLine::define_device_verbs() {
   auto* daemons = add(app_, "daemons", "the devices, as their daemons describe themselves",
                       "  siphon daemons\n"
                       "  siphon daemons p1 p2\n"
-                      "  siphon daemons 127.0.0.1:7411/", run_daemons);
+                      "  siphon daemons 127.0.0.1:7411/",
+                      run_daemons);
   daemons->add_option("WHERE", options_.names, "pools, or HOST:PORT/ (default: all tagged pools)");
 
   auto* transfers = add(app_, "transfers", "the transfers that target devices know",
                         "  siphon transfers\n"
                         "  siphon transfers --all p2\n"
-                        "  siphon transfers --secret-file s 127.0.0.1:7412/", run_transfers);
+                        "  siphon transfers --secret-file s 127.0.0.1:7412/",
+                        run_transfers);
   transfers->add_option("WHERE", options_.names,
                         "target pools, or HOST:PORT/ (default: all tagged pools)");
   transfers->add_flag("-a,--all", options_.finished, "also those that have ended");
@@ -218,12 +246,14 @@ void CommandLine::define_device_verbs() {
                     "  siphon watch 0123456789abcdef0123456789abcdef\n"
                     "  siphon watch 0123456789abcdef0123456789abcdef p2\n"
                     "  siphon watch --secret-file s 0123456789abcdef0123456789abcdef "
-                    "127.0.0.1:7412/", run_watch);
+                    "127.0.0.1:7412/",
+                    run_watch);
   auto* cancel = add(app_, "cancel", "end a transfer; what it published stays",
                      "  siphon cancel 0123456789abcdef0123456789abcdef\n"
                      "  siphon cancel --dry-run 0123456789abcdef0123456789abcdef p2\n"
                      "  siphon cancel --secret-file s 0123456789abcdef0123456789abcdef "
-                     "127.0.0.1:7412/", run_cancel);
+                     "127.0.0.1:7412/",
+                     run_cancel);
   add_dry_run(cancel);
   for (CLI::App* verb : {watch, cancel}) {
     verb->add_option("ID", options_.transfer_id, "the transfer, 32 hex digits")->required();
@@ -239,7 +269,8 @@ void CommandLine::define_config_verb() {
   auto* show = add(*config, "show", "every setting's value, and where it came from",
                    "  siphon config show\n"
                    "  SIPHON_LANES=2 siphon config show\n"
-                   "  siphon config show -f json --bwlimit 50M", run_config_show);
+                   "  siphon config show -f json --bwlimit 50M",
+                   run_config_show);
   add_two_cluster_settings(*show, options_);
   add_device_settings(*show, options_);
   add_transfer_settings(*show, options_);
@@ -267,6 +298,21 @@ int run_verb(const CommandLine& line, Options options) {
   return status;
 }
 
+// For errors of the command line itself, before --format is understood.
+bool wants_json(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const bool two_words = (word == "-f" || word == "--format") && i + 1 < argc;
+    const std::string_view value = two_words ? std::string_view(argv[i + 1]) : word;
+    if (value == "-fjson" || value == "-fjson-pretty" || value == "--format=json" ||
+        value == "--format=json-pretty" || (two_words && value.starts_with("json"))) {
+      return true;
+    }
+  }
+  const char* format = std::getenv("SIPHON_FORMAT");
+  return format != nullptr && std::string_view(format).starts_with("json");
+}
+
 int run(int argc, char** argv) {
   install_signal_handlers();
   log::setup("error", "");
@@ -276,7 +322,12 @@ int run(int argc, char** argv) {
     line.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version come this way, too, and are no errors.
-    return line.exit(error) == 0 ? 0 : static_cast<int>(Exit::kUsage);
+    if (error.get_exit_code() == 0) return line.exit(error);
+    Output out(wants_json(argc, argv) ? Format::kJson : Format::kPlain, line.verb_name());
+    return out.error(
+        {Code::kInvalidArgument, error.what(), Side::kRequester,
+         "siphon " + line.verb_name() + (line.verb_name().empty() ? "" : " ") + "--help"},
+        Exit::kUsage);
   }
   return run_verb(line, options);
 }

@@ -1,7 +1,6 @@
 #include "plugin/cli/options.h"
 
 #include <CLI/CLI.hpp>
-
 #include <cctype>
 #include <cstdlib>
 #include <set>
@@ -23,10 +22,13 @@ void apply_ceph_args(Options& options) {
   const char* text = std::getenv("CEPH_ARGS");
   if (text == nullptr) return;
   const std::map<std::string, std::pair<std::string, std::string*>> wanted = {
-      {"-c", {"--conf", &options.cluster.conf}},    {"--conf", {"--conf", &options.cluster.conf}},
+      {"-c", {"--conf", &options.cluster.conf}},
+      {"--conf", {"--conf", &options.cluster.conf}},
       {"--cluster", {"--cluster", &options.cluster.cluster}},
-      {"--id", {"--id", &options.cluster.id}},      {"--user", {"--id", &options.cluster.id}},
-      {"-n", {"--name", &options.cluster.name}},    {"--name", {"--name", &options.cluster.name}},
+      {"--id", {"--id", &options.cluster.id}},
+      {"--user", {"--id", &options.cluster.id}},
+      {"-n", {"--name", &options.cluster.name}},
+      {"--name", {"--name", &options.cluster.name}},
       {"-k", {"--keyring", &options.cluster.keyring}},
       {"--keyring", {"--keyring", &options.cluster.keyring}},
   };
@@ -44,8 +46,8 @@ void apply_ceph_args(Options& options) {
     const auto& [flag, target] = known->second;
     // A name and an id say the same thing: neither overrides the other's flag.
     const bool named = flag == "--id" || flag == "--name";
-    const bool taken = named ? !options.cluster.id.empty() || !options.cluster.name.empty()
-                             : !target->empty();
+    const bool taken =
+        named ? !options.cluster.id.empty() || !options.cluster.name.empty() : !target->empty();
     if (taken) continue;
     *target = value;
     options.origins[flag] = "CEPH_ARGS";
@@ -60,15 +62,20 @@ void add_cluster_group(CLI::App& app, const std::string& prefix, ClusterOptions&
     return (short_names && *letter != 0 ? std::string(letter) + "," : "") + "--" + prefix + name;
   };
   app.add_option(flag("conf", "-c"), cluster.conf, "Ceph configuration file" + of)
-      ->type_name("FILE")->group(group);
+      ->type_name("FILE")
+      ->group(group);
   app.add_option(flag("id", ""), cluster.id, "Ceph user, without 'client.'" + of)
-      ->type_name("ID")->group(group);
+      ->type_name("ID")
+      ->group(group);
   app.add_option(flag("name", "-n"), cluster.name, "Ceph user, as in client.admin" + of)
-      ->type_name("TYPE.ID")->group(group);
+      ->type_name("TYPE.ID")
+      ->group(group);
   app.add_option(flag("keyring", "-k"), cluster.keyring, "file with the user's key" + of)
-      ->type_name("FILE")->group(group);
+      ->type_name("FILE")
+      ->group(group);
   app.add_option(flag("cluster", ""), cluster.cluster, "name of the cluster" + of)
-      ->type_name("NAME")->group(group);
+      ->type_name("NAME")
+      ->group(group);
 }
 
 }  // namespace
@@ -80,11 +87,13 @@ Format Options::output_format() const {
 
 void add_output_settings(CLI::App& app, Options& options) {
   app.add_option("-f,--format", options.format, "plain, json or json-pretty")
-      ->check(CLI::IsMember({"plain", "json", "json-pretty"}))->type_name("FORMAT")
+      ->check(CLI::IsMember({"plain", "json", "json-pretty"}))
+      ->option_text("FORMAT")
       ->group("Output");
   app.add_option("--progress", options.progress,
                  "auto (on a terminal only), none, terminal, plain or json (one object per line)")
-      ->check(CLI::IsMember({"auto", "none", "terminal", "plain", "json"}))->type_name("MODE")
+      ->check(CLI::IsMember({"auto", "none", "terminal", "plain", "json"}))
+      ->option_text("MODE")
       ->group("Output");
   app.add_flag("--no-progress", options.no_progress, "show no progress")->group("Output");
 }
@@ -93,7 +102,9 @@ void add_ceph_settings(CLI::App& app, Options& options) {
   add_cluster_group(app, "", options.cluster, true);
   app.add_option("--timeout", options.timeout_seconds,
                  "seconds that one operation of the cluster may take")
-      ->check(CLI::Range(1u, 3600u))->type_name("SECONDS")->group("Ceph cluster");
+      ->check(CLI::Range(1u, 3600u))
+      ->option_text("SECONDS")
+      ->group("Ceph cluster");
 }
 
 void add_two_cluster_settings(CLI::App& app, Options& options) {
@@ -104,10 +115,14 @@ void add_two_cluster_settings(CLI::App& app, Options& options) {
 void add_device_settings(CLI::App& app, Options& options) {
   const std::string group = "Devices";
   app.add_option("--secret-file", options.secret_file,
-                 "shared secret of the folder daemons (mode 0600)")->type_name("FILE")->group(group);
+                 "shared secret of the folder daemons (mode 0600)")
+      ->type_name("FILE")
+      ->group(group);
   app.add_option("--tls-ca", options.tls_ca, "CA certificate that devices must present")
-      ->type_name("FILE")->group(group);
-  app.add_option("--tls-cert", options.tls_cert, "own certificate")->type_name("FILE")
+      ->type_name("FILE")
+      ->group(group);
+  app.add_option("--tls-cert", options.tls_cert, "own certificate")
+      ->type_name("FILE")
       ->group(group);
   app.add_option("--tls-key", options.tls_key, "own private key")->type_name("FILE")->group(group);
 }
@@ -115,13 +130,20 @@ void add_device_settings(CLI::App& app, Options& options) {
 void add_transfer_settings(CLI::App& app, Options& options) {
   const std::string group = "Transfer";
   app.add_option("--lanes", options.lanes, "TCP connections per transfer (0: the target's default)")
-      ->check(CLI::Range(0u, 16u))->type_name("N")->group(group);
+      ->check(CLI::Range(0u, 16u))
+      ->option_text("N")
+      ->group(group);
   app.add_option("--bwlimit", options.bwlimit, "bytes per second and transfer, as in 50M (0: none)")
-      ->transform(CLI::AsSizeValue(false))->type_name("RATE")->group(group);
+      ->transform(CLI::AsSizeValue(false))
+      ->option_text("RATE")
+      ->group(group);
   app.add_option("--max-transfers", options.max_transfers, "transfers that run at once")
-      ->check(CLI::Range(1u, 64u))->type_name("N")->group(group);
+      ->check(CLI::Range(1u, 64u))
+      ->option_text("N")
+      ->group(group);
   app.add_option("--receipts", options.receipts, "append the receipts to FILE, one JSON per line")
-      ->type_name("FILE")->group(group);
+      ->type_name("FILE")
+      ->group(group);
 }
 
 std::string environment_name(const std::string& flag) {

@@ -52,16 +52,16 @@ std::string progress_line(const ProgressState& state, double bytes_per_second, b
     const auto ratio = static_cast<long double>(done) / static_cast<long double>(total);
     const int percent = finished ? 100 : std::min(99, static_cast<int>(ratio * 100));
     const std::size_t unit = unit_for(static_cast<double>(total));
-    line = fmt::format("{}/{} {} {}%", amount(done, unit), amount(total, unit), kUnits[unit],
-                       percent);
+    line =
+        fmt::format("{}/{} {} {}%", amount(done, unit), amount(total, unit), kUnits[unit], percent);
   }
   const double rate = bytes_per_second >= 0 ? bytes_per_second : 0;
   const std::size_t unit = unit_for(rate);
   line += fmt::format(" {:.2f} {}/s", in_unit(rate, unit), kUnits[unit]);
   if (!finished) line += " ETA " + eta_text(state, rate);
   if (state.counts) {
-    line += fmt::format(" | {} active {} failed {} retried", state.active, state.failed,
-                        state.retried);
+    line +=
+        fmt::format(" | {} active {} failed {} retried", state.active, state.failed, state.retried);
   }
   if (!state.limit.empty() && !finished) line += " | limit: " + state.limit;
   return line;
@@ -115,16 +115,16 @@ void ProgressMeter::draw(bool finished) {
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   double rate = rate_;
   if (finished || rate == 0) {
-    const std::uint64_t bytes = finished ? std::max(state_.done_bytes, state_.total_bytes)
-                                         : state_.done_bytes;
+    const std::uint64_t bytes =
+        finished ? std::max(state_.done_bytes, state_.total_bytes) : state_.done_bytes;
     rate = elapsed > 0.001 ? static_cast<double>(bytes) / elapsed : 0;
   }
   if (mode_ == ProgressMode::kJson) {
-    const std::uint64_t done = finished && state_.total_bytes > 0
-                                   ? state_.total_bytes
-                                   : std::min(state_.done_bytes, state_.total_bytes > 0
-                                                                     ? state_.total_bytes
-                                                                     : state_.done_bytes);
+    const std::uint64_t done =
+        finished && state_.total_bytes > 0
+            ? state_.total_bytes
+            : std::min(state_.done_bytes,
+                       state_.total_bytes > 0 ? state_.total_bytes : state_.done_bytes);
     fmt::print(stderr,
                "{{\"schema_version\":1,\"progress\":{{\"done_bytes\":{},\"total_bytes\":{},"
                "\"bytes_per_second\":{:.0f},\"active\":{},\"failed\":{},\"retried\":{},"

@@ -13,7 +13,7 @@ struct ProgressState {
   std::uint64_t total_bytes = 0;  // fixed once known; 0: not known yet
   bool counts = false;            // the three below mean something
   std::uint32_t active = 0, failed = 0, retried = 0;
-  std::string limit;              // "osd.7 disk"; empty: nothing stands out
+  std::string limit;  // "osd.7 disk"; empty: nothing stands out
 };
 
 // "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | limit: osd.7 disk".
@@ -42,7 +42,7 @@ class ProgressMeter {
  private:
   using Clock = std::chrono::steady_clock;
   void clear();
-  void draw(bool finished);          // with mutex_ held
+  void draw(bool finished);             // with mutex_ held
   void measure(Clock::time_point now);  // with mutex_ held
 
   const ProgressMode mode_;

@@ -143,8 +143,7 @@ bool Session::wait(std::chrono::milliseconds time) const {
 
 std::optional<int> Session::refused(const std::string& what) {
   if (options_.confirmed || options_.dry_run) return std::nullopt;
-  return out_.error({Code::kFailedPrecondition, what + " needs your confirmation",
-                     Side::kRequester,
+  return out_.error({Code::kFailedPrecondition, what + " needs your confirmation", Side::kRequester,
                      "look at the plan with --dry-run, then add --yes-i-really-mean-it"},
                     Exit::kNeedsConfirmation);
 }
@@ -154,11 +153,11 @@ Error Session::interrupted_error(const std::string& what) {
 }
 
 void install_signal_handlers() {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = on_signal;  // no SA_RESTART: reads of stdin are to wake up
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
-  struct sigaction ignore{};
+  struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGPIPE, &ignore, nullptr);
 }

@@ -30,8 +30,8 @@ Json to_json(const CopyItem& item) {
             {"target_device", item.target_device.name},
             {"transfer_id", item.transfer_id},
             {"attempts", item.attempts}};
-  json["bytes"] = item.receipt ? Json(item.receipt->bytes)
-                               : (item.info ? Json(item.bytes()) : Json());
+  json["bytes"] =
+      item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = item.receipt ? to_json(*item.receipt) : Json();
   json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
   return json;
@@ -94,8 +94,13 @@ void print_errors(Session& session, const CopyPlan& plan) {
 
 void print_table(const CopyPlan& plan) {
   if (plan.items.size() > kMaxTableRows) return;
-  Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"SOURCE CRC32"}, {"TARGET CRC32"},
-               {"DEVICES"}, {"STATUS"}});
+  Table table({{"EXTENT"},
+               {"TARGET"},
+               {"BYTES", true},
+               {"SOURCE CRC32"},
+               {"TARGET CRC32"},
+               {"DEVICES"},
+               {"STATUS"}});
   for (const CopyItem& item : plan.items) {
     const bool proven = item.receipt.has_value();
     const std::uint64_t bytes = proven ? item.receipt->bytes : item.bytes();
@@ -113,29 +118,30 @@ void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& tot
   const Tally tally = tally_of(plan);
   const double rate =
       totals.seconds > 0 ? static_cast<double>(totals.bytes) / 1e6 / totals.seconds : 0;
-  out.line(fmt::format("{} copied and proven, {} already there, {} failed; {} bytes ({}) in {:.2f} "
-                       "s, {:.0f} MB/s",
-                       tally.done, tally.already_there, tally.failed, totals.bytes,
-                       human_bytes(totals.bytes), totals.seconds, rate));
+  out.line(
+      fmt::format("{} copied and proven, {} already there, {} failed; {} bytes ({}) in {:.2f} "
+                  "s, {:.0f} MB/s",
+                  tally.done, tally.already_there, tally.failed, totals.bytes,
+                  human_bytes(totals.bytes), totals.seconds, rate));
   if (totals.transfers == 0) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
     endpoints += (endpoints.empty() ? "" : ", ") + endpoint;
   }
-  out.line(fmt::format("{} transfers; data ports: {}; {} bytes on the data lanes, {} on gRPC; {} "
-                       "strangers, {} fallback parts",
-                       totals.transfers, endpoints.empty() ? "none" : endpoints,
-                       totals.lane_bytes, totals.rpc_bytes, totals.strangers,
-                       totals.fallback_parts));
+  out.line(
+      fmt::format("{} transfers; data ports: {}; {} bytes on the data lanes, {} on gRPC; {} "
+                  "strangers, {} fallback parts",
+                  totals.transfers, endpoints.empty() ? "none" : endpoints, totals.lane_bytes,
+                  totals.rpc_bytes, totals.strangers, totals.fallback_parts));
 }
 
 // What Ctrl-C leaves running.
 void note_going_on(Session& session, const CopyTotals& totals) {
-  for (const std::string& id : totals.going_on) {
+  for (const auto& [id, where] : totals.going_on) {
     session.meter().note(fmt::format(
-        "siphon: transfer {0} goes on at its target; watch it: siphon watch {0}; end it: siphon "
-        "cancel {0}",
-        id));
+        "siphon: transfer {0} goes on at its target\nnext: siphon watch {0} {1}, or siphon cancel "
+        "{0} {1}",
+        id, where));
   }
 }
 
@@ -164,11 +170,11 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
                  item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state))});
     }
     if (!table.empty()) table.print();
-    session.out().line(fmt::format("would copy {} extents, {}, in {} transfers; nothing was changed",
-                                   pending,
-                                   plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
-                                                        : std::string("of a size not known here"),
-                                   groups.size()));
+    session.out().line(
+        fmt::format("would copy {} extents, {}, in {} transfers; nothing was changed", pending,
+                    plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
+                                         : std::string("of a size not known here"),
+                    groups.size()));
   }
   print_errors(session, plan);
   return static_cast<int>(exit);
@@ -206,8 +212,10 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
       auto store = session.store(item.source, Role::kSource);
       Status gone = store ? (*store)->trash(item.source.extent, item.info->generation)
                           : Status(fail(store.error()));
-      if (gone) trashed.push_back(items[i]);
-      else refuse(std::move(gone).error());
+      if (gone)
+        trashed.push_back(items[i]);
+      else
+        refuse(std::move(gone).error());
     }
   }
 }
@@ -227,7 +235,8 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       }
     }
     doc["summary"] = to_json(totals);
-    doc["going_on"] = totals.going_on;
+    doc["going_on"] = Json::array();
+    for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit);
   } else {
     print_table(plan);

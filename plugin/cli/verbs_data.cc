@@ -45,10 +45,10 @@ Result<int> plan_put(Session& session, ExtentStore& store, const Address& addres
   doc["content_bytes"] = file.size_bytes() ? Json(*file.size_bytes()) : Json();
   doc["replaces"] = there ? to_json(*there) : Json();
   if (session.out().json()) session.out().document(std::move(doc), Exit::kOk);
-  session.out().line(fmt::format(
-      "would put {} to {}{}; nothing was changed",
-      file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
-      address.to_string(), there ? ", replacing what is there" : ""));
+  session.out().line(
+      fmt::format("would put {} to {}{}; nothing was changed",
+                  file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
+                  address.to_string(), there ? ", replacing what is there" : ""));
   return 0;
 }
 
@@ -84,7 +84,8 @@ Status remove_one(Session& session, Removal& removal) {
 std::string removal_text(const Removal& removal, const Options& options) {
   const std::string name = removal.address.to_string();
   if (options.dry_run) {
-    return fmt::format("would {} {}", options.purge ? "remove for good" : "move to the trash", name);
+    return fmt::format("would {} {}", options.purge ? "remove for good" : "move to the trash",
+                       name);
   }
   if (options.purge) return fmt::format("removed for good: {} ({} purged)", name, removal.purged);
   return "in the trash: " + name;
@@ -167,8 +168,8 @@ Result<int> run_get(Session& session) {
     session.out().document(std::move(doc), Exit::kOk);
   }
   if (!to_stdout) {
-    session.out().line(fmt::format("{}: {} in {} blocks, all verified, crc32 {} ({})",
-                                   options.file, human_bytes(info->header.content_bytes),
+    session.out().line(fmt::format("{}: {} in {} blocks, all verified, crc32 {} ({})", options.file,
+                                   human_bytes(info->header.content_bytes),
                                    info->header.block_count, crc32_hex(info->header.crc32),
                                    speed(info->header.extent_bytes, start)));
   }

@@ -127,8 +127,8 @@ struct Listed {
 };
 
 // The transfers of one device, over every location by which it is reachable.
-Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t index,
-                 bool finished, std::vector<Listed>& out) {
+Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t index, bool finished,
+                 std::vector<Listed>& out) {
   const Peer& peer = peers[index];
   auto client = session.device(peer.found.device.address);
   if (!client) return fail(std::move(client).error());
@@ -137,8 +137,10 @@ Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t i
   if (peer.cluster == nullptr) authorities.emplace_back();
   for (const auto& [location, locator] : peer.found.locators) {
     auto authority = watch_authority(peer, location, locator);
-    if (authority) authorities.push_back(*authority);
-    else if (!refused) refused = authority.error();
+    if (authority)
+      authorities.push_back(*authority);
+    else if (!refused)
+      refused = authority.error();
   }
   if (authorities.empty() && refused) return fail(*refused);
   for (const Authority& authority : authorities) {
@@ -197,9 +199,9 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
       Found found;
       found.info = candidate.info;
       if (peer.cluster != nullptr) {
-        auto nonce = request_grant(*peer.cluster, candidate.info.target,
-                                   peer.found.locators.at(candidate.info.target),
-                                   exchange::Right::kWrite);
+        auto nonce =
+            request_grant(*peer.cluster, candidate.info.target,
+                          peer.found.locators.at(candidate.info.target), exchange::Right::kWrite);
         if (!nonce) return fail(std::move(nonce).error());
         found.authority.write_nonce = *nonce;
       }
@@ -226,8 +228,16 @@ Result<int> run_daemons(Session& session) {
                [&](std::size_t i) { described[i] = describe(session, peers->peers[i]); });
   Tally tally;
   Json list = Json::array();
-  Table table({{"DEVICE"}, {"CONTROL"}, {"DATA PORTS"}, {"VERSION"}, {"HOME"}, {"POOLS"},
-               {"IN", true}, {"OUT", true}, {"IN FLIGHT", true}, {"STRANGERS", true},
+  Table table({{"DEVICE"},
+               {"CONTROL"},
+               {"DATA PORTS"},
+               {"VERSION"},
+               {"HOME"},
+               {"POOLS"},
+               {"IN", true},
+               {"OUT", true},
+               {"IN FLIGHT", true},
+               {"STRANGERS", true},
                {"FALLBACK", true}});
   for (std::size_t i = 0; i < described.size(); ++i) {
     const FoundDevice& found = peers->peers[i].found;
@@ -244,8 +254,8 @@ Result<int> run_daemons(Session& session) {
     } else {
       if (tally.failed++ == 0) tally.first_failure = described[i].error().code;
       entry["problem"] = to_json(described[i].error());
-      table.add({found.device.name, found.device.address, "-", "no answer", "-",
-                 pools_text(found)});
+      table.add(
+          {found.device.name, found.device.address, "-", "no answer", "-", pools_text(found)});
       fmt::print(stderr, "siphon: {}: {}\n", found.device.name, error_text(described[i].error()));
     }
     entry["pools"] = Json::array();
@@ -263,9 +273,8 @@ Result<int> run_daemons(Session& session) {
     doc["devices"] = std::move(list);
     doc["silent"] = Json::array();
     for (const auto& s : peers->silent) {
-      doc["silent"].push_back(Json{{"pool", s.pool},
-                                   {"placement_groups", s.groups},
-                                   {"problem", to_json(s.error)}});
+      doc["silent"].push_back(
+          Json{{"pool", s.pool}, {"placement_groups", s.groups}, {"problem", to_json(s.error)}});
     }
     session.out().document(std::move(doc), exit);
   } else if (!table.empty()) {
@@ -298,8 +307,17 @@ Result<int> run_transfers(Session& session) {
     session.out().document(std::move(doc), exit);
     return static_cast<int>(exit);
   }
-  Table table({{"TRANSFER"}, {"SOURCE"}, {"TARGET"}, {"FROM"}, {"TO"}, {"PHASE"}, {"DURABLE", true},
-               {"", true}, {"DONE", true}, {"FAILED", true}, {"STARTED"}});
+  Table table({{"TRANSFER"},
+               {"SOURCE"},
+               {"TARGET"},
+               {"FROM"},
+               {"TO"},
+               {"PHASE"},
+               {"DURABLE", true},
+               {"", true},
+               {"DONE", true},
+               {"FAILED", true},
+               {"STARTED"}});
   for (const Listed& entry : listed) {
     const TransferInfo& t = entry.info;
     table.add({t.id, place_text(t.source), place_text(t.target), t.source_device, t.target_device,
@@ -324,8 +342,10 @@ Result<int> run_watch(Session& session) {
     } else if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) {
       Json entry{{"source_extent", outcome->source_extent},
                  {"target_extent", outcome->target_extent}};
-      if (outcome->result) entry["receipt"] = to_json(*outcome->result);
-      else entry["problem"] = to_json(outcome->result.error());
+      if (outcome->result)
+        entry["receipt"] = to_json(*outcome->result);
+      else
+        entry["problem"] = to_json(outcome->result.error());
       outcomes.push_back(std::move(entry));
     }
   };
@@ -380,11 +400,11 @@ Result<int> run_cancel(Session& session) {
   if (was_over) {
     session.out().line(fmt::format("{}: it had ended before ({})", id, to_string(phase)));
   } else if (session.options().dry_run) {
-    session.out().line(fmt::format("would cancel {} at {} ({})", id, found->info.target_device,
-                                   to_string(phase)));
+    session.out().line(
+        fmt::format("would cancel {} at {} ({})", id, found->info.target_device, to_string(phase)));
   } else {
-    session.out().line(fmt::format("{}: {}; what was published before stays", id,
-                                   to_string(phase)));
+    session.out().line(
+        fmt::format("{}: {}; what was published before stays", id, to_string(phase)));
   }
   return static_cast<int>(exit);
 }

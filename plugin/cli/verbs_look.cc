@@ -19,12 +19,12 @@ std::string crc_or_dash(const ExtentInfo& info) {
 
 void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
                      const std::vector<Address>& extents) {
-  Table table({{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true},
-               {"GENERATION", true}});
+  Table table(
+      {{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true}, {"GENERATION", true}});
   for (std::size_t i = 0; i < infos.size(); ++i) {
     if (!infos[i]) {
-      table.add({extents[i].extent, "-", std::string(to_string(infos[i].error().code)), "-", "-",
-                 "-"});
+      table.add(
+          {extents[i].extent, "-", std::string(to_string(infos[i].error().code)), "-", "-", "-"});
       continue;
     }
     const ExtentInfo& info = *infos[i];
@@ -38,8 +38,8 @@ void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
 void print_stat(Session& session, const Address& address, const ExtentInfo& info) {
   const Output& out = session.out();
   out.line(fmt::format("extent       {}", address.to_string()));
-  out.line(fmt::format("state        {}{}", state_name(info.state),
-                       info.is_inline ? ", inline" : ""));
+  out.line(
+      fmt::format("state        {}{}", state_name(info.state), info.is_inline ? ", inline" : ""));
   if (info.state == ExtentState::kSealed) {
     out.line(fmt::format("bytes        {} ({})", info.header.extent_bytes,
                          human_bytes(info.header.extent_bytes)));
@@ -77,6 +77,7 @@ void count(Tally& tally, const Status& status) {
 
 int finish_verify(Session& session, Json extents, const Tally& tally) {
   Exit exit = exit_for(tally);
+  if (tally.done + tally.failed == 0) exit = Exit::kNothingToDo;
   if (session.interrupted()) exit = Exit::kInterrupted;
   if (session.out().json()) {
     Json doc = session.out().new_document();
@@ -133,8 +134,13 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   const auto right = verify_all(session, Role::kTarget, targets);
   Tally tally;
   Json json = Json::array();
-  Table table({{"SOURCE"}, {"TARGET"}, {"BYTES", true}, {"SOURCE CRC32"}, {"TARGET CRC32"},
-               {"READ AT"}, {"SAME"}});
+  Table table({{"SOURCE"},
+               {"TARGET"},
+               {"BYTES", true},
+               {"SOURCE CRC32"},
+               {"TARGET CRC32"},
+               {"READ AT"},
+               {"SAME"}});
   for (std::size_t i = 0; i < left.size(); ++i) {
     const Status same = compare(left[i], right[i]);
     count(tally, same);
@@ -152,8 +158,7 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   session.meter().finish(tally.failed == 0);
   for (std::size_t i = 0; i < left.size(); ++i) {
     if (const Status same = compare(left[i], right[i]); !same) {
-      fmt::print(stderr, "siphon: {}: {}\n", left[i].address.to_string(),
-                 error_text(same.error()));
+      fmt::print(stderr, "siphon: {}: {}\n", left[i].address.to_string(), error_text(same.error()));
     }
   }
   if (!session.out().json() && !table.empty()) table.print();
@@ -172,17 +177,18 @@ Result<int> run_ls(Session& session) {
     auto store = session.store(*address);
     if (!store) return fail(std::move(store).error());
     infos.resize(extents->size());
-    run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
-      infos[i] = (*store)->stat((*extents)[i].extent);
-    });
+    run_parallel(extents->size(), kStatThreads,
+                 [&](std::size_t i) { infos[i] = (*store)->stat((*extents)[i].extent); });
   }
   if (session.out().json()) {
     Json list = Json::array();
     for (std::size_t i = 0; i < extents->size(); ++i) {
       Json entry{{"name", (*extents)[i].extent}};
       if (i < infos.size()) {
-        if (infos[i]) entry = to_json(*infos[i]);
-        else entry["problem"] = to_json(infos[i].error());
+        if (infos[i])
+          entry = to_json(*infos[i]);
+        else
+          entry["problem"] = to_json(infos[i].error());
       }
       list.push_back(std::move(entry));
     }
@@ -302,10 +308,8 @@ Result<int> run_config_show(Session& session) {
     const auto origin = o.origins.find(flag);
     const std::string from = origin == o.origins.end() ? "default" : origin->second;
     table.add({flag, value.empty() ? "-" : value, from, environment_name(flag)});
-    list.push_back(Json{{"flag", flag},
-                        {"value", value},
-                        {"from", from},
-                        {"environment", environment_name(flag)}});
+    list.push_back(Json{
+        {"flag", flag}, {"value", value}, {"from", from}, {"environment", environment_name(flag)}});
   }
   if (session.out().json()) {
     Json doc = session.out().new_document();

@@ -118,8 +118,10 @@ std::vector<Batch> plan(Session& session, Role role, std::vector<Verified>& item
     run_parallel(items.size(), 8, [&](std::size_t i) {
       if (items[i].address.where != Where::kCeph) return;
       auto device = placement.device_of(items[i].address.location, items[i].address.extent);
-      if (device) devices[i] = *device;
-      else items[i].outcome.status = fail(device.error());
+      if (device)
+        devices[i] = *device;
+      else
+        items[i].outcome.status = fail(device.error());
     });
   }
   for (std::size_t i = 0; i < items.size(); ++i) {

@@ -1,0 +1,38 @@
+// What the exit status says.
+#include <gtest/gtest.h>
+
+#include "plugin/cli/exit_codes.h"
+
+namespace siphon::cli {
+namespace {
+
+TEST(CliExitCodes, OfSingleErrors) {
+  EXPECT_EQ(exit_for(Code::kOk), Exit::kOk);
+  EXPECT_EQ(exit_for(Code::kInvalidArgument), Exit::kUsage);
+  EXPECT_EQ(exit_for(Code::kNotFound), Exit::kNotFound);
+  EXPECT_EQ(exit_for(Code::kPermissionDenied), Exit::kPermission);
+  EXPECT_EQ(exit_for(Code::kUnauthenticated), Exit::kPermission);
+  EXPECT_EQ(exit_for(Code::kResourceExhausted), Exit::kLimit);
+  EXPECT_EQ(exit_for(Code::kDataLoss), Exit::kFatal);
+  EXPECT_EQ(exit_for(Code::kAlreadyExists), Exit::kFatal);
+}
+
+TEST(CliExitCodes, TemporaryIsExactlyWhatRetryHelps) {
+  for (int i = 0; i <= 16; ++i) {
+    const Code code = static_cast<Code>(i);
+    EXPECT_EQ(exit_for(code) == Exit::kTemporary, is_retryable(code)) << to_string(code);
+  }
+}
+
+TEST(CliExitCodes, OfMany) {
+  EXPECT_EQ(exit_for(Tally{}), Exit::kOk);
+  EXPECT_EQ(exit_for(Tally{3, 0, 0, Code::kOk}), Exit::kOk);
+  EXPECT_EQ(exit_for(Tally{3, 2, 0, Code::kOk}), Exit::kOk);
+  EXPECT_EQ(exit_for(Tally{0, 2, 0, Code::kOk}), Exit::kNothingToDo);
+  EXPECT_EQ(exit_for(Tally{3, 0, 1, Code::kDataLoss}), Exit::kPartial);
+  EXPECT_EQ(exit_for(Tally{0, 3, 1, Code::kDataLoss}), Exit::kPartial);
+  EXPECT_EQ(exit_for(Tally{0, 0, 2, Code::kNotFound}), Exit::kNotFound);
+}
+
+}  // namespace
+}  // namespace siphon::cli

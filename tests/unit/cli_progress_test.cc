@@ -1,0 +1,72 @@
+// The progress line and its arithmetic.
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "plugin/base/types.h"
+#include "plugin/cli/progress.h"
+
+namespace siphon::cli {
+namespace {
+
+constexpr double kRate = 1.31 * 1024 * 1024 * 1024;
+
+TEST(CliProgress, TheLineOperatorsKnow) {
+  ProgressState state;
+  state.done_bytes = static_cast<std::uint64_t>(12.4 * kGiB);
+  state.total_bytes = 88 * kGiB;
+  state.counts = true;
+  state.active = 9;
+  state.retried = 3;
+  state.limit = "osd.7 disk";
+  EXPECT_EQ(progress_line(state, kRate, false),
+            "12.4/88.0 GiB 14% 1.31 GiB/s ETA 58s | 9 active 0 failed 3 retried | limit: osd.7 "
+            "disk");
+}
+
+TEST(CliProgress, AHundredPercentOnlyAtTheEnd) {
+  ProgressState state{kGiB, kGiB, false, 0, 0, 0, ""};
+  EXPECT_EQ(progress_line(state, kRate, false), "1.0/1.0 GiB 99% 1.31 GiB/s ETA 0s");
+  EXPECT_EQ(progress_line(state, kRate, true), "1.0/1.0 GiB 100% 1.31 GiB/s");
+}
+
+TEST(CliProgress, NeverAboveTheTotalNeverBelowZero) {
+  ProgressState state{std::numeric_limits<std::uint64_t>::max(), kMiB, false, 0, 0, 0, ""};
+  EXPECT_EQ(progress_line(state, 0, false), "1.0/1.0 MiB 99% 0.00 B/s ETA ?");
+  state = {std::numeric_limits<std::uint64_t>::max(),
+           std::numeric_limits<std::uint64_t>::max(),
+           false,
+           0,
+           0,
+           0,
+           ""};
+  EXPECT_NE(progress_line(state, -5, false).find(" 99% 0.00 B/s"), std::string::npos);
+}
+
+TEST(CliProgress, ATotalThatIsNotKnownIsNotInvented) {
+  ProgressState state{3 * kMiB, 0, false, 0, 0, 0, ""};
+  EXPECT_EQ(progress_line(state, kMiB, false), "3.0 MiB 1.00 MiB/s ETA ?");
+}
+
+TEST(CliProgress, Eta) {
+  ProgressState state{0, 1000, false, 0, 0, 0, ""};
+  EXPECT_EQ(eta_text(state, 1000), "1s");
+  EXPECT_EQ(eta_text(state, 999), "2s");
+  EXPECT_EQ(eta_text(state, 5.2), "3m13s");
+  state.total_bytes = 7500;
+  EXPECT_EQ(eta_text(state, 1), "2h05m");
+  EXPECT_EQ(eta_text(state, 0.5), "?");
+  state.total_bytes = std::numeric_limits<std::uint64_t>::max();
+  EXPECT_EQ(eta_text(state, 1), "?");
+}
+
+TEST(CliProgress, Modes) {
+  EXPECT_EQ(progress_mode("auto", false, false), ProgressMode::kNone);
+  EXPECT_EQ(progress_mode("auto", false, true), ProgressMode::kTerminal);
+  EXPECT_EQ(progress_mode("json", false, false), ProgressMode::kJson);
+  EXPECT_EQ(progress_mode("plain", false, true), ProgressMode::kPlain);
+  EXPECT_EQ(progress_mode("plain", true, true), ProgressMode::kNone);
+}
+
+}  // namespace
+}  // namespace siphon::cli
