@@ -93,9 +93,22 @@ StoreFactory factory(std::string name, std::shared_ptr<StoreProvider> (*provider
           }};
 }
 
+// Whose every primary is the OSD next door: after each test, not one operation went round.
+StoreFactory next_door_factory() {
+  StoreFactory next_door = factory("Objclass", bounced_provider, "one", false);
+  next_door.make = [make = next_door.make] {
+    StoreUnderTest store = make();
+    store.at_end = [provider = store.provider, location = store.location] {
+      EXPECT_EQ((*provider->open(location))->counters().fallback_parts, 0u);
+    };
+    return store;
+  };
+  return next_door;
+}
+
 INSTANTIATE_TEST_SUITE_P(OneOsd, ExtentStoreContract,
                          testing::Values(factory("Rados", rados_provider, "one", false),
-                                         factory("Objclass", bounced_provider, "one", false)),
+                                         next_door_factory()),
                          factory_name);
 INSTANTIATE_TEST_SUITE_P(ThreeOsds, ExtentStoreContract,
                          testing::Values(factory("Rados", rados_provider, "three", false),
@@ -188,7 +201,6 @@ TEST(OneOsdObjclass, EveryByteGoesThroughTheRegion) {
   EXPECT_EQ(after.stale_refused, before.stale_refused);
 }
 
-// Nothing above was an accident of one test: the suite that ran before used the same region.
 TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
   ClusterUnderTest::get().need_pool("one");
   const Location location = fresh_location("one");
@@ -202,6 +214,20 @@ TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
   ASSERT_TRUE(by_class.trash("b", by_librados.stat("b")->generation));
   ASSERT_TRUE(by_librados.purge_trash("b"));
   EXPECT_TRUE(ClusterUnderTest::get().objects_of(location, "b").empty());
+}
+
+TEST(OneOsdObjclass, FullSizedPartsAndOperations) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("one");
+  ObjclassProvider inner(cluster.connection(), cluster.exchange());
+  BouncedProvider provider(inner, cluster.exchange());
+  ExtentStore& store = **provider.open(fresh_location("one"));
+  EXPECT_EQ(store.limits().operation_bytes, 4 * kMiB);
+  const Sample sample = make_sample(20 * kMiB + 12'345, 60);
+  ASSERT_TRUE(put(store, "e1", sample));
+  expect_holds(store, "e1", sample);
+  EXPECT_EQ(store.counters().fallback_parts, 0u);
+  EXPECT_EQ(cluster.objects_of(store.location(), "e1").size(), 4u);
 }
 
 TEST(OneOsdObjclass, BuffersOutsideTheRegionGoThroughLibrados) {
@@ -251,6 +277,92 @@ TEST(OneOsdObjclass, ARetiredDescriptorIsRefused) {
   EXPECT_GE(call(), 0);
   EXPECT_TRUE(armed->retire());
   EXPECT_EQ(call(), -ENXIO);
+}
+
+// Waits until the class has refused one more operation than `before`; false after 20 s.
+bool refuses_one_more(ExchangeClient& exchange, std::uint64_t before) {
+  const auto give_up_at = deadline_in(std::chrono::seconds(20));
+  while (exchange.counters().stale_refused == before) {
+    if (std::chrono::steady_clock::now() > give_up_at) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+// The OSD hangs, the caller gives up and uses the buffer for something else, the OSD goes on.
+TEST(OneOsdObjclass, ALateReadTouchesNothing) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  ExchangeClient& exchange = cluster.exchange();
+  cluster.need_pool("one");
+  auto impatient = cluster.connect_impatient();
+  ObjclassProvider provider(*impatient, exchange, small_limits());
+  ExtentStore& store = **provider.open(fresh_location("one"));
+  const Sample sample = sample_of_parts(3, 50);
+  ASSERT_TRUE(put(store, "e1", sample));
+  auto reader = store.open("e1", {});
+  ASSERT_TRUE(reader);
+  const auto buffer = exchange.send_half().first(16 * kKiB);
+  const std::uint64_t refused = exchange.counters().stale_refused;
+  {
+    const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
+    EXPECT_EQ(code_of((*reader)->read(0, buffer)), "DEADLINE_EXCEEDED");
+    std::ranges::fill(buffer, std::byte{0x5a});
+  }
+  EXPECT_TRUE(refuses_one_more(exchange, refused));
+  EXPECT_TRUE(std::ranges::all_of(buffer, [](std::byte b) { return b == std::byte{0x5a}; }));
+  EXPECT_EQ(code_of((*reader)->read(0, buffer)), "OK");
+  EXPECT_TRUE(std::equal(buffer.begin(), buffer.end(), sample.bytes.begin()));
+}
+
+TEST(OneOsdObjclass, ALateWriteWritesNothing) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  ExchangeClient& exchange = cluster.exchange();
+  cluster.need_pool("one");
+  auto impatient = cluster.connect_impatient();
+  ObjclassProvider provider(*impatient, exchange, small_limits());
+  ExtentStore& store = **provider.open(fresh_location("one"));
+  BeginOptions options;
+  options.private_id = new_private_id();
+  auto scratch = store.begin("e1", options);
+  ASSERT_TRUE(scratch);
+  const auto buffer = exchange.receive_half().first(16 * kKiB);
+  const std::uint64_t refused = exchange.counters().stale_refused;
+  {
+    const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
+    EXPECT_EQ(code_of((*scratch)->write(0, buffer)), "DEADLINE_EXCEEDED");
+  }
+  EXPECT_TRUE(refuses_one_more(exchange, refused));
+  EXPECT_EQ(cluster.objects_of(store.location(), "e1").size(), 1u);  // the head
+  // The attempt cannot know that: its trash entry stays for a collector, who looks again.
+  EXPECT_EQ(code_of((*scratch)->abort()), "OK");
+  EXPECT_EQ(cluster.objects_of(store.location(), "e1").size(), 1u);
+  EXPECT_EQ(code_of(store.collect("e1", options.private_id)), "OK");
+  EXPECT_TRUE(cluster.objects_of(store.location(), "e1").empty());
+}
+
+TEST(OneOsdRados, SilentMonsAndOsdsAreADeadline) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("one");
+  auto impatient = cluster.connect_impatient();
+  RadosProvider provider(*impatient, small_limits());
+  ExtentStore& store = **provider.open(fresh_location("one"));
+  ASSERT_EQ(code_of(store.stat("e1")), "NOT_FOUND");
+  {
+    const Stopped hung(ClusterUnderTest::pid_of("mon.a"));
+    EXPECT_EQ(code_of(store.stat("e1")), "NOT_FOUND");  // needs no mon
+    EXPECT_EQ(code_of(store.check_ready(true)), "DEADLINE_EXCEEDED");
+    EXPECT_EQ(code_of(provider.pool_id("nowhere")), "DEADLINE_EXCEEDED");
+  }
+  {
+    const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
+    EXPECT_EQ(code_of(store.stat("e1")), "DEADLINE_EXCEEDED");
+    EXPECT_EQ(code_of(store.list("", 10)), "DEADLINE_EXCEEDED");
+    BeginOptions options;
+    options.private_id = new_private_id();
+    EXPECT_EQ(code_of(store.begin("e1", options)), "DEADLINE_EXCEEDED");
+    EXPECT_EQ(code_of(impatient->hello({"one", ""}, "e1")), "DEADLINE_EXCEEDED");
+  }
+  EXPECT_EQ(code_of(store.check_ready(true)), "OK");
 }
 
 TEST(OneOsdServices, HelloTellsWhatTheCompanionPublished) {

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sched.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -36,6 +38,32 @@ inline std::string environment(const char* name) {
   return value;
 }
 
+// Stops a process, as a hang would, for as long as this object lives.
+class Stopped {
+ public:
+  explicit Stopped(pid_t pid) : pid_(pid) {
+    ::kill(pid_, SIGSTOP);
+    while (!all_threads_stopped()) ::sched_yield();  // the signal reaches them one by one
+  }
+  ~Stopped() { ::kill(pid_, SIGCONT); }
+  Stopped(const Stopped&) = delete;
+  Stopped& operator=(const Stopped&) = delete;
+
+ private:
+  bool all_threads_stopped() const {
+    const auto tasks = "/proc/" + std::to_string(pid_) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+      std::string line;
+      std::getline(std::ifstream(task.path() / "stat"), line);
+      const std::size_t name_end = line.rfind(") ");  // "pid (name) state ..."
+      if (name_end != std::string::npos && line[name_end + 2] != 'T') return false;
+    }
+    return true;
+  }
+
+  const pid_t pid_;
+};
+
 class ClusterUnderTest {
  public:
   static ClusterUnderTest& get() {
@@ -44,14 +72,28 @@ class ClusterUnderTest {
   }
 
   RadosCluster& connection() { return *connection_; }
-  std::unique_ptr<RadosCluster> connect_as(const std::string& name, const std::string& key) {
-    RadosOptions options;
+  std::unique_ptr<RadosCluster> connect_as(const std::string& name, const std::string& key,
+                                           RadosOptions options = {}) {
     options.conf_path = environment("SIPHON_TEST_CONF");
     options.name = name;
     if (!key.empty()) options.overrides["key"] = key;
     auto cluster = RadosCluster::connect(options);
     if (!cluster) give_up(cluster.error().message);
     return *std::move(cluster);
+  }
+
+  // The administrator's connection with so short a patience that a test can wait for its end.
+  std::unique_ptr<RadosCluster> connect_impatient() {
+    RadosOptions options;
+    options.osd_timeout = options.mon_timeout = options.connect_timeout = std::chrono::seconds(1);
+    return connect_as("client.admin", "", options);
+  }
+  // "osd.0", "mon.a"
+  static pid_t pid_of(const std::string& daemon) {
+    pid_t pid = 0;
+    std::ifstream(environment("SIPHON_TEST_DIR") + "/run/" + daemon + ".pid") >> pid;
+    if (pid <= 0) give_up("no pid file of " + daemon);
+    return pid;
   }
 
   // A command to the mon, as JSON; returns what it prints.

@@ -38,6 +38,8 @@ struct StoreUnderTest {
   std::function<std::size_t(const std::string& name)> raw_count;
   // Flips one byte of the current bytes of a name, behind the store's back.
   std::function<void(const std::string& name, std::uint64_t offset_bytes)> damage;
+  // What is to be true after each test of the suite; may be empty.
+  std::function<void()> at_end;
 };
 
 struct StoreFactory {
@@ -57,6 +59,9 @@ class ExtentStoreContract : public testing::TestWithParam<StoreFactory> {
     ASSERT_TRUE(store) << store.error().message;
     store_ = *store;
     limits_ = store_->limits();
+  }
+  void TearDown() override {
+    if (store_ && under_test_.at_end) under_test_.at_end();
   }
 
   // Three and a half parts, so that first, middle and last differ.

@@ -1,0 +1,209 @@
+// The companion's side of the region against the class's side, in one process and without an OSD.
+#include "adapters/objclass/exchange_client.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "plugin/base/types.h"
+#include "plugin/osd/region.h"
+
+namespace siphon {
+namespace {
+
+using exchange::OperationKind;
+using exchange::Right;
+
+class ExchangeClientTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string error;
+    region_ = osd::Region::create(exchange::kMinDataBytes, error);
+    ASSERT_TRUE(region_) << error;
+    region_->set_bulk_methods(true);
+    auto client = ExchangeClient::map(region_->fd());
+    ASSERT_TRUE(client) << client.error().message;
+    client_ = *std::move(client);
+    fill_random(nonce_);
+  }
+  void grant(Right right, std::int64_t pool_id, std::string_view nspace, std::uint64_t now_ms) {
+    exchange::GrantRequest request;
+    request.nonce = nonce_;
+    request.pool_id = pool_id;
+    request.ttl_seconds = 10;
+    request.namespace_bytes = static_cast<std::uint32_t>(nspace.size());
+    std::ranges::copy(nspace, request.nspace.begin());
+    ASSERT_EQ(region_->give_grant(request, right, now_ms), 0);
+  }
+
+  std::unique_ptr<osd::Region> region_;
+  std::unique_ptr<ExchangeClient> client_;
+  std::array<std::byte, 16> nonce_{};
+};
+
+TEST_F(ExchangeClientTest, TheHalvesAreTheDataArea) {
+  EXPECT_EQ(client_->send_half().size() + client_->receive_half().size(), region_->data_bytes());
+  EXPECT_EQ(client_->send_half().data() + client_->send_half().size(),
+            client_->receive_half().data());
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(client_->receive_half().data()) % 4096, 0u);
+  EXPECT_EQ(client_->boot_nonce(), region_->boot_nonce());
+  EXPECT_TRUE(client_->bulk_methods());
+  const std::span<std::byte> half = client_->receive_half();
+  EXPECT_TRUE(client_->contains(half));
+  EXPECT_FALSE(client_->contains({half.data(), half.size() + 1}));
+  EXPECT_FALSE(client_->contains({client_->send_half().data() - 1, 2}));
+  EXPECT_FALSE(client_->contains(nonce_));
+}
+
+TEST_F(ExchangeClientTest, OtherMemoryIsNoRegion) {
+  const int fd = memfd_create("other", MFD_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  auto code = [&] {
+    auto client = ExchangeClient::map(fd);
+    return client ? Code::kOk : client.error().code;
+  };
+  EXPECT_EQ(code(), Code::kFailedPrecondition);  // empty
+  const std::uint64_t bytes = exchange::kDataOffset + exchange::kMinDataBytes;
+  ASSERT_EQ(ftruncate(fd, static_cast<off_t>(bytes)), 0);
+  EXPECT_EQ(code(), Code::kFailedPrecondition);  // zeros
+  // The real header, one field spoilt at a time.
+  const auto try_header = [&](auto&& spoil) {
+    std::array<std::byte, sizeof(exchange::RegionHeader)> copy;
+    std::memcpy(copy.data(), region_->header(), copy.size());
+    spoil(*reinterpret_cast<exchange::RegionHeader*>(copy.data()));
+    EXPECT_EQ(pwrite(fd, copy.data(), copy.size(), 0), static_cast<ssize_t>(copy.size()));
+    return code();
+  };
+  using Header = exchange::RegionHeader;
+  EXPECT_EQ(try_header([](Header&) {}), Code::kOk);
+  EXPECT_EQ(try_header([](Header& h) { ++h.magic; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { ++h.abi_version; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { ++h.descriptor_count; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { --h.grant_count; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { h.region_bytes *= 2; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { h.data_offset += 4096; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { h.data_bytes += 8192; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { h.data_bytes = 0; }), Code::kFailedPrecondition);
+  close(fd);
+  auto closed = ExchangeClient::map(-1);
+  EXPECT_FALSE(closed);
+}
+
+TEST_F(ExchangeClientTest, HelloIsReadAsItWasPublished) {
+  std::array<std::byte, exchange::Hello::kEncodedBytes> bytes;
+  EXPECT_EQ(region_->read_hello(bytes), -EHOSTDOWN);
+  exchange::Hello hello;
+  hello.osd_id = 3;
+  for (const std::uint16_t port : {1234, 4321}) {
+    hello.control_port = port;
+    client_->publish_hello(hello);
+    ASSERT_EQ(region_->read_hello(bytes), 0);
+    exchange::Hello read;
+    ASSERT_TRUE(exchange::Hello::decode(bytes, read));
+    EXPECT_EQ(read.control_port, port);
+    EXPECT_EQ(read.osd_id, 3);
+  }
+  region_->forget_hello();
+  EXPECT_EQ(region_->read_hello(bytes), -EHOSTDOWN);
+  // A companion that died half way through writing one does not block its successor.
+  region_->header()->hello_seq = 7;
+  client_->publish_hello(hello);
+  EXPECT_EQ(region_->read_hello(bytes), 0);
+}
+
+TEST_F(ExchangeClientTest, GrantsEntitleToExactlyWhatTheySay) {
+  const std::uint64_t now_ms = osd::monotonic_ms();
+  grant(Right::kRead, 5, "space", now_ms);
+  grant(Right::kWrite, 6, "", now_ms);
+  EXPECT_TRUE(client_->allows(nonce_, Right::kRead, 5, "space"));
+  EXPECT_TRUE(client_->allows(nonce_, Right::kWrite, 6, ""));
+  EXPECT_FALSE(client_->allows(nonce_, Right::kWrite, 5, "space"));
+  EXPECT_FALSE(client_->allows(nonce_, Right::kRead, 5, "spac"));
+  EXPECT_FALSE(client_->allows(nonce_, Right::kRead, 5, ""));
+  EXPECT_FALSE(client_->allows(nonce_, Right::kRead, 6, ""));
+  EXPECT_EQ(client_->find_grants(nonce_).size(), 2u);
+  for (std::size_t i = 0; i < nonce_.size(); ++i) {
+    auto other = nonce_;
+    other[i] ^= std::byte{0x80};
+    EXPECT_TRUE(client_->find_grants(other).empty());
+  }
+  // A nonce of zeros is what an empty entry holds.
+  EXPECT_TRUE(client_->find_grants(std::array<std::byte, 16>{}).empty());
+}
+
+TEST_F(ExchangeClientTest, AGrantExpires) {
+  const std::uint64_t now_ms = osd::monotonic_ms();
+  grant(Right::kRead, 5, "", now_ms - 10'001);
+  EXPECT_TRUE(client_->find_grants(nonce_).empty());
+  grant(Right::kRead, 5, "", now_ms);
+  EXPECT_TRUE(client_->allows(nonce_, Right::kRead, 5, ""));
+}
+
+TEST_F(ExchangeClientTest, AnArmedBufferIsFoundUntilRetired) {
+  const auto buffer = client_->receive_half().subspan(8192, 4096);
+  auto armed = client_->arm(OperationKind::kWrite, buffer);
+  ASSERT_TRUE(armed);
+  const exchange::OperationRequest request = armed->request(0, 4096, 7);
+  osd::Operation operation;
+  EXPECT_EQ(region_->find(request, OperationKind::kRead, operation), -ENXIO);
+  auto guess = request;
+  guess.ticket[0] ^= std::byte{1};
+  EXPECT_EQ(region_->find(guess, OperationKind::kWrite, operation), -ENXIO);
+  auto longer = request;
+  longer.length_bytes = 4097;
+  EXPECT_EQ(region_->find(longer, OperationKind::kWrite, operation), -EINVAL);
+
+  ASSERT_EQ(region_->find(request, OperationKind::kWrite, operation), 0);
+  buffer[0] = std::byte{42};
+  EXPECT_EQ(*operation.buffer, std::byte{42});  // the same bytes, mapped twice
+  ASSERT_TRUE(region_->claim(operation));
+  region_->finish(operation);
+  EXPECT_TRUE(armed->retire());
+  EXPECT_TRUE(armed->retire());
+  EXPECT_EQ(region_->find(request, OperationKind::kWrite, operation), -ENXIO);
+
+  // The same descriptor again: the old request does not fit.
+  auto again = client_->arm(OperationKind::kWrite, buffer);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->request(0, 4096).descriptor, request.descriptor);
+  EXPECT_GT(again->request(0, 4096).epoch, request.epoch);
+  EXPECT_EQ(region_->find(request, OperationKind::kWrite, operation), -ENXIO);
+}
+
+TEST_F(ExchangeClientTest, AMethodThatComesLateCannotClaim) {
+  auto armed = client_->arm(OperationKind::kRead, client_->send_half().first(4096));
+  ASSERT_TRUE(armed);
+  osd::Operation operation;
+  ASSERT_EQ(region_->find(armed->request(0, 4096), OperationKind::kRead, operation), 0);
+  EXPECT_TRUE(armed->retire());
+  EXPECT_FALSE(region_->claim(operation));
+}
+
+TEST_F(ExchangeClientTest, RetireWaitsForTheCopyToEnd) {
+  auto armed = client_->arm(OperationKind::kRead, client_->send_half().first(4096));
+  ASSERT_TRUE(armed);
+  osd::Operation operation;
+  ASSERT_EQ(region_->find(armed->request(0, 4096), OperationKind::kRead, operation), 0);
+  ASSERT_TRUE(region_->claim(operation));
+  std::atomic<bool> finished{false};
+  std::thread owner([&] {
+    EXPECT_TRUE(armed->retire());
+    EXPECT_TRUE(finished);
+  });
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  finished = true;
+  region_->finish(operation);
+  owner.join();
+}
+
+TEST_F(ExchangeClientTest, WhatTheClassCannotReachIsNotArmed) {
+  const std::span<std::byte> half = client_->receive_half();
+  EXPECT_FALSE(client_->arm(OperationKind::kRead, half.first(0)));
+  EXPECT_FALSE(client_->arm(OperationKind::kRead, nonce_));
+  EXPECT_FALSE(client_->arm(OperationKind::kRead, {half.data() + half.size() - 10, 11}));
+}
+
+}  // namespace
+}  // namespace siphon
