@@ -265,6 +265,10 @@ class Run:
         if not self.ended():
             self.process.kill()
         self.process.wait()
+        for reader in self._readers:
+            reader.join(DEADLINE_S)
+        self.process.stdout.close()
+        self.process.stderr.close()
 
 
 def parse_document(text):
