@@ -181,8 +181,12 @@ Result<Device> CopyRouter::device_of(Role role, const Address& address) {
   if (!map) return fail(std::move(map).error());
   auto device = (*map)->device_of(address.location, address.extent);
   const Side side = role == Role::kSource ? Side::kSource : Side::kTarget;
-  if (!device) return fail(std::move(device).error().with_suspect(side));
-  return device;
+  if (device) return device;
+  Error error = std::move(device).error();
+  if (error.code == Code::kFailedPrecondition || error.code == Code::kUnavailable) {
+    error = std::move(error).with_suspect(side);
+  }
+  return fail(std::move(error));
 }
 
 std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
@@ -190,9 +194,17 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
     CopyItem& item = plan.items[i];
     if (item.state != ItemState::kPending || session_.interrupted()) return;
     auto source = device_of(Role::kSource, item.source);
-    if (!source) return item.fail_with(source.error());
-    auto target = device_of(Role::kTarget, item.target);
-    if (!target) return item.fail_with(target.error());
+    auto target = source ? device_of(Role::kTarget, item.target) : source;
+    if (!target) {
+      item.fail_with(target.error());
+      if (item.error.code == Code::kPermissionDenied) {
+        auto cluster = session_.cluster(source ? Role::kTarget : Role::kSource);
+        if (cluster) {
+          item.error.next_step = caps_command((*cluster)->name(), item.source, item.target);
+        }
+      }
+      return;
+    }
     item.source_device = std::move(*source);
     item.target_device = std::move(*target);
   });
@@ -232,7 +244,11 @@ std::string caps_command(const std::string& name, const Address& source, const A
     caps += fmt::format(", allow class siphon grant_write pool={0}, allow r pool={0}",
                         target.location.pool);
   }
-  return fmt::format("ceph auth caps {} mon 'allow r' osd '{}'", name, caps);
+  return fmt::format(
+      "give it these caps, with what else it needs (the command replaces all it has): ceph auth "
+      "caps "
+      "{} mon 'allow r' osd '{}'",
+      name, caps);
 }
 
 }  // namespace siphon::cli

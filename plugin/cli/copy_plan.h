@@ -72,7 +72,7 @@ class CopyRouter {
   std::map<Role, std::unique_ptr<Placement>> placements_;
 };
 
-// The cephx caps that a copy from `source` to `target` needs, as a command.
+// The cephx caps that a copy from `source` to `target` needs, as a next step with its command.
 std::string caps_command(const std::string& name, const Address& source, const Address& target);
 
 }  // namespace siphon::cli
