@@ -86,6 +86,7 @@ class Companion final : public Home {
   Companion(const Placement& placement, const Config& config,
             std::unique_ptr<ExchangeClient> exchange, std::unique_ptr<RadosCluster> cluster)
       : osd_id_(std::atoi(placement.osd_id.c_str())),
+        ceph_cluster_(placement.ceph_cluster.empty() ? "ceph" : placement.ceph_cluster),
         exchange_(std::move(exchange)),
         cluster_(std::move(cluster)),
         provider_(*cluster_, *exchange_, config.store),
@@ -93,7 +94,12 @@ class Companion final : public Home {
 
   const char* name() const override { return exchange_->bulk_methods() ? "objclass" : "rados"; }
   std::string device() const override { return "osd." + std::to_string(osd_id_); }
+  // In the OSD's folder. A client with a name of its own is not told which that is: Ceph's default.
   std::string default_journal() const override {
+    if (cluster_->name() != device()) {
+      return "/var/lib/ceph/osd/" + ceph_cluster_ + "-" + std::to_string(osd_id_) +
+             "/siphon.journal";
+    }
     auto data = cluster_->setting("osd_data");
     return (data && !data->empty() ? *data : std::string("/var/lib/siphon")) + "/siphon.journal";
   }
@@ -133,6 +139,7 @@ class Companion final : public Home {
 
  private:
   const int osd_id_;
+  const std::string ceph_cluster_;
   std::unique_ptr<ExchangeClient> exchange_;
   std::unique_ptr<RadosCluster> cluster_;
   ObjclassProvider provider_;

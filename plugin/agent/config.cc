@@ -274,6 +274,16 @@ Result<Config> load_config(const std::string& file, const std::vector<std::strin
   return config;
 }
 
+void insert_osd_id(Config& config, const std::string& osd_id) {
+  for (std::string* text :
+       {&config.journal_file, &config.log_file, &config.ceph_name, &config.ceph_keyring}) {
+    for (auto at = text->find("$id"); at != std::string::npos; at = text->find("$id", at)) {
+      text->replace(at, 3, osd_id);
+      at += osd_id.size();
+    }
+  }
+}
+
 std::string default_config_file(const std::string& ceph_conf) {
   if (const char* named = std::getenv("SIPHON_CONFIG")) return named;
   std::vector<std::string> candidates;

@@ -45,6 +45,10 @@ struct Setting {
 Result<Config> load_config(const std::string& file, const std::vector<std::string>& flags,
                            std::vector<Setting>* settings);
 
+// Puts the OSD's id where journal.file, log.file, ceph.name and ceph.keyring say "$id": the
+// companions of a host share one file.
+void insert_osd_id(Config& config, const std::string& osd_id);
+
 // The file a companion reads when none is named: SIPHON_CONFIG, siphond.toml beside the ceph.conf,
 // /etc/siphon/siphond.toml; empty when there is none.
 std::string default_config_file(const std::string& ceph_conf);

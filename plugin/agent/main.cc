@@ -200,6 +200,7 @@ int main(int argc, char** argv) {
   std::vector<Setting> settings;
   auto config = load_config(config_file, flags, &settings);
   if (!config) return report(config.error(), kExitConfig);
+  if (placement.companion) insert_osd_id(*config, placement.osd_id);
   limit_memory(config->data_limit_mib);
   if (check_config) return show_settings(*config, settings, config_file);
   if (Status s = rpc::check_server_options(config->server); !s) {

@@ -109,6 +109,10 @@ Result<int> run_put(Session& session) {
   auto store = session.store(*address);
   if (!store) return fail(std::move(store).error());
   if (options.dry_run) return plan_put(session, **store, *address, *file);
+  if (Status ready = (*store)->check_ready(true); !ready) {
+    if (ready.error().code != Code::kFailedPrecondition) return fail(std::move(ready).error());
+    return session.out().error(ready.error(), Exit::kNotFit);
+  }
 
   const auto start = std::chrono::steady_clock::now();
   const PutRequest request{options.block_size, options.open, options.replace};

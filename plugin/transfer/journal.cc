@@ -21,7 +21,7 @@ class AttemptJournal::Impl {
   }
 
   Status open(const std::string& file) {
-    if (sqlite3_open(file.c_str(), &db_) != SQLITE_OK) return fail(error("open"));
+    if (sqlite3_open(file.c_str(), &db_) != SQLITE_OK) return fail(error(("open " + file).c_str()));
     sqlite3_busy_timeout(db_, 5000);
     const char* schema =
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
