@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -119,9 +120,14 @@ T read_pod(int fd) {
   return value;
 }
 
-// The end that listens introduces itself, then serves. The end that connects gets the
-// introduction. Both return when their part is done.
-using ListeningEnd = std::function<void(const std::function<void(const Introduction&)>& ready)>;
+// The end that listens introduces itself with `ready`, which starts the clock, then serves; `wait`
+// returns when the other end is done. The end that connects gets the introduction. Both return
+// when their part is done.
+struct OtherEnd {
+  std::function<void(const Introduction&)> ready;
+  std::function<void()> wait;
+};
+using ListeningEnd = std::function<void(const OtherEnd&)>;
 using ConnectingEnd = std::function<void(const Introduction&)>;
 
 // The listening end is the parent; `target_listens` only names who is who in the report.
@@ -143,12 +149,19 @@ inline void run_two_processes(const Options& options, bool target_listens,
   ::close(back[1]);
   std::chrono::steady_clock::time_point start;
   double cpu_before = 0;
-  listening([&](const Introduction& introduction) {
+  std::optional<Usage> other_usage;
+  OtherEnd other_end;
+  other_end.ready = [&](const Introduction& introduction) {
     cpu_before = cpu_now();
     start = std::chrono::steady_clock::now();
     write_pod(there[1], introduction);
-  });
-  const Usage other = read_pod<Usage>(back[0]);
+  };
+  other_end.wait = [&] {
+    if (!other_usage) other_usage = read_pod<Usage>(back[0]);
+  };
+  listening(other_end);
+  other_end.wait();
+  const Usage other = *other_usage;
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   const Usage own{cpu_now() - cpu_before, peak_rss_kib()};
   int status = 0;

@@ -68,10 +68,10 @@ void tcp_send(std::uint16_t port, std::span<const std::byte> pattern, std::uint6
 }
 
 void run_tcp(const Options& options, std::span<const std::byte> pattern) {
-  const auto target = [&](const auto& ready) {
+  const auto target = [&](const OtherEnd& other) {
     Introduction introduction;
     const int listener = tcp_listen(introduction.port);
-    ready(introduction);
+    other.ready(introduction);
     std::atomic<std::uint64_t> total{0};
     std::vector<std::thread> threads;
     for (int i = 0; i < options.lanes; ++i) {
@@ -168,7 +168,7 @@ class DiscardingSink final : public FrameSink {
   std::atomic<std::uint64_t> bytes{0};
 };
 
-void siphon_target(const Options& options, const std::function<void(const Introduction&)>& ready) {
+void siphon_target(const Options& options, const OtherEnd& source) {
   const Ticket ticket = Ticket::make({});
   auto listener = Listener::open("127.0.0.1", {});
   if (!listener) die(listener.error().message);
@@ -182,7 +182,7 @@ void siphon_target(const Options& options, const std::function<void(const Introd
   ReceiveOptions receive;
   receive.limits = {1, static_cast<std::uint32_t>(options.message_bytes), options.bytes};
   receive.deadline = deadline_in(std::chrono::minutes(10));
-  ready(introduction);
+  source.ready(introduction);
   auto lanes =
       listener->accept_lanes(ticket, static_cast<std::uint16_t>(options.lanes), receive.deadline);
   if (!lanes) die(lanes.error().message);
@@ -221,7 +221,7 @@ void siphon_source(const Options& options, std::span<const std::byte> pattern,
 
 void run_siphon(const Options& options, std::span<const std::byte> pattern) {
   run_two_processes(
-      options, true, [&](const auto& ready) { siphon_target(options, ready); },
+      options, true, [&](const OtherEnd& source) { siphon_target(options, source); },
       [&](const Introduction& introduction) { siphon_source(options, pattern, introduction); });
 }
 

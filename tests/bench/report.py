@@ -1,0 +1,2 @@
+def plot(*a): pass
+def publish(*a): pass

@@ -1,0 +1,116 @@
+"""pool to pool on three OSDs, size 2: rados cppool, copy_from, export | import, Siphon"""
+
+import json
+
+import testbed
+from testbed import GIB, MIB
+
+# Every peer copies the same bytes: the same number of objects (Siphon: parts) of the same size.
+LARGE_EXTENT = 64 * MIB
+PART = 8 * MIB
+SMALL = 64 << 10
+
+
+def check_copy(output, count, size_bytes):
+    """The copy's own report: all there, all proven, nothing by another way than planned."""
+    answer = json.loads(output)
+    summary = answer["summary"]
+    if summary["bytes"] != count * size_bytes or summary["fallback_parts"]:
+        raise testbed.Failed(f"siphon copied {summary['bytes']} of {count * size_bytes} bytes, "
+                             f"{summary['fallback_parts']} parts by another way")
+
+
+def peers(bed, source, extents, target):
+    """name -> pipeline. `source` holds plain objects, `extents` the same bytes as extents."""
+    rados = ["rados", "-c", bed.conf]
+    known = {
+        "rados cppool": [[*rados, "cppool", source, target]],
+        "rados export | import": [[*rados, "-p", source, "export", "-"],
+                                  [*rados, "-p", target, "import", "-"]],
+    }
+    for depth in (1, 8, 16):
+        known[f"copy_from, {depth} in flight"] = [
+            bed.tool("copy_from", "--src", source, "--dst", target, "--depth", str(depth))]
+    known["siphon"] = [bed.siphon("copy", extents, target, "-f", "json", "--progress", "none")]
+    return known
+
+
+def alternate(bed, result, runs, section, items, item_bytes, extent_count, extent_bytes, skip=()):
+    """Each peer once per round, into an empty pool every time."""
+    total = items * item_bytes
+    for _ in range(runs):
+        bed.make_pool("target")
+        if section == "8 MiB":
+            write = ["rados", "-c", bed.conf, "-p", "target", "bench", "600", "write", "-b",
+                     str(item_bytes), "-t", "8", "--max-objects", str(items), "--no-cleanup"]
+            metrics, _ = bed.measure([write], total)
+            result.add(f"{section}: rados bench write", **metrics)
+            bed.replace_pool("target")
+        for name, pipeline in peers(bed, f"objects-{item_bytes}", f"extents-{item_bytes}",
+                                    "target").items():
+            if name in skip:
+                continue
+            metrics, output = bed.measure(pipeline, total, items)
+            if name == "siphon":
+                check_copy(output, extent_count, extent_bytes)
+            result.add(f"{section}: {name}", **metrics)
+            bed.replace_pool("target")
+        bed.drop_pool("target")
+
+
+def large_ratios(result):
+    rate = {name: result.median(f"8 MiB: {name}", "mb_per_s")
+            for name in ("siphon", "rados cppool", "copy_from, 8 in flight",
+                         "rados export | import")}
+    result.ratio("cluster_vs_copy_from8", rate["siphon"] / rate["copy_from, 8 in flight"])
+    result.ratio("cluster_vs_cppool", rate["siphon"] / rate["rados cppool"])
+    result.ratio("cluster_vs_export_import", rate["siphon"] / rate["rados export | import"])
+    result.ratio("cluster_cpu_vs_copy_from8",
+                 result.median("8 MiB: siphon", "cpu_s_per_gib") /
+                 result.median("8 MiB: copy_from, 8 in flight", "cpu_s_per_gib"))
+    result.ratio("companion_rss_over_region_mib",
+                 result.median("8 MiB: siphon", "companion_private_mib"))
+    result.ratio("osd_growth_mib", result.median("8 MiB: siphon", "osd_anonymous_mib") -
+                 result.median("8 MiB: rados bench write", "osd_anonymous_mib"))
+
+
+def small_ratios(result):
+    rate = {name: result.median(name, "items_per_s") for name in result.rows
+            if name.startswith("64 KiB: ")}
+    best = max(value for name, value in rate.items() if "copy_from" in name)
+    result.ratio("small_vs_cppool", rate["64 KiB: siphon"] / rate["64 KiB: rados cppool"])
+    result.ratio("small_vs_copy_from", rate["64 KiB: siphon"] / best)
+
+
+def run(arguments, result):
+    result.columns = [("mb_per_s", "MB/s", ".0f"), ("items_per_s", "objects/s", ".0f"),
+                      ("cpu_s_per_gib", "CPU s/GiB", ".2f"),
+                      ("osd_cpu_s_per_gib", "OSDs", ".2f"),
+                      ("companion_cpu_s_per_gib", "companions", ".2f"),
+                      ("client_cpu_s_per_gib", "clients", ".2f"),
+                      ("osd_rss_mib", "OSD MiB", ".0f"),
+                      ("companion_private_mib", "companion MiB", ".0f"),
+                      ("op_in_mib", "op_in MiB", ".0f"), ("op_out_mib", "op_out MiB", ".0f")]
+    result.notes.append("CPU: OSDs, companions, mon, mgr and clients together. companion MiB: the "
+                        "largest companion's peak, anonymous and file pages, without the region.")
+    total = 128 * MIB if arguments.quick else GIB
+    small = 500 if arguments.quick else 10000
+    with testbed.Testbed(arguments) as bed:
+        if arguments.only in (None, "large"):
+            extents = total // LARGE_EXTENT
+            bed.make_pool(f"objects-{PART}")
+            bed.make_pool(f"extents-{PART}")
+            bed.fill(f"objects-{PART}", "objects", total // PART, PART)
+            bed.fill(f"extents-{PART}", "extents", extents, LARGE_EXTENT)
+            alternate(bed, result, arguments.runs, "8 MiB", total // PART, PART, extents,
+                      LARGE_EXTENT)
+            large_ratios(result)
+            bed.drop_pool(f"objects-{PART}")
+            bed.drop_pool(f"extents-{PART}")
+        if arguments.only in (None, "small"):
+            bed.make_pool(f"objects-{SMALL}")
+            bed.make_pool(f"extents-{SMALL}")
+            bed.fill(f"objects-{SMALL}", "objects", small, SMALL, "--depth", "16")
+            bed.fill(f"extents-{SMALL}", "extents", small, SMALL, "--depth", "16")
+            alternate(bed, result, arguments.runs, "64 KiB", small, SMALL, small, SMALL)
+            small_ratios(result)

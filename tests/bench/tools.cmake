@@ -1,0 +1,11 @@
+# Peers, sources and clients for tests/bench/run, and the micro benchmarks.
+add_executable(bench_copy_from copy_from.cc)
+target_link_libraries(bench_copy_from PRIVATE siphon_options rados)
+add_executable(bench_client_writes client_writes.cc)
+target_link_libraries(bench_client_writes PRIVATE siphon_options rados)
+add_executable(bench_fill fill.cc)
+target_link_libraries(bench_fill PRIVATE siphon_adapters_rados)
+find_package(benchmark REQUIRED)
+add_executable(bench_micro micro.cc)
+target_link_libraries(bench_micro PRIVATE siphon_stream ZLIB::ZLIB PkgConfig::ISAL
+  benchmark::benchmark)
