@@ -1,0 +1,309 @@
+#!/usr/bin/python3
+"""Siphon's rights are cephx caps of their own: who lacks one is refused, and nothing is written.
+
+Requests that the CLI would never make are made by hand: class methods through python-rados with
+inputs laid out after plugin/exchange/exchange.h, and gRPC calls through tests/support/device_caller,
+which has no key at all.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import secrets
+import socket
+import struct
+import subprocess
+
+import rados
+
+import harness
+from harness import MIB, wait_until
+
+DEVICE_CALLER = pathlib.Path(os.environ.get(
+    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "device_caller"
+POOLS = ("a", "b", "c")
+NONE = "-"
+
+# The documented caps of a requester who copies from a to b.
+LEAST_CAPS = ("allow class siphon hello, allow class siphon grant_read pool=a, "
+              "allow class siphon grant_write pool=b, allow r pool=a")
+
+
+class Authority(harness.ClusterTest):
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        c = cls.cluster
+        for pool in POOLS:
+            c.create_pool(pool)
+        c.put("a/e", 12 * MIB, 1)
+        c.put("a/small", 5000, 2)
+        c.create_key("least", LEAST_CAPS)
+        c.create_key("other", "allow class siphon hello, allow class siphon grant_read pool=c, "
+                              "allow class siphon grant_write pool=c, allow rw pool=c")
+        cls.keys = 0
+        cls.places = {}
+
+    # ---- by hand
+
+    def call(self, key, pool, name, method, data=b"", locator="e", nspace=""):
+        """A class method with a key of one's own: (errno or 0, output)."""
+        with self.cluster.io(pool, key, nspace, locator) as io:
+            try:
+                return 0, io.execute(name, "siphon", method, data)[1]
+            except rados.Error as error:
+                return error.errno, b""
+
+    def grant(self, key, right, pool, ttl_s=300, claimed_pool=None, nspace="", claimed_nspace=None,
+              at=None):
+        """(errno or 0, nonce in hex) of grant_read or grant_write, left at the OSD `at` (default:
+        the one that holds the pool's extent e)."""
+        nonce = secrets.token_bytes(16)
+        claimed_nspace = nspace if claimed_nspace is None else claimed_nspace
+        request = struct.pack("<II16sqII128s", 1, 0, nonce,
+                              self.cluster.pool_id(claimed_pool or pool), ttl_s,
+                              len(claimed_nspace), claimed_nspace.encode())
+        locator = "e" if at is None else self.locator_at(pool, at)
+        code, _ = self.call(key, pool, f"siphon.grant.{nonce.hex()}", f"grant_{right}", request,
+                            locator, nspace)
+        return code, nonce.hex()
+
+    def granted(self, key, right, pool, **arguments):
+        code, nonce = self.grant(key, right, pool, **arguments)
+        self.assertEqual(code, 0, (key, right, pool))
+        return nonce
+
+    def locator_at(self, pool, osd):
+        """A locator key of the pool whose primary is this OSD."""
+        places = self.places.setdefault(pool, {})
+        for number in range(200):
+            if osd in places:
+                break
+            places.setdefault(self.cluster.place(pool, f"probe-{number}")[0], f"probe-{number}")
+        return places[osd]
+
+    def home(self, pool, name):
+        return self.cluster.place(pool, name)[0]
+
+    def control_address(self, pool, locator="e"):
+        code, reply = self.call("client.admin", pool, "any", "hello", locator=locator)
+        self.assertEqual(code, 0)
+        _magic, _version, port, _osd, _flags, _nonce, family = struct.unpack_from("<IHHiIQB", reply)
+        self.assertEqual(family, 4)
+        return f"{socket.inet_ntoa(reply[28:32])}:{port}"
+
+    def device(self, address, *words):
+        """(code, sentence) of a gRPC call without a key."""
+        ran = subprocess.run([DEVICE_CALLER, address, *words], capture_output=True, text=True,
+                             timeout=harness.RUN_DEADLINE_S, check=True)
+        code, _, sentence = ran.stdout.strip().partition(" ")
+        return code, sentence
+
+    def transfer(self, read, write, target_pool="b", source_pool="a", name="forged",
+                 source_address=None, transfer_id=None):
+        """The first call, to the device that holds the target."""
+        return self.device(self.control_address(target_pool, name), "transfer",
+                           transfer_id or secrets.token_hex(16),
+                           source_address or self.control_address(source_pool, "e"), source_pool,
+                           target_pool, "e", name, read, write)
+
+    @contextlib.contextmanager
+    def nothing_is_written(self):
+        c = self.cluster
+        before = {pool: c.rados_tool("-p", pool, "ls", "--all") for pool in POOLS}
+        prints = {pool: harness.fingerprint(c, pool) for pool in POOLS}
+        yield
+        self.assertEqual({pool: c.rados_tool("-p", pool, "ls", "--all") for pool in POOLS}, before)
+        self.assertEqual({pool: harness.fingerprint(c, pool) for pool in POOLS}, prints)
+        self.assertEqual(harness.listening_ports(*c.data_ports), [])
+
+    def assert_copy_refused(self, osd_caps, *words, target="b/refused"):
+        type(self).keys += 1
+        key = self.cluster.create_key(f"k{self.keys}", osd_caps)
+        with self.subTest(caps=osd_caps, target=target), self.nothing_is_written():
+            ran = self.cluster.siphon("copy", "a/e", target, key=key, check=False)
+            self.assert_fails(ran, harness.PERMISSION, *words)
+
+    # ---- keys that lack a cap, through the CLI
+
+    def test_keys_with_only_data_caps_are_refused(self):
+        for caps in ("allow rwx", "allow rw", "allow rwx pool=a, allow rwx pool=b",
+                     "allow class-read class-write, allow rw"):
+            self.assert_copy_refused(caps, "class siphon")
+
+    def test_keys_with_half_of_the_caps_are_refused(self):
+        hello = "allow class siphon hello, allow r pool=a"
+        self.assert_copy_refused(hello, "grant_read")
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_read pool=a", "grant_write")
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_write pool=b", "grant_read")
+        # Rights in RADOS do not stand in for the missing one.
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_read pool=a, "
+                                 "allow rwx pool=b", "grant_write")
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_write pool=b, "
+                                 "allow rwx pool=a", "grant_read")
+
+    def test_keys_with_the_caps_for_another_pool_are_refused(self):
+        hello = "allow class siphon hello, allow r"
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_read pool=a, "
+                                 "allow class siphon grant_write pool=c", "grant_write")
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_read pool=c, "
+                                 "allow class siphon grant_write pool=b", "grant_read")
+        # The two the other way round.
+        self.assert_copy_refused(f"{hello}, allow class siphon grant_read pool=b, "
+                                 "allow class siphon grant_write pool=a", "grant_read")
+
+    def test_a_user_without_a_key_gets_nothing(self):
+        with self.nothing_is_written():
+            ran = self.cluster.siphon("copy", "a/e", "b/refused", key="client.nobody", check=False)
+            self.assertIn(ran.code, (harness.PERMISSION, harness.NOT_FOUND), str(ran))
+            self.assertRegex(ran.problem["message"], "key")
+
+    def test_the_lifecycle_methods_are_for_administrators(self):
+        with self.nothing_is_written():
+            for method in ("read_part", "write_part", "reserve", "publish", "condemn", "forget",
+                           "seal"):
+                for pool, name in (("a", "siphon.e"), ("b", "siphon.e")):
+                    self.assertEqual(self.call("client.least", pool, name, method, b"x" * 64)[0],
+                                     errno.EPERM, (method, pool))
+
+    # ---- grants by hand
+
+    def test_a_grant_on_another_pool_that_claims_this_one_is_refused(self):
+        with self.nothing_is_written():
+            for right, wanted in (("write", "b"), ("read", "a")):
+                code, nonce = self.grant("client.other", right, "c", claimed_pool=wanted)
+                self.assertEqual(code, errno.EPERM)
+                pair = (nonce, nonce)
+                self.assertEqual(self.transfer(*pair)[0], "PERMISSION_DENIED")
+            # Nor under the name of another namespace, nor of another nonce.
+            self.assertEqual(self.grant("client.other", "write", "c", claimed_nspace="n")[0],
+                             errno.EPERM)
+            self.assertEqual(self.grant("client.other", "write", "c", nspace="n",
+                                        claimed_nspace="")[0], errno.EPERM)
+            request = struct.pack("<II16sqII128s", 1, 0, secrets.token_bytes(16),
+                                  self.cluster.pool_id("c"), 60, 0, b"")
+            self.assertEqual(self.call("client.other", "c", f"siphon.grant.{'0' * 32}",
+                                       "grant_write", request)[0], errno.EPERM)
+
+    def test_a_local_user_without_a_key_is_refused_by_every_call(self):
+        address = self.control_address("b")
+        with self.nothing_is_written():
+            for nonce in (NONE, secrets.token_hex(16), "0" * 32):
+                with self.subTest(nonce=nonce):
+                    self.assertEqual(self.transfer(nonce, nonce)[0], "PERMISSION_DENIED")
+                    for words in (("list",), ("watch", secrets.token_hex(16)),
+                                  ("cancel", secrets.token_hex(16)), ("verify", "a", "e"),
+                                  ("verify", "b", "e")):
+                        code, sentence = self.device(address, *words, nonce, nonce)
+                        self.assertEqual(code, "PERMISSION_DENIED", (words, sentence))
+
+    def test_a_grant_is_good_for_its_pool_its_right_and_its_device_alone(self):
+        target = self.home("b", "forged")
+        elsewhere = (target + 1) % self.cluster.osds
+        read_a = self.granted("client.least", "read", "a")
+        # All but the last at the very device that is asked to write.
+        read_a_there = self.granted("client.least", "read", "a", at=target)
+        read_c = self.granted("client.other", "read", "c", at=target)
+        write_c = self.granted("client.other", "write", "c", at=target)
+        write_b_elsewhere = self.granted("client.least", "write", "b", at=elsewhere)
+        with self.nothing_is_written():
+            for write in (read_a, read_a_there, read_c, write_c, write_b_elsewhere):
+                code, sentence = self.transfer(read_a, write)
+                self.assertEqual(code, "PERMISSION_DENIED", sentence)
+                self.assertIn("grant_write", sentence)
+
+    def test_who_may_write_the_target_but_not_read_the_source_is_refused_by_the_source(self):
+        source = self.home("a", "e")
+        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        with self.nothing_is_written():
+            for read in (NONE, secrets.token_hex(16), write,
+                         self.granted("client.other", "read", "c", at=source),
+                         self.granted("client.least", "write", "b", at=source),
+                         self.granted("client.least", "read", "a",
+                                      at=(source + 1) % self.cluster.osds)):
+                code, sentence = self.transfer(read, write)
+                self.assertEqual(code, "PERMISSION_DENIED", sentence)
+                self.assertIn("grant_read", sentence)
+
+    def test_a_source_that_is_not_the_extents_device_is_never_called(self):
+        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        read = self.granted("client.least", "read", "a")
+        with self.nothing_is_written(), socket.create_server(("127.0.0.1", 0)) as trap:
+            trap.setblocking(False)
+            port = trap.getsockname()[1]
+            code, sentence = self.transfer(read, write, source_address=f"127.0.0.1:{port}")
+            self.assertEqual(code, "ABORTED", sentence)
+            with self.assertRaises(BlockingIOError):
+                trap.accept()
+
+    def test_the_same_grants_where_they_belong_do_copy(self):
+        # The control of the tests above: nothing else than the grants was wrong there.
+        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        read = self.granted("client.least", "read", "a")
+        self.assertEqual(self.transfer(read, write), ("OK", "1 extents"))
+        self.assertEqual(harness.Extent(self.cluster, "b", "forged").read(),
+                         harness.Extent(self.cluster, "a", "e").read())
+        self.cluster.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/forged")
+
+    def test_a_grant_expires(self):
+        address = self.control_address("a")
+        nonce = self.granted("client.least", "read", "a", ttl_s=2)
+        verify = ("verify", "a", "e", nonce, NONE)
+        first = self.device(address, *verify)
+        lasting = self.granted("client.least", "read", "a", ttl_s=300)
+        wait_until(lambda: self.device(address, *verify)[0] == "PERMISSION_DENIED", 30,
+                   "the grant to expire")
+        # It had been good before, unless the machine took two seconds for one call.
+        self.assertIn(first[0], ("OK", "PERMISSION_DENIED"))
+        self.assertEqual(self.device(address, "verify", "a", "e", lasting, NONE)[0], "OK")
+        for ttl_s in (0, 3601, 2**32 - 1):
+            self.assertEqual(self.grant("client.least", "read", "a", ttl_s=ttl_s)[0], errno.EINVAL)
+
+    def test_somebody_elses_transfer_is_neither_seen_nor_cancelled(self):
+        c = self.cluster
+        run = self.start_siphon("copy", "a/e", "b/watched", "--bwlimit", "2M", key="client.least")
+        run.wait_streaming()
+        (transfer,) = c.running_transfers("b")
+        address = self.control_address("b", "watched")
+        # A grant of another requester's own pool, at this very device.
+        nonce = self.granted("client.other", "write", "c", at=self.home("b", "watched"))
+        self.assertEqual(self.device(address, "list", NONE, nonce), ("OK", "0"))
+        for verb in ("watch", "cancel"):
+            code, sentence = self.device(address, verb, transfer["id"], NONE, nonce)
+            self.assertEqual(code, "PERMISSION_DENIED", sentence)
+        ran = run.wait()
+        self.assertEqual(ran.code, 0, str(ran))
+        c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/watched")
+
+    # ---- what the least caps are good for
+
+    def test_a_key_with_just_the_documented_caps_does_the_whole_job(self):
+        c, key = self.cluster, "client.least"
+        self.assertEqual(c.siphon("ls", "a", key=key).code, 0)
+        c.siphon("stat", "a/e", key=key)
+        ran = c.siphon("copy", "--dry-run", "a/e", "b/whole", key=key)
+        self.assertEqual(ran.document["transfers"], 1)
+        for source, target in (("a/e", "b/whole"), ("a/small", "b/whole-small")):
+            ran = c.siphon("copy", source, target, key=key)
+            self.assertEqual(ran.extents[0]["status"], "copied")
+            self.assertEqual(harness.Extent(c, "b", target[2:]).read(),
+                             harness.Extent(c, "a", source[2:]).read())
+        ran = c.siphon("copy", "a", "b", key=key)
+        self.assertEqual({e["target"] for e in ran.extents}, {"b/e", "b/small"})
+        c.siphon("verify", "a/e", key=key)
+        c.siphon("transfers", "--all", "b", key=key)
+        run = self.start_siphon("copy", "a/e", "b/cancelled", "--bwlimit", "2M", key=key)
+        run.wait_streaming()
+        (transfer,) = c.siphon("transfers", "b", key=key).document["transfers"]
+        c.siphon("cancel", transfer["id"], "b", key=key)
+        self.assertNotEqual(run.wait().code, 0)
+        self.assert_nothing_left("a", "b")
+        self.assertIsNone(harness.read_head(c, "b", "cancelled"))
+        c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/whole", "b/whole-small", "b/e",
+                 "b/small")
+
+
+if __name__ == "__main__":
+    harness.main()
