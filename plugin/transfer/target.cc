@@ -66,7 +66,7 @@ void TargetTransfer::run() {
   step(Event::kStarted);
   BufferPool::Buffer lease;
   Status status = reserve(&lease);
-  if (status && !spec_.dry_run) {
+  if (status) {
     step(Event::kReserved);
     BufferPool pool(lease.span());
     std::stop_callback wake(stop_.get_token(), [&pool] { pool.close(); });
@@ -251,6 +251,11 @@ void TargetTransfer::give_up_if_hopeless_locked() {
 }
 
 void TargetTransfer::finish(Status attempt) {
+  if (!attempt && cancel_requested_) {
+    attempt =
+        fail(Code::kCancelled,
+             "the transfer was cancelled; the source is untouched, nothing more is published");
+  }
   if (!attempt) step(cancel_requested_ ? Event::kCancel : Event::kError);
   Error reason = attempt ? Error{Code::kDataLoss, "the source ended the stream without this extent",
                                  Side::kSource, "run the copy again"}
@@ -259,17 +264,14 @@ void TargetTransfer::finish(Status attempt) {
     bool failed = false;
     {
       std::lock_guard lock(mutex_);
-      if (!spec_.dry_run) {
-        Error e = reason;
-        extent->session.on_error(std::move(e).with_context("extent " + extent->pair.source));
-      }
+      Error e = reason;
+      extent->session.on_error(std::move(e).with_context("extent " + extent->pair.source));
       failed = extent->session.state() == ExtentSession::State::kFailed;
     }
     if (failed) drop_scratch(*extent);
   }
   std::lock_guard lock(mutex_);
   for (auto& extent : extents_) add_outcome_locked(*extent);
-  if (spec_.dry_run && attempt) phase_ = Phase::kPublish;  // nothing more to do
   phase_ = next_phase(phase_, Event::kAllPublished, failed_count_ > 0);
   Summary s;
   s.phase = phase_;
@@ -502,6 +504,8 @@ Status TargetTransfer::publish(Extent& extent) {
   SIPHON_TRY(
       extent.scratch->publish(extent.session.claim()->header, spec_.replace, ExtentState::kSealed));
   (void)env_.journal.remove(extent.private_id);  // a row too many costs one look
+  // An ended transfer stays known for long; what it has open (a file, for a folder) must not.
+  extent.scratch.reset();
   return {};
 }
 
@@ -542,7 +546,7 @@ void TargetTransfer::step(Event event) {
 }
 
 void TargetTransfer::add_outcome_locked(Extent& extent) {
-  if (extent.has_outcome || (spec_.dry_run && !extent.session.done())) return;
+  if (extent.has_outcome) return;
   extent.has_outcome = true;
   ExtentOutcome outcome{extent.index, extent.pair.source, extent.pair.target,
                         fail(Code::kUnknown, "no outcome")};
