@@ -1,9 +1,13 @@
 // bench_wire_grpc: the same bytes by gRPC server streaming, with the same crc32 at both ends.
 //
-//   grpc  --lanes channels (each with a connection of its own), --message bytes a message
+//   grpc          the bytes lie in memory and are put into one message object, used again and
+//                 again: what a server over a store does
+//   grpc_premade  the messages exist beforehand, so that not even that copy is made: a ceiling that
+//                 no real server reaches, for comparison
 //
-// Tuned as its users would: synchronous calls, one thread each, messages made once and sent again
-// and again, no size limit, large HTTP/2 frames, no compression.
+// --lanes: channels, each with a connection of its own; --message: bytes a message. Tuned as its
+// users would: synchronous calls, a thread each, no size limit, large HTTP/2 frames, no
+// compression.
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -22,22 +26,23 @@ std::uint32_t crc_of(const std::string& data) { return crc32(std::as_bytes(std::
 
 class BulkService final : public Bulk::Service {
  public:
-  BulkService(std::span<const std::byte> pattern, std::size_t message_bytes) {
-    for (std::size_t at = 0; at + message_bytes <= pattern.size(); at += message_bytes) {
-      const auto piece = pattern.subspan(at, message_bytes);
-      GetResponse& response = responses_.emplace_back();
-      response.set_data(piece.data(), piece.size());
-      response.set_crc32(crc_of(response.data()));
+  BulkService(std::span<const std::byte> pattern, std::size_t message_bytes, bool premade)
+      : pattern_(pattern), message_bytes_(message_bytes) {
+    for (std::size_t at = 0; premade && at < pattern.size(); at += message_bytes) {
+      fill(premade_.emplace_back(), at);
     }
   }
   grpc::Status Get(grpc::ServerContext*, const GetRequest* request,
                    grpc::ServerWriter<GetResponse>* writer) override {
+    GetResponse own;
     std::uint64_t sent = 0;
-    for (std::size_t i = 0; sent < request->bytes(); i = (i + 1) % responses_.size()) {
-      // Made once, so that nothing is copied but by gRPC itself; summed anew each time.
-      const GetResponse& response = responses_[i];
-      const std::uint32_t crc = crc_of(response.data());
-      if (response.crc32() != crc) return {grpc::StatusCode::DATA_LOSS, "not what was stored"};
+    while (sent < request->bytes()) {
+      const std::size_t at = sent % pattern_.size();
+      if (premade_.empty()) fill(own, at);
+      const GetResponse& response = premade_.empty() ? own : premade_[at / message_bytes_];
+      if (!premade_.empty() && crc_of(response.data()) != response.crc32()) {
+        return {grpc::StatusCode::DATA_LOSS, "not what was stored"};
+      }
       if (!writer->Write(response)) return {grpc::StatusCode::ABORTED, "the reader went away"};
       sent += response.data().size();
     }
@@ -45,11 +50,19 @@ class BulkService final : public Bulk::Service {
   }
 
  private:
-  std::vector<GetResponse> responses_;
+  void fill(GetResponse& response, std::size_t at) const {
+    const auto piece = pattern_.subspan(at, std::min(message_bytes_, pattern_.size() - at));
+    response.set_data(piece.data(), piece.size());
+    response.set_crc32(crc_of(response.data()));
+  }
+
+  const std::span<const std::byte> pattern_;
+  const std::size_t message_bytes_;
+  std::vector<GetResponse> premade_;
 };
 
 void source(const Options& options, std::span<const std::byte> pattern, const OtherEnd& target) {
-  BulkService service(pattern, options.message_bytes);
+  BulkService service(pattern, options.message_bytes, options.mode == "grpc_premade");
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -105,8 +118,9 @@ void target(const Options& options, const Introduction& introduction) {
 
 int main(int argc, char** argv) {
   using namespace siphon::bench;
-  const Options options = parse_options(argc, argv, "grpc");
-  if (options.mode != "grpc") die("no mode '" + options.mode + "'");
+  const Options options = parse_options(argc, argv, "grpc, grpc_premade");
+  if (options.mode != "grpc" && options.mode != "grpc_premade")
+    die("no mode '" + options.mode + "'");
   const auto pattern = make_pattern();
   // The server sends, so the source is the end that listens. gRPC is first touched after the fork.
   run_two_processes(
