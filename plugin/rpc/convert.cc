@@ -85,7 +85,6 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
     if (e.target != e.source) pair->set_target_extent(e.target);
   }
   out->set_replace(in.replace);
-  out->set_dry_run(in.dry_run);
   out->set_lanes(in.lanes);
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   encode(in.authority, out->mutable_authority());
@@ -101,7 +100,6 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
         {e.source_extent(), e.target_extent().empty() ? e.source_extent() : e.target_extent()});
   }
   out.replace = in.replace();
-  out.dry_run = in.dry_run();
   if (in.lanes() > kMaxLanes) {
     return fail(Code::kInvalidArgument, "at most " + std::to_string(kMaxLanes) + " lanes",
                 Side::kRequester);

@@ -54,7 +54,6 @@ struct TransferSpec {
   Location target;
   std::vector<ExtentPair> extents;
   bool replace = false;
-  bool dry_run = false;
   std::uint16_t lanes = 0;  // 0: the target's default
   std::uint64_t bytes_per_second = 0;
   Authority authority;
