@@ -220,6 +220,8 @@ Result<std::string> RadosCluster::setting(const std::string& option) {
   return value;
 }
 
+Status RadosCluster::refresh() { return rados_internal::refresh_map(*this); }
+
 // Not pool_lookup alone: for a name it does not know it waits for a new map without a timeout.
 Result<std::int64_t> RadosCluster::pool_id(const std::string& pool) {
   for (const bool refreshed : {false, true}) {

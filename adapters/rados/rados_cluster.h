@@ -50,7 +50,10 @@ class RadosCluster {
   // A value of the configuration this connection runs with. NOT_FOUND: no such option.
   Result<std::string> setting(const std::string& option);
 
-  // NOT_FOUND names the pool.
+  // Waits until this connection knows the cluster's present map (pools, their ids and tags).
+  // DEADLINE_EXCEEDED when no mon answers.
+  Status refresh();
+  // NOT_FOUND names the pool. From the map at hand, which may be old.
   Result<std::int64_t> pool_id(const std::string& pool);
   // Name and id of the pools that carry the application tag `siphon`.
   Result<std::vector<std::pair<std::string, std::int64_t>>> siphon_pools();

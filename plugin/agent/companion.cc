@@ -46,17 +46,22 @@ std::string hello_address(const exchange::Hello& hello) {
 // Acts only on what the class has written into the region.
 class GrantPolicy final : public rpc::AccessPolicy {
  public:
-  GrantPolicy(ExchangeClient& exchange, StoreProvider& stores, std::string device)
-      : exchange_(exchange), stores_(stores), device_(std::move(device)) {}
+  GrantPolicy(ExchangeClient& exchange, RadosCluster& cluster, std::string device)
+      : exchange_(exchange), cluster_(cluster), device_(std::move(device)) {}
 
   Status allow(Action action, const Location& location, const Authority& authority) override {
     const bool read = action == Action::kRead;
     const char* method = read ? "grant_read" : "grant_write";
     const auto& nonce = read ? authority.read_nonce : authority.write_nonce;
-    if (nonce) {
-      auto pool = stores_.pool_id(location.pool);
+    const Right right = read ? Right::kRead : Right::kWrite;
+    for (const bool refreshed : {false, true}) {
+      if (!nonce) break;
+      // The pool may have been removed and made again since this client last heard of it; only a
+      // requester that holds some grant is worth a question to the mons.
+      if (refreshed && exchange_.find_grants(*nonce).empty()) break;
+      if (refreshed) SIPHON_TRY(cluster_.refresh());
+      auto pool = cluster_.pool_id(location.pool);
       if (!pool) return fail(std::move(pool).error());
-      const Right right = read ? Right::kRead : Right::kWrite;
       if (exchange_.allows(*nonce, right, *pool, location.nspace)) return {};
     }
     return fail(Code::kPermissionDenied,
@@ -77,7 +82,7 @@ class GrantPolicy final : public rpc::AccessPolicy {
 
  private:
   ExchangeClient& exchange_;
-  StoreProvider& stores_;
+  RadosCluster& cluster_;
   const std::string device_;
 };
 
@@ -90,7 +95,7 @@ class Companion final : public Home {
         exchange_(std::move(exchange)),
         cluster_(std::move(cluster)),
         provider_(*cluster_, *exchange_, config.store),
-        policy_(*exchange_, provider_, device()) {}
+        policy_(*exchange_, *cluster_, device()) {}
 
   const char* name() const override { return exchange_->bulk_methods() ? "objclass" : "rados"; }
   std::string device() const override { return "osd." + std::to_string(osd_id_); }
