@@ -150,7 +150,8 @@ class ExtentStore {
   // Removes one leftover: condemns `id` if it is still reserved, removes its parts, forgets it.
   // Refuses (FAILED_PRECONDITION) the current one. Success when there is nothing left of it.
   virtual Status collect(std::string_view name, const PrivateId& id) = 0;
-  // Removes everything in the name's trash, now. Returns how many entries went.
+  // Removes everything in the name's trash, and what is left of attempts whose lease is over, now.
+  // Returns how many entries went.
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "adapters/extent_store.h"
 #include "plugin/base/status.h"
@@ -152,6 +153,16 @@ inline ExtentInfo info_from_register(std::string_view name, const HeadRegister& 
   info.scratch_count = static_cast<std::uint32_t>(reg.reservations.size());
   info.trash_count = static_cast<std::uint32_t>(reg.trash.size());
   return info;
+}
+
+// What purge_trash removes: all trash, and attempts whose lease is over.
+inline std::vector<PrivateId> purgeable(const HeadRegister& reg, std::uint64_t now_unix_ms) {
+  std::vector<PrivateId> ids;
+  for (const TrashEntry& entry : reg.trash) ids.push_back(entry.id);
+  for (const Reservation& entry : reg.reservations) {
+    if (entry.lease_unix_ms < now_unix_ms) ids.push_back(entry.id);
+  }
+  return ids;
 }
 
 }  // namespace siphon

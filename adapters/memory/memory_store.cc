@@ -358,9 +358,9 @@ Result<std::size_t> MemoryStore::purge_trash(std::string_view name) {
   std::lock_guard lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head) return std::size_t{0};
-  const std::vector<TrashEntry> entries = head->trash;
-  for (const TrashEntry& entry : entries) SIPHON_TRY(condemn_and_drop(name, entry.id));
-  return entries.size();
+  const std::vector<PrivateId> ids = purgeable(*head, now_unix_ms());
+  for (const PrivateId& id : ids) SIPHON_TRY(condemn_and_drop(name, id));
+  return ids.size();
 }
 
 // ---- provider --------------------------------------------------------------------------------

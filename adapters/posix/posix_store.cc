@@ -605,12 +605,12 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());
   HeadFile& head = locked->head;
-  const std::vector<TrashEntry> entries = head.reg.trash;
-  for (const TrashEntry& entry : entries) SIPHON_TRY(drop(std::string(name), head, entry.id));
+  const std::vector<PrivateId> ids = purgeable(head.reg, now_unix_ms());
+  for (const PrivateId& id : ids) SIPHON_TRY(drop(std::string(name), head, id));
   if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
     SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
   }
-  return entries.size();
+  return ids.size();
 }
 
 // ---- provider --------------------------------------------------------------------------------

@@ -545,8 +545,9 @@ Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
-  for (const TrashEntry& entry : head->reg.trash) SIPHON_TRY(drop(name, entry.id, 0, false));
-  return head->reg.trash.size();
+  const std::vector<PrivateId> ids = purgeable(head->reg, now_unix_ms());
+  for (const PrivateId& id : ids) SIPHON_TRY(drop(name, id, 0, false));
+  return ids.size();
 }
 
 // ---- the table -------------------------------------------------------------------------------

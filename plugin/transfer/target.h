@@ -92,7 +92,7 @@ struct TransferSettings {
   std::chrono::milliseconds connect_timeout{15000};
   std::chrono::milliseconds queue_timeout{60000};
   std::chrono::milliseconds transfer_timeout{std::chrono::hours(24)};
-  std::chrono::milliseconds scratch_lease{std::chrono::hours(1)};
+  std::chrono::milliseconds scratch_lease{std::chrono::hours(25)};  // beyond transfer_timeout
 };
 
 // Monotonic counters of a device, for `describe`.
@@ -154,6 +154,7 @@ class TargetTransfer final : private FrameSink {
   Result<bool> admit(const FrameHeader& header) override;
   Status deliver(ReceivedFrame frame) override;
   Status bad_frame(const FrameHeader& header, std::uint32_t sent, std::uint32_t received) override;
+  void lane_broken(const Error& error) override;
 
   void on_report(const SourceReport& report);
   void store_frame(ReceivedFrame frame);

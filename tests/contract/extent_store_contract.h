@@ -775,6 +775,28 @@ TEST_P(ExtentStoreContract, CollectFinishesAnAbandonedAttempt) {
   EXPECT_EQ(raw_count("e1"), 0u);
 }
 
+TEST_P(ExtentStoreContract, PurgeFinishesAttemptsWhoseLeaseIsOver) {
+  const Sample sample = big_sample(48);
+  put("e1", sample);
+  BeginOptions options;
+  options.private_id = new_private_id();
+  options.lease_unix_ms = now_unix_ms() - 1;
+  options.replace = true;
+  auto dead = store_->begin("e1", options);
+  ASSERT_TRUE(dead) << dead.error().message;
+  ASSERT_TRUE(write_range(**dead, limits_, 0, std::span(sample.bytes).first(100'000)));
+  dead->reset();
+  auto alive = begin("e1", true, sample.bytes.size());
+  ASSERT_TRUE(alive);
+  EXPECT_EQ(stat("e1").scratch_count, 2u);
+  auto purged = store_->purge_trash("e1");
+  ASSERT_TRUE(purged) << purged.error().message;
+  EXPECT_EQ(*purged, 1u);
+  EXPECT_EQ(stat("e1").scratch_count, 1u);
+  expect_holds("e1", sample);
+  EXPECT_TRUE(alive->abort());
+}
+
 TEST_P(ExtentStoreContract, CollectRefusesTheCurrentOne) {
   const Sample sample = big_sample(46);
   put("e1", sample);
