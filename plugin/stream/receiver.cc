@@ -165,7 +165,10 @@ Status LaneReceiver::discard_frame(const FrameHeader& header) {
 Status receive_lane(Socket& socket, BufferPool& pool, const ReceiveOptions& options,
                     FrameSink& sink, LaneTimes& times) {
   Status status = LaneReceiver(socket, pool, options, sink, times).run();
-  if (!status) socket.close();
+  if (!status) {
+    sink.lane_broken(status.error());
+    socket.close();
+  }
   return status;
 }
 

@@ -36,6 +36,9 @@ class FrameSink {
   // It is not. The lane goes on: only this frame is bad.
   virtual Status bad_frame(const FrameHeader& header, std::uint32_t sent_crc32,
                            std::uint32_t received_crc32) = 0;
+  // The lane ends with this error, and its socket is about to be closed: the source cannot have
+  // noticed yet, so whatever it reports afterwards only follows from it.
+  virtual void lane_broken(const Error&) {}
 };
 
 struct ReceiveOptions {

@@ -34,6 +34,16 @@ struct TargetTransfer::Task {
   Extent* extent = nullptr;  // else: to be published, if it is complete
 };
 
+namespace {
+
+// What a lane's own bytes have shown, and no broken connection can explain.
+bool are_wrong_bytes(const Error& error) {
+  return error.code == Code::kDataLoss || error.code == Code::kInvalidArgument ||
+         error.code == Code::kOutOfRange;
+}
+
+}  // namespace
+
 Sha256 ticket_binding(const StreamCall& call) {
   std::string text = "siphon.v1 ticket\n" + call.transfer_id + "\n" + std::to_string(call.attempt) +
                      "\n" + call.target_device + "\n" + call.source.to_string() + "\n" +
@@ -212,7 +222,8 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     return fail(Code::kAborted, "no extent of this transfer could be copied");
   }
   // The second call knows best why nothing came.
-  if (!stream_end_.status && stream_end_.status.error().code != Code::kCancelled) {
+  const bool seen_here = !status && are_wrong_bytes(status.error());
+  if (!seen_here && !stream_end_.status && stream_end_.status.error().code != Code::kCancelled) {
     return fail(stream_end_.status.error());
   }
   return status;
@@ -353,6 +364,15 @@ Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
        Side::kWire, "run the copy again"});
   give_up_if_hopeless_locked();
   return {};
+}
+
+// Bytes that are wrong in themselves: that the source finds its lane closed only follows from it.
+void TargetTransfer::lane_broken(const Error& error) {
+  if (!are_wrong_bytes(error)) return;
+  std::lock_guard lock(mutex_);
+  for (auto& extent : extents_) {
+    extent->session.on_error(error.with_context("extent " + extent->pair.source));
+  }
 }
 
 void TargetTransfer::on_report(const SourceReport& report) {

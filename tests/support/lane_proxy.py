@@ -225,6 +225,9 @@ class LaneProxy:
 
     def close(self):
         self._closed = True
+        with self._lock:
+            for fault in self._faults:
+                fault.release.set()
         for listener in self._listeners:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
@@ -259,11 +262,9 @@ class Stranger:
         """Waits until the other side has closed it; returns what it had said before."""
         self.socket.settimeout(deadline_s)
         data = b""
-        try:
+        with self.socket, contextlib.suppress(ConnectionError):
             while piece := self.socket.recv(4096):
                 data += piece
-        except ConnectionError:
-            pass
         return data
 
     def close(self):
