@@ -33,10 +33,14 @@ int report(const Error& error, int exit_code) {
 // Before the first thread: die of our own limit rather than take the OSD's cgroup along. The hard
 // limit stays, so that the configuration can still set another one.
 void limit_memory(std::uint64_t data_limit_mib) {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their shadow counts as data
   rlimit limit{};
   if (::getrlimit(RLIMIT_DATA, &limit) != 0) return;
   limit.rlim_cur = std::min<rlim_t>(data_limit_mib * kMiB, limit.rlim_max);
   (void)::setrlimit(RLIMIT_DATA, &limit);
+#else
+  (void)data_limit_mib;
+#endif
 }
 
 void small_footprint() {
