@@ -118,9 +118,11 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   }
   BufferPool pool(leased->span());
   Throttle own_throttle(call.bytes_per_second);
-  Throttle* throttle = call.bytes_per_second != 0 ? &own_throttle
-                       : throttle_.rate() != 0    ? &throttle_
-                                                  : nullptr;
+  // A request may ask for less than this device allows, never for more.
+  const std::uint64_t own_rate = call.bytes_per_second, device_rate = throttle_.rate();
+  Throttle* throttle = nullptr;
+  if (device_rate != 0) throttle = &throttle_;
+  if (own_rate != 0 && (device_rate == 0 || own_rate < device_rate)) throttle = &own_throttle;
   StreamOrder order{call.extents,         call.data, call.ticket.clone(),       call.lanes,
                     call.max_frame_bytes, call.pace, deadline_in(call.deadline)};
   counters_.transfers_out.fetch_add(1);
