@@ -125,7 +125,7 @@ class Demo:
         return json.loads(self.run(["ceph", "--connect-timeout", "30", *words, "-f", "json"]))
 
     def tell_ceph(self, *words):
-        """Runs a ceph command that changes something; it reports on stderr even when all is well."""
+        """Runs a ceph command that changes something; it reports on stderr when all is well, too."""
         argv = ["ceph", "--connect-timeout", "30", *words]
         result = subprocess.run(argv, env=self.environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
@@ -267,7 +267,7 @@ class Demo:
         return path, len(chosen)
 
     def content(self, name):
-        """The shell words that make the extent's content again; head ends xargs, which grumbles."""
+        """The shell words that make the content again; head ends xargs, which grumbles."""
         return (f"xargs -0 cat 2>/dev/null < '{self.notes / name}.files'"
                 f" | head -c {self.arguments.size}")
 
