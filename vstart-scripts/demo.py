@@ -125,7 +125,7 @@ class Demo:
         return json.loads(self.run(["ceph", "--connect-timeout", "30", *words, "-f", "json"]))
 
     def tell_ceph(self, *words):
-        """Runs a ceph command that changes something; it reports on stderr when all is well, too."""
+        """Runs a ceph command that changes something; it reports on stderr in any case."""
         argv = ["ceph", "--connect-timeout", "30", *words]
         result = subprocess.run(argv, env=self.environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
