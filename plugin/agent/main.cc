@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <condition_variable>
 #include <iostream>
 #include <thread>
 
 #include "plugin/agent/config.h"
 #include "plugin/agent/home.h"
 #include "plugin/base/log.h"
+#include "plugin/transfer/leftovers.h"
 
 namespace siphon::agent {
 
@@ -65,21 +65,6 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
   return 0;
 }
 
-// Tries what an earlier life left behind until it is gone; gentle, in the background.
-void collect_in_background(std::stop_token stop, StoreProvider& stores, AttemptJournal& journal,
-                           std::vector<Attempt> leftovers) {
-  std::mutex mutex;
-  std::condition_variable_any tick;
-  auto pause = std::chrono::milliseconds(500);
-  while (!leftovers.empty() && !stop.stop_requested()) {
-    collect_leftovers(stores, journal, &leftovers);
-    std::unique_lock lock(mutex);
-    if (leftovers.empty()) return;
-    tick.wait_for(lock, stop, pause, [] { return false; });
-    pause = std::min(pause * 2, std::chrono::milliseconds(60000));
-  }
-}
-
 int run(const Placement& placement, Config config) {
   auto home =
       placement.companion ? make_companion(placement, config) : make_standalone(placement, config);
@@ -90,8 +75,8 @@ int run(const Placement& placement, Config config) {
       config.journal_file.empty() ? (*home)->default_journal() : config.journal_file;
   auto journal = AttemptJournal::open(journal_file);
   if (!journal) return report(journal.error(), 1);
-  auto leftovers = (*journal)->all();  // before this life begins any of its own
-  if (!leftovers) return report(leftovers.error(), 1);
+  auto from_before = (*journal)->all();  // before this life begins any of its own
+  if (!from_before) return report(from_before.error(), 1);
 
   BufferPool send_pool((*home)->send_memory());
   BufferPool receive_pool((*home)->receive_memory());
@@ -100,7 +85,9 @@ int run(const Placement& placement, Config config) {
   rpc::ClientOptions client{config.server.secret_file, config.server.tls_ca_file,
                             config.server.tls_cert_file, config.server.tls_key_file};
   auto caller = rpc::make_source_caller(client);
-  TransferManager manager({config.transfer, receive_pool, **journal, *caller, counters});
+  Leftovers leftovers((*home)->stores(), **journal, std::move(*from_before));
+  TransferManager manager({config.transfer, receive_pool, **journal, *caller, counters,
+                           [&leftovers](Attempt a) { leftovers.add(std::move(a)); }});
   SourceService source(config.transfer, send_pool, throttle, counters);
 
   Endpoint control;
@@ -143,9 +130,7 @@ int run(const Placement& placement, Config config) {
   if (!placement.companion) {
     std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
   }
-  std::jthread collector([&](std::stop_token stop) {
-    collect_in_background(std::move(stop), (*home)->stores(), **journal, std::move(*leftovers));
-  });
+  std::jthread collector([&](std::stop_token stop) { leftovers.run(std::move(stop)); });
 
   sigset_t signals;
   sigemptyset(&signals);

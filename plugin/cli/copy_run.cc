@@ -51,7 +51,8 @@ Result<CopyTotals> CopyRun::run() {
     run_parallel(groups.size(), session_.options().max_transfers,
                  [&](std::size_t i) { run_group(i, groups[i]); });
     std::string reason;
-    const std::size_t again = requeue_retryable(reason);
+    // Rounds are counted, too: an item whose device cannot be found is not attempted.
+    const std::size_t again = round + 1 < kMaxAttempts ? requeue_retryable(reason) : 0;
     if (again == 0) break;
     router_.forget();
     session_.meter().note(fmt::format("siphon: trying {} extents again: {}", again, reason));

@@ -104,6 +104,7 @@ class StreamSender::Impl {
   void frame_sent(const Frame& frame, std::uint32_t crc);
 
   // Results.
+  Status still_current(const ExtentInfo& read);
   void report(ExtentResult result);
   void deliver_results();
 
@@ -617,9 +618,26 @@ void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
                              crc32_hex(result.crc32) + ", sealed " + crc32_hex(sealed.crc32) +
                              "): rot at the source",
                          Side::kSource, "run `siphon verify` on the source extent");
+  } else if (frame.bytes.size() < extent.bytes) {
+    result.status = still_current(result.info);
   }
   report(std::move(result));
   deliver_results();
+}
+
+// A pinned generation stays readable after its name has got another one, or none. Its receipt would
+// then speak of an extent that is not at the source: so whoever took more than one read looks
+// again.
+Status StreamSender::Impl::still_current(const ExtentInfo& read) {
+  auto now = store_.stat(read.name);
+  if (now && now->private_id == read.private_id) return {};
+  if (!now && now.error().code != Code::kNotFound) {
+    return fail(std::move(now).error().with_suspect(Side::kSource));
+  }
+  return fail(Code::kAborted,
+              "extent " + read.name + " was " + (now ? "replaced" : "removed") +
+                  " at the source while it was read; nothing was published",
+              Side::kSource, "run the copy again: it takes what is there now");
 }
 
 // ---- results -----------------------------------------------------------------------------------

@@ -97,24 +97,4 @@ void TransferManager::work(std::stop_token stop) {
   }
 }
 
-void collect_leftovers(StoreProvider& provider, AttemptJournal& journal,
-                       std::vector<Attempt>* attempts) {
-  std::erase_if(*attempts, [&](const Attempt& a) {
-    auto store = provider.open(a.location);
-    Status collected =
-        store ? (*store)->collect(a.extent, a.private_id) : Status(fail(std::move(store).error()));
-    // A pool that is gone has taken its scratch along; a current one was published after all.
-    const bool over = collected || collected.error().code == Code::kNotFound ||
-                      collected.error().code == Code::kFailedPrecondition;
-    if (!over) {
-      log::warn("leftover scratch {} of {}/{} stays for now: {}", to_hex(a.private_id),
-                a.location.to_string(), a.extent, collected.error().message);
-      return false;
-    }
-    log::info("leftover scratch {} of {}/{} is gone", to_hex(a.private_id), a.location.to_string(),
-              a.extent);
-    return journal.remove(a.private_id).has_value();
-  });
-}
-
 }  // namespace siphon

@@ -46,9 +46,4 @@ class TransferManager {
   std::vector<std::jthread> workers_;
 };
 
-// Tries to remove each of `attempts` (what the journal held before this life of the device began
-// any of its own), and takes those that are gone off the list and the journal. Blocks.
-void collect_leftovers(StoreProvider& provider, AttemptJournal& journal,
-                       std::vector<Attempt>* attempts);
-
 }  // namespace siphon

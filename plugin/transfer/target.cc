@@ -488,6 +488,8 @@ Status TargetTransfer::begin_scratch(Extent& extent, std::uint64_t extent_bytes)
     // A reservation whose reply was lost may exist: collect() decides.
     if (store_.collect(extent.pair.target, extent.private_id)) {
       (void)env_.journal.remove(extent.private_id);
+    } else {
+      leave_behind(extent);
     }
     return fail(std::move(begun).error());
   }
@@ -550,8 +552,14 @@ void TargetTransfer::drop_scratch(Extent& extent) {
   } else {
     log::warn("transfer {}: scratch {} of extent {} is left for the collector: {}", spec_.id,
               to_hex(extent.private_id), extent.pair.target, gone.error().message);
+    leave_behind(extent);
   }
   extent.scratch.reset();
+}
+
+void TargetTransfer::leave_behind(const Extent& extent) {
+  if (!env_.left_behind) return;
+  env_.left_behind({spec_.target, extent.pair.target, extent.private_id});
 }
 
 // ---- what watchers see

@@ -110,6 +110,8 @@ struct TargetEnvironment {
   AttemptJournal& journal;
   SourceCaller& caller;
   DeviceCounters& counters;
+  // Told of scratch that could not be removed; its row stays in the journal. Must not block.
+  std::function<void(Attempt)> left_behind = {};
 };
 
 // ---- the transfer -------------------------------------------------------------------------------
@@ -163,6 +165,7 @@ class TargetTransfer final : private FrameSink {
   Status publish(Extent& extent);
   Status publish_inline(Extent& extent);
   void drop_scratch(Extent& extent);
+  void leave_behind(const Extent& extent);
   void push(Task task);
   void step(Event event);
   void add_outcome_locked(Extent& extent);

@@ -1,0 +1,65 @@
+#include "plugin/transfer/leftovers.h"
+
+#include <algorithm>
+
+#include "plugin/base/log.h"
+
+namespace siphon {
+
+void Leftovers::add(Attempt attempt) {
+  {
+    std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(attempt));
+    news_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Leftovers::run(std::stop_token stop) {
+  auto pause = kShortestPause;
+  while (!stop.stop_requested()) {
+    const std::size_t left = collect();
+    std::unique_lock lock(mutex_);
+    if (left == 0) {
+      changed_.wait(lock, stop, [this] { return !waiting_.empty(); });
+      pause = kShortestPause;
+    } else if (changed_.wait_for(lock, stop, pause, [this] { return news_; })) {
+      pause = kShortestPause;
+    } else {
+      pause = std::min(pause * 2, kLongestPause);
+    }
+    news_ = false;
+  }
+}
+
+std::size_t Leftovers::collect() {
+  std::vector<Attempt> round;
+  {
+    std::lock_guard lock(mutex_);
+    round.swap(waiting_);
+  }
+  std::erase_if(round, [this](const Attempt& attempt) { return collect_one(attempt); });
+  std::lock_guard lock(mutex_);
+  waiting_.insert(waiting_.end(), round.begin(), round.end());
+  return waiting_.size();
+}
+
+// True when there is nothing left to do.
+bool Leftovers::collect_one(const Attempt& a) {
+  auto store = stores_.open(a.location);
+  Status collected =
+      store ? (*store)->collect(a.extent, a.private_id) : Status(fail(std::move(store).error()));
+  // A pool that is gone has taken its scratch along; a current one was published after all.
+  const bool over = collected || collected.error().code == Code::kNotFound ||
+                    collected.error().code == Code::kFailedPrecondition;
+  if (!over) {
+    log::warn("leftover scratch {} of {}/{} stays for now: {}", to_hex(a.private_id),
+              a.location.to_string(), a.extent, collected.error().message);
+    return false;
+  }
+  log::info("leftover scratch {} of {}/{} is gone", to_hex(a.private_id), a.location.to_string(),
+            a.extent);
+  return journal_.remove(a.private_id).has_value();
+}
+
+}  // namespace siphon
