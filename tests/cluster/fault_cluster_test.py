@@ -145,7 +145,9 @@ class FaultTest(harness.ClusterTest):
     def assert_ended(self, run):
         """The run may have mended it by itself; if not, it says what happened, and a retry does."""
         ran = run.wait(300)
-        if ran.code != OK:
+        if ran.code == OK:
+            self.assertGreater(ran.extents[0]["attempts"], 1, f"no fault was met: {ran}")
+        else:
             self.assertIn(ran.code, (TEMPORARY, NOT_FIT), str(ran))
             self.assert_is_sentence(ran.problem)
             self.copy_until_done()
