@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Faults on a real cluster: companions and OSDs killed, rot, one bit flipped on the wire, the wire cut
-(a pool that fills up: errors_test.py). Each acts from outside at a random point that the progress shows to be mid-stream; then the
-invariants I1-I5 and I7 (docs/failure_model.md) are read from the RADOS objects themselves, and the
+"""Faults on a real cluster: companions and OSDs killed, rot, one bit flipped on the wire, the wire
+cut (a pool that fills up: errors_test.py). Each acts from outside at a random point that the
+progress shows to be mid-stream; then the invariants I1-I5 and I7 (docs/failure_model.md) are read from the RADOS objects themselves, and the
 copy is tried again.
 
 SIPHON_TEST_SEED repeats a run.
@@ -38,7 +38,8 @@ def digest_of(cluster, pool, name):
 def open_data_ports(cluster):
     """The companions' own, at 127.0.0.1: a proxy of this file listens at 127.0.0.2."""
     rows = [line.split() for line in open("/proc/net/tcp", encoding="ascii")][1:]
-    ports = {int(row[1][9:], 16) for row in rows if row[1].startswith("0100007F") and row[3] == "0A"}
+    ports = {int(row[1][9:], 16) for row in rows
+             if row[1].startswith("0100007F") and row[3] == "0A"}
     return ports & set(range(cluster.data_ports[0], cluster.data_ports[1] + 1))
 
 

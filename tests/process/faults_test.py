@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Faults between two stand-alone siphond: processes killed and held, a hostile wire, strangers on the
-data port, full disks, rot. Each acts from outside, at a random point that the progress shows to be
+"""Faults between two stand-alone siphond: processes killed and held, a hostile wire, strangers on
+the data port, full disks, rot. Each acts from outside, at a random point that the progress shows to be
 mid-stream, and is followed by the invariants I1-I5, I7 and I14 (docs/failure_model.md), checked on
 the files themselves, and by a retry.
 
@@ -264,14 +264,16 @@ class WireFaultTest(FaultTest):
         self.assert_retry_succeeds()
 
     def test_one_bit_flips_in_a_header(self):
-        fault = self.fault("flip", "header", self.random.randrange(64), bit=self.random.randrange(8))
+        at, bit = self.random.randrange(64), self.random.randrange(8)
+        fault = self.fault("flip", "header", at, bit=bit)
         ran = self.run_with(fault, FATAL)
         self.assert_is_problem(ran.problem, "header")
         self.assert_as_before()
         self.assert_retry_succeeds()
 
     def test_one_bit_flips_in_a_trailer(self):
-        fault = self.fault("flip", "trailer", self.random.randrange(8), bit=self.random.randrange(8))
+        at, bit = self.random.randrange(8), self.random.randrange(8)
+        fault = self.fault("flip", "trailer", at, bit=bit)
         ran = self.run_with(fault, FATAL)
         self.assert_is_problem(ran.problem)
         self.assert_as_before()

@@ -285,7 +285,7 @@ class PublicNameWatch(threading.Thread):
         self.join()
 
 
-# ----------------------------------------------------------------------------------- the test's base
+# -------------------------------------------------------------------------------- the test's base
 
 
 class TwoDaemonsTest(unittest.TestCase):
