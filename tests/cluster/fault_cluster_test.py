@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Faults on a real cluster: companions and OSDs killed, rot, one bit flipped on the wire, the wire
 cut (a pool that fills up: errors_test.py). Each acts from outside at a random point that the
-progress shows to be mid-stream; then the invariants I1-I5 and I7 (docs/failure_model.md) are read from the RADOS objects themselves, and the
-copy is tried again.
+progress shows to be mid-stream; then the invariants I1-I5 and I7 (docs/failure_model.md)
+are read from the RADOS objects themselves, and the copy is tried again.
 
 SIPHON_TEST_SEED repeats a run.
 """

@@ -2,14 +2,16 @@
 
 It listens on 127.0.0.2 at the target's data ports and passes everything on to 127.0.0.1 at the
 same port; redirect_connect.so brings the source's connections here. It knows the frame
-(docs/wire_format.md) just enough to hit a chosen byte of a payload, a header or a trailer; nothing here is Siphon's code.
+(docs/wire_format.md) just enough to hit a chosen byte of a payload, a header or a trailer;
+nothing here is Siphon's code.
 
     proxy = LaneProxy(range(25010, 25014))
     fault = proxy.add(Fault("flip", "payload", 1_000_003, bit=5))
     ... run a copy ...
     assert fault.fired.is_set()
 
-Each fault strikes once, at the first lane that carries the byte. One thread per direction of a lane.
+Each fault strikes once, at the first lane that carries the byte. One thread per direction of a
+lane.
 """
 
 import contextlib
