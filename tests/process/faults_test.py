@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Faults between two stand-alone siphond: processes killed and held, a hostile wire, strangers on
 the data port, full disks, rot. Each acts from outside, at a random point that the progress shows
-to be mid-stream, and is followed by the invariants I1-I5, I7 and I14 (docs/failure_model.md), checked on
-the files themselves, and by a retry.
+to be mid-stream, and is followed by the invariants I1-I5, I7 and I14 (docs/failure_model.md),
+checked on the files themselves, and by a retry.
 
 SIPHON_TEST_SEED repeats a run.
 """
