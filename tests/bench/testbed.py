@@ -1,7 +1,10 @@
 """A cluster to measure on, and what measuring means: wall time, CPU seconds and memory of every
 process that takes part, and the OSDs' own counters, before and after one command."""
 
+import concurrent.futures
 import contextlib
+import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,6 +19,7 @@ import time
 import results
 
 CLUSTER = results.REPO / "vstart-scripts" / "cluster"
+WITH_CLUSTER = results.REPO / "tests" / "support" / "with_cluster"
 TICKS = os.sysconf("SC_CLK_TCK")
 TIMEOUT_S = 300
 MIB = 1 << 20
@@ -122,6 +126,14 @@ def run_clients(pipeline):
     return cpu, output
 
 
+def port_range():
+    """A context of a range of ports that no test on this machine takes meanwhile."""
+    loader = importlib.machinery.SourceFileLoader("with_cluster", str(WITH_CLUSTER))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module.port_range()
+
+
 # ---- the cluster --------------------------------------------------------------------------------
 
 
@@ -137,6 +149,8 @@ class Testbed:
         self.conf = self.dir / "ceph.conf"
         self.settings = arguments.settings
         self.port = arguments.port
+        self.ports = None
+        self.pids = {}
         self.osd_gib = osd_gib
 
     def __enter__(self):
@@ -145,11 +159,15 @@ class Testbed:
             key, _, value = setting.partition("=")
             environment["SIPHOND_" + key.upper().replace(".", "_")] = value
         try:
+            if self.port is None:
+                self.ports = port_range()
+                self.port = self.ports.__enter__()
             # No pause between the steps of a pool's removal: it must not reach into the next run.
             run([CLUSTER, "up", "--dir", self.dir, "--port", self.port, "--osds", self.OSDS,
                  "--memory", "896MiB", "--osd-bytes", f"{self.osd_gib}GiB", "--plugin",
                  self.bin / "libcls_siphon.so", "-o", "osd_delete_sleep=0"], env=environment)
             until("three companions", lambda: len(self.status()["companions"]) == self.OSDS)
+            self.pids = self.processes()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -158,6 +176,8 @@ class Testbed:
     def __exit__(self, *_):
         subprocess.run([CLUSTER, "down", "--dir", self.dir, "--purge"], capture_output=True,
                        check=False)
+        if self.ports:
+            self.ports.__exit__(None, None, None)
         if self.temporary:
             shutil.rmtree(self.temporary, ignore_errors=True)
 
@@ -191,14 +211,21 @@ class Testbed:
                 data += piece
         return json.loads(data[4:])["osd"]
 
-    def make_pool(self, name, groups=8):
-        self.ceph("osd", "pool", "create", name, str(groups))
-        self.ceph("osd", "pool", "application", "enable", name, "siphon")
+    def make_pools(self, *names, groups=8):
+        def make(name):
+            self.ceph("osd", "pool", "create", name, str(groups))
+            self.ceph("osd", "pool", "application", "enable", name, "siphon")
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            list(threads.map(make, names))
         self.settle()
 
-    def drop_pool(self, name):
-        self.ceph("osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
+    def drop_pools(self, *names):
+        for name in names:
+            self.ceph("osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
         self.settle()
+
+    def empty_pool(self, name):
+        run(self.tool("empty", "--pool", name))
 
     def settle(self):
         """Waits until all groups are clean and nothing of a removed pool is left to remove."""
@@ -210,10 +237,6 @@ class Testbed:
         until("the removal of a pool", lambda: not any(
             self.osd_counters(osd)["numpg_removing"] for osd in range(self.OSDS)))
 
-    def replace_pool(self, name, groups=8):
-        self.drop_pool(name)
-        self.make_pool(name, groups)
-
     def processes(self):
         status = self.status()
         pids = {d["name"]: d["pid"] for d in status["daemons"]}
@@ -223,7 +246,7 @@ class Testbed:
     def measure(self, pipeline, moved_bytes, items=None):
         """One measured command or pipeline, as metrics. CPU is everything's: OSDs, companions, mon,
         mgr and clients."""
-        pids = self.processes()
+        pids = self.pids
         for pid in pids.values():
             pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
         watch = MemoryWatch(pids)

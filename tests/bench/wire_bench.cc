@@ -122,16 +122,11 @@ class PatternStore final : public ExtentStore {
   const Location& location() const override { return location_; }
   StoreLimits limits() const override { return {}; }
   Status check_ready(bool) override { return {}; }
-  Result<ExtentInfo> stat(std::string_view) override { return no(); }
+  Result<ExtentInfo> stat(std::string_view name) override { return info_of(name); }
   Result<ExtentPage> list(std::string_view, std::size_t) override { return no(); }
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte>,
                                              bool) override {
-    ExtentInfo info;
-    info.name = name;
-    info.state = ExtentState::kOpen;  // no sealed checksum to compare with
-    info.header.extent_bytes = extent_bytes_;
-    info.header.part_bytes = limits().part_bytes;
-    return std::make_unique<PatternReader>(info, pattern_);
+    return std::make_unique<PatternReader>(info_of(name), pattern_);
   }
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view, const BeginOptions&) override {
     return no();
@@ -149,6 +144,14 @@ class PatternStore final : public ExtentStore {
   Result<std::size_t> purge_trash(std::string_view) override { return no(); }
 
  private:
+  ExtentInfo info_of(std::string_view name) const {
+    ExtentInfo info;
+    info.name = name;
+    info.state = ExtentState::kOpen;  // no sealed checksum to compare with
+    info.header.extent_bytes = extent_bytes_;
+    info.header.part_bytes = limits().part_bytes;
+    return info;
+  }
   static tl::unexpected<Error> no() { return fail(Code::kUnimplemented, "reading only"); }
   const std::span<const std::byte> pattern_;
   const std::uint64_t extent_bytes_;
