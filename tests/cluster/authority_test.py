@@ -1,36 +1,27 @@
 #!/usr/bin/python3
 """Siphon's rights are cephx caps of their own: who lacks one is refused, and nothing is written.
 
-Requests that the CLI would never make are made by hand: class methods through python-rados with
-inputs laid out after plugin/exchange/exchange.h, and gRPC calls through tests/support/device_caller,
-which has no key at all.
+Requests that the CLI would never make are made by hand, see by_hand.py.
 """
 
 import contextlib
 import errno
-import os
-import pathlib
 import secrets
 import socket
 import struct
-import subprocess
-
-import rados
 
 import harness
+from by_hand import NONE, ByHand
 from harness import MIB, wait_until
 
-DEVICE_CALLER = pathlib.Path(os.environ.get(
-    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "device_caller"
 POOLS = ("a", "b", "c")
-NONE = "-"
 
 # The documented caps of a requester who copies from a to b.
 LEAST_CAPS = ("allow class siphon hello, allow class siphon grant_read pool=a, "
               "allow class siphon grant_write pool=b, allow r pool=a")
 
 
-class Authority(harness.ClusterTest):
+class Authority(ByHand, harness.ClusterTest):
 
     @classmethod
     def setUpClass(cls):
@@ -44,70 +35,6 @@ class Authority(harness.ClusterTest):
         c.create_key("other", "allow class siphon hello, allow class siphon grant_read pool=c, "
                               "allow class siphon grant_write pool=c, allow rw pool=c")
         cls.keys = 0
-        cls.places = {}
-
-    # ---- by hand
-
-    def call(self, key, pool, name, method, data=b"", locator="e", nspace=""):
-        """A class method with a key of one's own: (errno or 0, output)."""
-        with self.cluster.io(pool, key, nspace, locator) as io:
-            try:
-                return 0, io.execute(name, "siphon", method, data)[1]
-            except rados.Error as error:
-                return error.errno, b""
-
-    def grant(self, key, right, pool, ttl_s=300, claimed_pool=None, nspace="", claimed_nspace=None,
-              at=None):
-        """(errno or 0, nonce in hex) of grant_read or grant_write, left at the OSD `at` (default:
-        the one that holds the pool's extent e)."""
-        nonce = secrets.token_bytes(16)
-        claimed_nspace = nspace if claimed_nspace is None else claimed_nspace
-        request = struct.pack("<II16sqII128s", 1, 0, nonce,
-                              self.cluster.pool_id(claimed_pool or pool), ttl_s,
-                              len(claimed_nspace), claimed_nspace.encode())
-        locator = "e" if at is None else self.locator_at(pool, at)
-        code, _ = self.call(key, pool, f"siphon.grant.{nonce.hex()}", f"grant_{right}", request,
-                            locator, nspace)
-        return code, nonce.hex()
-
-    def granted(self, key, right, pool, **arguments):
-        code, nonce = self.grant(key, right, pool, **arguments)
-        self.assertEqual(code, 0, (key, right, pool))
-        return nonce
-
-    def locator_at(self, pool, osd):
-        """A locator key of the pool whose primary is this OSD."""
-        places = self.places.setdefault(pool, {})
-        for number in range(200):
-            if osd in places:
-                break
-            places.setdefault(self.cluster.place(pool, f"probe-{number}")[0], f"probe-{number}")
-        return places[osd]
-
-    def home(self, pool, name):
-        return self.cluster.place(pool, name)[0]
-
-    def control_address(self, pool, locator="e"):
-        code, reply = self.call("client.admin", pool, "any", "hello", locator=locator)
-        self.assertEqual(code, 0)
-        _magic, _version, port, _osd, _flags, _nonce, family = struct.unpack_from("<IHHiIQB", reply)
-        self.assertEqual(family, 4)
-        return f"{socket.inet_ntoa(reply[28:32])}:{port}"
-
-    def device(self, address, *words):
-        """(code, sentence) of a gRPC call without a key."""
-        ran = subprocess.run([DEVICE_CALLER, address, *words], capture_output=True, text=True,
-                             timeout=harness.RUN_DEADLINE_S, check=True)
-        code, _, sentence = ran.stdout.strip().partition(" ")
-        return code, sentence
-
-    def transfer(self, read, write, target_pool="b", source_pool="a", name="forged",
-                 source_address=None, transfer_id=None):
-        """The first call, to the device that holds the target."""
-        return self.device(self.control_address(target_pool, name), "transfer",
-                           transfer_id or secrets.token_hex(16),
-                           source_address or self.control_address(source_pool, "e"), source_pool,
-                           target_pool, "e", name, read, write)
 
     @contextlib.contextmanager
     def nothing_is_written(self):
