@@ -39,6 +39,9 @@ struct ExtentInfo {
 
 struct ExtentPage {
   std::vector<std::string> names;  // public names only (current extents), backend's order
+  // What the listing has seen of each, by the same index, so that nobody needs a stat per name.
+  // state kNone: its head is damaged. An open one's size is not measured: stat it.
+  std::vector<ExtentInfo> infos;
   std::string next_cursor;         // empty: this was the last page
 };
 

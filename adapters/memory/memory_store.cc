@@ -208,6 +208,7 @@ Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_na
       break;
     }
     page.names.push_back(it->first);
+    page.infos.push_back(info_from_register(it->first, it->second));
   }
   return page;
 }

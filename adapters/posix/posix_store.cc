@@ -309,6 +309,7 @@ Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_nam
       page.next_cursor = page.names.back();
       break;
     }
+    page.infos.push_back(head ? info_from_register(name, head->reg) : ExtentInfo{});
     page.names.push_back(std::move(name));
   }
   return page;

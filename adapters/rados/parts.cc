@@ -5,37 +5,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
-#include <memory>
 
+#include "adapters/rados/aio_window.h"
 #include "plugin/base/types.h"
 
 namespace siphon {
-namespace {
-
-struct ReleaseCompletion {
-  void operator()(librados::AioCompletion* completion) const { completion->release(); }
-};
-using Completion = std::unique_ptr<librados::AioCompletion, ReleaseCompletion>;
-
-// Starts one operation per number of [first, first + count), at most kPartWindow, waits for all
-// and leaves their results. `start` is called as start(index, completion) and returns 0 or why
-// nothing was started.
-template <typename Start>
-void run_window(std::size_t count, std::array<int, kPartWindow>& results, const Start& start) {
-  std::array<Completion, kPartWindow> completions;
-  for (std::size_t i = 0; i < count; ++i) {
-    completions[i].reset(librados::Rados::aio_create_completion());
-    results[i] = start(i, completions[i].get());
-    if (results[i] < 0) completions[i].reset();
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!completions[i]) continue;
-    completions[i]->wait_for_complete();
-    results[i] = completions[i]->get_return_value();
-  }
-}
-
-}  // namespace
 
 std::string part_object(const PrivateId& id, std::uint64_t part_number) {
   std::array<char, 24> number;
@@ -52,8 +26,8 @@ int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_leas
   // Part numbers have 32 bits, which bounds the walk whatever answers come.
   while (next < at_least || (open_ended && absent_in_a_row < kPartGapLimit && next <= UINT32_MAX)) {
     const std::size_t count =
-        next < at_least ? std::min<std::uint64_t>(kPartWindow, at_least - next) : kPartWindow;
-    std::array<int, kPartWindow> results{};
+        next < at_least ? std::min<std::uint64_t>(kAioWindow, at_least - next) : kAioWindow;
+    std::array<int, kAioWindow> results{};
     run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
       librados::ObjectWriteOperation operation;
       operation.remove();
@@ -76,15 +50,15 @@ int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_leas
 int measure_parts(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
                   std::uint64_t& total_bytes) try {
   total_bytes = 0;
-  for (std::uint64_t next = 0; next <= UINT32_MAX; next += kPartWindow) {
-    std::array<int, kPartWindow> results{};
-    std::array<std::uint64_t, kPartWindow> sizes{};
-    run_window(kPartWindow, results, [&](std::size_t i, librados::AioCompletion* completion) {
+  for (std::uint64_t next = 0; next <= UINT32_MAX; next += kAioWindow) {
+    std::array<int, kAioWindow> results{};
+    std::array<std::uint64_t, kAioWindow> sizes{};
+    run_window(kAioWindow, results, [&](std::size_t i, librados::AioCompletion* completion) {
       librados::ObjectReadOperation operation;
       operation.stat2(&sizes[i], nullptr, nullptr);
       return io.aio_operate(part_object(id, next + i), completion, &operation, nullptr);
     });
-    for (std::size_t i = 0; i < kPartWindow; ++i) {
+    for (std::size_t i = 0; i < kAioWindow; ++i) {
       if (results[i] == -ENOENT) return 0;
       if (results[i] < 0) return results[i];
       total_bytes += std::min<std::uint64_t>(sizes[i], part_bytes);

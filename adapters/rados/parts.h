@@ -1,7 +1,7 @@
 // The parts of one private id: their names, their removal, their total length.
 //
-// Both walks keep kWindow operations in flight, block for at most the OSD timeout per window, and
-// let no exception out. Thread safe; `io` carries the extent's locator key.
+// Both walks keep kAioWindow operations in flight, block for at most the OSD timeout per window,
+// and let no exception out. Thread safe; `io` carries the extent's locator key.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,6 @@ int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_leas
 int measure_parts(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
                   std::uint64_t& total_bytes);
 
-inline constexpr std::size_t kPartWindow = 16;
 inline constexpr std::uint64_t kPartGapLimit = 64;
 
 }  // namespace siphon

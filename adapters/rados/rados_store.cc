@@ -1,11 +1,14 @@
 #include "adapters/rados/rados_store.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <exception>
 #include <set>
 
+#include "adapters/rados/aio_window.h"
+#include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
@@ -333,9 +336,7 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
       const std::string& locator = it->get_locator();
       if (!locator.empty() && it->get_oid() == head_object(locator)) heads.push_back(locator);
     }
-    auto current = only_current(heads);
-    if (!current) return fail(std::move(current).error());
-    page.names.insert(page.names.end(), current->begin(), current->end());
+    SIPHON_TRY(add_current(heads, page));
   }
   if (it != end) page.next_cursor = it.get_cursor().to_str();
   return page;
@@ -345,15 +346,33 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
   return fail(Code::kUnavailable, "list pool " + location_.to_string() + ": " + e.what());
 }
 
-Result<std::vector<std::string>> RadosStore::only_current(const std::vector<std::string>& names) {
-  std::vector<std::string> current;
-  for (const std::string& name : names) {
-    librados::IoCtx io = context(name);
-    auto head = read_head(io, name);
-    if (!head) return fail(std::move(head).error());
-    if (head->reg.state != ExtentState::kNone) current.push_back(name);
+Status RadosStore::add_current(const std::vector<std::string>& names, ExtentPage& page) {
+  for (std::size_t from = 0; from < names.size(); from += kAioWindow) {
+    const std::size_t count = std::min(kAioWindow, names.size() - from);
+    std::array<librados::bufferlist, kAioWindow> stored;
+    std::array<int, kAioWindow> results{};
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      librados::IoCtx io = context(names[from + i]);
+      librados::ObjectReadOperation operation;
+      operation.getxattr(kHeadXattr, &stored[i], nullptr);
+      return io.aio_operate(head_object(names[from + i]), completion, &operation, nullptr);
+    });
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string& name = names[from + i];
+      StoredHead head;
+      const int result = decode_stored(results[i], std::move(stored[i]), head);
+      if (result == -EUCLEAN) {
+        page.names.push_back(name);  // whoever looks at it is told what is wrong
+        page.infos.emplace_back();
+      } else if (result < 0) {
+        return fail(to_error(result, "read the head of " + describe(name)));
+      } else if (head.reg.state != ExtentState::kNone) {
+        page.names.push_back(name);
+        page.infos.push_back(info_from_register(name, head.reg));
+      }
+    }
   }
-  return current;
+  return {};
 }
 
 // ---- changing --------------------------------------------------------------------------------

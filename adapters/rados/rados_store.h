@@ -65,7 +65,8 @@ class RadosStore final : public ExtentStore {
   Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
                     std::span<const std::byte> tail);
   // Those of `names` whose head shows a current extent, in the same order.
-  Result<std::vector<std::string>> only_current(const std::vector<std::string>& names);
+  // Adds those of `names` that have a current extent; their heads are read side by side.
+  Status add_current(const std::vector<std::string>& names, ExtentPage& page);
   bool tagged();
 
   RadosCluster& cluster_;

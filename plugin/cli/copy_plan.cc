@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -50,10 +51,43 @@ bool same_header(const SealedHeader& a, const SealedHeader& b) {
          a.crc32 == b.crc32 && a.block_count == b.block_count;
 }
 
+// What is at the target already, by name, where it was listed as a whole.
+using TargetList = std::map<std::string, ExtentInfo>;
+
+// A plan of many extents lists the target once instead of asking for each. Nothing: too few, or
+// the client may not list.
+constexpr std::size_t kListFrom = 64;
+std::optional<TargetList> list_target(Session& session, const CopyPlan& plan,
+                                      const Address& target) {
+  if (target.where != Where::kCeph || session.options().replace || plan.items.size() < kListFrom) {
+    return std::nullopt;
+  }
+  auto listed = list_store(session, Role::kTarget, target);
+  if (!listed) return std::nullopt;
+  TargetList list;
+  for (Listed& item : *listed) {
+    if (item.info.state != ExtentState::kNone) list[item.address.extent] = std::move(item.info);
+  }
+  return list;
+}
+
+// What the target shows under the item's name. NOT_FOUND: nothing.
+Result<ExtentInfo> look_at_target(Session& session, const CopyItem& item,
+                                  const std::optional<TargetList>& list) {
+  if (list) {
+    auto it = list->find(item.target.extent);
+    if (it != list->end()) return it->second;
+    return fail(Code::kNotFound, "not there");
+  }
+  auto store = session.store(item.target, Role::kTarget);
+  if (!store) return fail(std::move(store).error());
+  return (*store)->stat(item.target.extent);
+}
+
 // What the source and the target say of one item. A client without the right to look leaves that
 // to the devices.
-void look(Session& session, CopyItem& item) {
-  if (item.source.where == Where::kCeph) {
+void look(Session& session, CopyItem& item, const std::optional<TargetList>& list) {
+  if (item.source.where == Where::kCeph && !item.info) {
     auto store = session.store(item.source, Role::kSource);
     if (!store) return item.fail_with(store.error());
     auto info = (*store)->stat(item.source.extent);
@@ -69,9 +103,7 @@ void look(Session& session, CopyItem& item) {
                            Side::kSource, "siphon seal " + item.source.to_string()});
   }
   if (item.target.where != Where::kCeph || session.options().replace) return;
-  auto store = session.store(item.target, Role::kTarget);
-  if (!store) return item.fail_with(store.error());
-  auto there = (*store)->stat(item.target.extent);
+  auto there = look_at_target(session, item, list);
   if (!there) return;
   if (item.info && there->state == ExtentState::kSealed &&
       same_header(there->header, item.info->header)) {
@@ -139,12 +171,17 @@ Result<CopyPlan> plan_copy(Session& session) {
   CopyPlan plan;
   std::set<std::string> targets;
   for (const Address& source : sources) {
-    auto extents = expand(session, Role::kSource, source);
-    if (!extents) return fail(std::move(extents).error());
-    for (Address& extent : *extents) {
+    std::vector<Listed> extents{{source, {}}};
+    if (source.extent.empty()) {
+      auto listed = list_store(session, Role::kSource, source);
+      if (!listed) return fail(std::move(listed).error());
+      extents = std::move(*listed);
+    }
+    for (Listed& extent : extents) {
       CopyItem item;
-      item.target = target->extent.empty() ? target->with_extent(extent.extent) : *target;
-      item.source = std::move(extent);
+      item.target = target->extent.empty() ? target->with_extent(extent.address.extent) : *target;
+      item.source = std::move(extent.address);
+      if (extent.info.state == ExtentState::kSealed) item.info = std::move(extent.info);
       if (!targets.insert(item.target.to_string()).second) {
         return usage("two sources would become " + item.target.to_string(),
                      "copy them one by one, under different names");
@@ -152,8 +189,9 @@ Result<CopyPlan> plan_copy(Session& session) {
       plan.items.push_back(std::move(item));
     }
   }
+  const auto target_list = list_target(session, plan, *target);
   run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
-    if (!session.interrupted()) look(session, plan.items[i]);
+    if (!session.interrupted()) look(session, plan.items[i], target_list);
   });
   for (const CopyItem& item : plan.items) {
     if (item.state != ItemState::kPending) continue;

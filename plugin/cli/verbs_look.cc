@@ -18,13 +18,13 @@ std::string crc_or_dash(const ExtentInfo& info) {
 }
 
 void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
-                     const std::vector<Address>& extents) {
+                     const std::vector<Listed>& extents) {
   Table table(
       {{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true}, {"GENERATION", true}});
   for (std::size_t i = 0; i < infos.size(); ++i) {
     if (!infos[i]) {
-      table.add(
-          {extents[i].extent, "-", std::string(to_string(infos[i].error().code)), "-", "-", "-"});
+      table.add({extents[i].address.extent, "-", std::string(to_string(infos[i].error().code)), "-",
+                 "-", "-"});
       continue;
     }
     const ExtentInfo& info = *infos[i];
@@ -170,20 +170,26 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
 Result<int> run_ls(Session& session) {
   auto address = parse_address(session.options().names.at(0), Want::kStore);
   if (!address) return fail(std::move(address).error());
-  auto extents = expand(session, Role::kOnly, *address);
+  auto extents = list_store(session, Role::kOnly, *address);
   if (!extents) return fail(std::move(extents).error());
   std::vector<Result<ExtentInfo>> infos;
   if (session.options().long_listing) {
     auto store = session.store(*address);
     if (!store) return fail(std::move(store).error());
     infos.resize(extents->size());
-    run_parallel(extents->size(), kStatThreads,
-                 [&](std::size_t i) { infos[i] = (*store)->stat((*extents)[i].extent); });
+    run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
+      const Listed& listed = (*extents)[i];
+      if (listed.info.state == ExtentState::kSealed) {
+        infos[i] = listed.info;
+      } else {
+        infos[i] = (*store)->stat(listed.address.extent);
+      }
+    });
   }
   if (session.out().json()) {
     Json list = Json::array();
     for (std::size_t i = 0; i < extents->size(); ++i) {
-      Json entry{{"name", (*extents)[i].extent}};
+      Json entry{{"name", (*extents)[i].address.extent}};
       if (i < infos.size()) {
         if (infos[i])
           entry = to_json(*infos[i]);
@@ -199,7 +205,7 @@ Result<int> run_ls(Session& session) {
   } else if (session.options().long_listing) {
     print_long_list(infos, *extents);
   } else {
-    for (const Address& extent : *extents) session.out().line(extent.extent);
+    for (const Listed& extent : *extents) session.out().line(extent.address.extent);
   }
   return 0;
 }

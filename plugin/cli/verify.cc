@@ -173,21 +173,30 @@ std::vector<Verified> verify_all(Session& session, Role role,
   return items;
 }
 
-Result<std::vector<Address>> expand(Session& session, Role role, const Address& address) {
-  if (!address.extent.empty()) return std::vector<Address>{address};
+Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address) {
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
-  std::vector<std::string> names;
+  std::vector<Listed> listed;
   std::string cursor;
   do {
     auto page = (*store)->list(cursor, kPageNames);
     if (!page) return fail(std::move(page).error().with_context("list " + address.store()));
-    names.insert(names.end(), page->names.begin(), page->names.end());
+    for (std::size_t i = 0; i < page->names.size(); ++i) {
+      listed.push_back({address.with_extent(page->names[i]), std::move(page->infos[i])});
+    }
     cursor = std::move(page->next_cursor);
   } while (!cursor.empty() && !session.interrupted());
-  std::sort(names.begin(), names.end());
+  std::sort(listed.begin(), listed.end(),
+            [](const Listed& a, const Listed& b) { return a.address.extent < b.address.extent; });
+  return listed;
+}
+
+Result<std::vector<Address>> expand(Session& session, Role role, const Address& address) {
+  if (!address.extent.empty()) return std::vector<Address>{address};
+  auto listed = list_store(session, role, address);
+  if (!listed) return fail(std::move(listed).error());
   std::vector<Address> addresses;
-  for (const std::string& name : names) addresses.push_back(address.with_extent(name));
+  for (Listed& item : *listed) addresses.push_back(std::move(item.address));
   return addresses;
 }
 

@@ -19,8 +19,14 @@ struct Verified {
 std::vector<Verified> verify_all(Session& session, Role role,
                                  const std::vector<Address>& addresses);
 
-// Every extent that the address names: itself, or all of its store.
+// Every extent that the address names: itself, or all of its store, by name.
 Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
+// All of a store, with what the listing saw of each (ExtentPage::infos).
+struct Listed {
+  Address address;
+  ExtentInfo info;
+};
+Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address);
 
 Json to_json(const Verified& verified);
 
