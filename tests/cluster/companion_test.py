@@ -18,7 +18,6 @@ from harness import MIB, wait_until
 TEST_LIB_DIR = pathlib.Path(os.environ.get(
     "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib"))
 WITNESS = TEST_LIB_DIR / "companion_witness"
-OTHER_BUILD = TEST_LIB_DIR / "libcls_siphon.so"
 EXIT_CONFIG = 78
 
 # What a companion at work may hold beyond the five descriptors it was given.
@@ -165,29 +164,6 @@ class Companion(harness.ClusterTest):
                 wait_until(lambda osd=osd: c.companion_pid(osd), what="a new companion")
         c.wait_companions()
         self.assert_copy_works()
-
-
-class OtherBuild(harness.ClusterTest):
-    """The class in another Ceph build than it was compiled for: no methods, and it says so."""
-
-    cluster_options = {"osds": 1, "size": 1, "store": "memstore", "plugin": OTHER_BUILD}
-
-    def test_the_osd_lives_the_companion_says_so_and_a_copy_is_refused_clearly(self):
-        c = self.cluster
-        c.create_pool("a", size=1)
-        c.create_pool("b", size=1)
-        c.put("a/e", 3 * MIB, 2)
-        pid = c.osd_pid(0)
-        ran = c.siphon("copy", "a/e", "b/e", check=False)
-        self.assert_fails(ran, harness.NOT_FIT, "plugin")
-        self.assertIn("compiled for Ceph", (c.dir / "log" / "osd.0.log").read_text())
-        wait_until(lambda: "(rados)" in (c.dir / "log" / "osd.0.out").read_text(),
-                   what="the companion to say that it goes through librados")
-        # Reading and writing as a plain client go on.
-        self.assertEqual(c.siphon("ls", "a").code, 0)
-        c.siphon("verify", "--local", "a/e")
-        self.assertEqual(c.osd_pid(0), pid)
-        self.assert_nothing_left("a", "b")
 
 
 class Configuration(unittest.TestCase):
