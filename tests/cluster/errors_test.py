@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """What cannot be copied: each its own clear error, bounded in time, nothing left behind.
 
-Most cases run twice: as somebody who may look at the source (the CLI finds out), and with a key that
-holds nothing but the class caps (the devices find out).
+Most cases run twice: as somebody who may look at the source (the CLI finds out), and with a key
+that holds nothing but the class caps (the devices find out).
 """
 
 import re
