@@ -197,21 +197,29 @@ class Testbed:
         run(self.tool("fill", "--pool", pool, "--kind", kind, "--count", str(count), "--bytes",
                       str(size_bytes), *words))
 
-    def osd_counters(self, osd):
-        """`perf dump` by the admin socket, as `ceph daemon` asks for it."""
+    def ask_osd(self, osd, command):
+        """What `ceph daemon osd.N COMMAND` answers, by the admin socket."""
         with socket.socket(socket.AF_UNIX) as admin:
-            admin.settimeout(30)
+            admin.settimeout(60)
             admin.connect(str(self.dir / "run" / f"ceph-osd.{osd}.asok"))
-            admin.sendall(b'{"prefix": "perf dump"}\0')
+            admin.sendall(json.dumps({"prefix": command}).encode() + b"\0")
             data = b""
             while len(data) < 4 or len(data) < 4 + struct.unpack(">I", data[:4])[0]:
                 piece = admin.recv(1 << 16)
                 if not piece:
                     raise Failed(f"osd.{osd} cut its answer short")
                 data += piece
-        return json.loads(data[4:])["osd"]
+        return data[4:].decode()
 
-    def make_pools(self, *names, groups=8):
+    def osd_counters(self, osd):
+        return json.loads(self.ask_osd(osd, "perf dump"))["osd"]
+
+    def drop_caches(self):
+        """Bulk data is cold in life, and copy_from leaves what it reads in the OSDs' caches."""
+        for osd in range(self.OSDS):
+            self.ask_osd(osd, "cache drop")
+
+    def make_pools(self, *names, groups=32):
         def make(name):
             self.ceph("osd", "pool", "create", name, str(groups))
             self.ceph("osd", "pool", "application", "enable", name, "siphon")
