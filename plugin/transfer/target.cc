@@ -219,7 +219,10 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   strangers_ += listener.strangers();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
   if (hopeless_ && !cancel_requested_) {
-    return fail(Code::kAborted, "no extent of this transfer could be copied");
+    const Error& first = *extents_.front()->session.error();
+    return fail(extents_.size() == 1
+                    ? first
+                    : first.with_context("no extent of this transfer could be copied; the first"));
   }
   // The second call knows best why nothing came.
   const bool seen_here = !status && are_wrong_bytes(status.error());
