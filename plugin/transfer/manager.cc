@@ -89,12 +89,20 @@ void TransferManager::work(std::stop_token stop) {
     transfer->run();
     env_.counters.transfers_in.fetch_sub(1);
     std::lock_guard lock(mutex_);
-    ended_.push_back(transfer->spec().id);
-    while (ended_.size() > kMaxEnded) {
-      transfers_.erase(ended_.front());
-      ended_.pop_front();
-    }
+    remember_locked(*transfer);
   }
+}
+
+void TransferManager::remember_locked(const TargetTransfer& ended) {
+  const std::size_t count = ended.spec().extents.size();
+  while (ended_.size() >= kMaxEnded ||
+         (!ended_.empty() && ended_extents_ + count > kMaxEndedExtents)) {
+    ended_extents_ -= ended_.front().second;
+    transfers_.erase(ended_.front().first);
+    ended_.pop_front();
+  }
+  ended_.emplace_back(ended.spec().id, count);
+  ended_extents_ += count;
 }
 
 }  // namespace siphon

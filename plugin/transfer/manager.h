@@ -1,7 +1,8 @@
 // TransferManager: the transfers of one target device, by id.
 //
 // At most settings.max_transfers run at once, the others wait in line. Ended ones stay known (so
-// that a lost reply gives the same receipt again) until kMaxEnded newer ones have ended.
+// that a lost reply gives the same receipt again) until kMaxEnded newer ones, or newer ones of
+// kMaxEndedExtents extents, have ended.
 // Thread safe.
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "plugin/transfer/target.h"
@@ -21,6 +23,7 @@ namespace siphon {
 class TransferManager {
  public:
   static constexpr std::size_t kMaxEnded = 64;
+  static constexpr std::size_t kMaxEndedExtents = 10000;  // a receipt takes about a kilobyte
   static constexpr std::size_t kMaxWaiting = 256;
 
   explicit TransferManager(TargetEnvironment environment);
@@ -36,13 +39,15 @@ class TransferManager {
 
  private:
   void work(std::stop_token stop);
+  void remember_locked(const TargetTransfer& ended);
 
   const TargetEnvironment env_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::map<std::string, std::shared_ptr<TargetTransfer>> transfers_;
   std::deque<std::shared_ptr<TargetTransfer>> waiting_;
-  std::deque<std::string> ended_;
+  std::deque<std::pair<std::string, std::size_t>> ended_;  // id, extents; oldest first
+  std::size_t ended_extents_ = 0;
   std::vector<std::jthread> workers_;
 };
 

@@ -29,10 +29,11 @@ class Beside:
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, text=True)
             _, errors = self.process.communicate()
-            if self.process.returncode != 0 and not self.ended.is_set():
+            if self.process.returncode == 0:
+                self.copies += 1
+            elif not self.ended.is_set():
                 self.error = f"{' '.join(command)}: exit {self.process.returncode}\n{errors}"
                 return
-            self.copies += 1
 
     def __enter__(self):
         self.thread.start()

@@ -1,5 +1,6 @@
 """time and memory of 1 to 10,000 extents, and of 1 MiB to 4 GiB each"""
 
+import itertools
 import json
 
 import testbed
@@ -13,23 +14,24 @@ def primary(bed, pool, extent):
     return json.loads(bed.ceph("osd", "map", pool, extent, "-f", "json"))["acting_primary"]
 
 
-def pool_elsewhere(bed, name, extent, than):
-    """A pool of one placement group whose primary is another OSD: all sizes go the same way."""
-    while True:
+def pool_elsewhere(bed, extent, than):
+    """A new pool of one placement group whose primary is another OSD: all sizes go the same way."""
+    for number in itertools.count():
+        name = f"target-{number}"
         bed.make_pools(name, groups=1)
         if primary(bed, name, extent) != than:
-            return
-        bed.drop_pools(name)
+            return name
 
 
-def one_copy(bed, result, row, pipeline, total, count):
+def one_copy(bed, result, row, source, target, total, count):
+    pipeline = bed.siphon("copy", source, target, "-f", "json", "--progress", "none")
     metrics, output = bed.measure([pipeline], total, count)
     summary = json.loads(output)["summary"]
     if summary["bytes"] != total:
         raise testbed.Failed(f"{row}: {summary['bytes']} of {total} bytes")
     result.add(row, total_mib=total / MIB, extents=count, ns_per_byte=metrics["seconds"] * 1e9 /
                total, ms_per_extent=metrics["seconds"] * 1e3 / count, **metrics)
-    bed.empty_pool("target")
+    bed.empty_pool(target)
 
 
 def run(arguments, result):
@@ -42,26 +44,22 @@ def run(arguments, result):
                         "another; batches of 64 KiB extents over all three OSDs.")
     sizes = [1, 4, 16, 64] if arguments.quick else [1, 4, 16, 64, 256, 1024, 4096]
     counts = [1, 10, 100] if arguments.quick else [1, 10, 100, 1000, 10000]
-    flags = ("-f", "json", "--progress", "none")
     with testbed.Testbed(arguments) as bed:
         bed.make_pools("sizes", groups=1)
         for size in sizes:
             bed.fill("sizes", "extents", 1, size * MIB, "--prefix", f"m{size}-")
-        pool_elsewhere(bed, "target", "m1-00000", primary(bed, "sizes", "m1-00000"))
+        target = pool_elsewhere(bed, "m1-00000", primary(bed, "sizes", "m1-00000"))
         for _ in range(arguments.runs):
             for size in sizes:
-                one_copy(bed, result, f"1 x {size} MiB",
-                         bed.siphon("copy", f"sizes/m{size}-00000", "target", *flags),
+                one_copy(bed, result, f"1 x {size} MiB", f"sizes/m{size}-00000", target,
                          size * MIB, 1)
-        bed.drop_pools("target", "sizes")
         bed.make_pools("target", *(f"batch-{count}" for count in counts))
         for count in counts:
             bed.fill(f"batch-{count}", "extents", count, SMALL, "--depth", "16")
         for _ in range(arguments.runs):
             for count in counts:
-                one_copy(bed, result, f"{count} x 64 KiB",
-                         bed.siphon("copy", f"batch-{count}", "target", *flags), count * SMALL,
-                         count)
+                one_copy(bed, result, f"{count} x 64 KiB", f"batch-{count}", "target",
+                         count * SMALL, count)
     per_byte = [result.median(f"1 x {size} MiB", "ns_per_byte") for size in sizes
                 if size * MIB >= LEAST_BYTES]
     result.ratio("scale_bytes", max(per_byte) / min(per_byte))
