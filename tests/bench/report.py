@@ -3,6 +3,7 @@ the figures of the last real runs."""
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -147,7 +148,8 @@ def ratio_table(found):
 
 def section(result, drawn):
     machine = result["machine"]
-    text = [f"`{result['command']}`, {result['date']}, commit `{result['commit']}`; "
+    command = re.sub(r" --(bin|dir|out|port) \S+", "", result["command"])  # where, not what
+    text = [f"`{command}`, {result['date']}, commit `{result['commit']}`; "
             f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux "
             f"{machine['kernel']}; load average before it {machine['load_before']:.1f}; took "
             f"{result['elapsed_s']:.0f} s.", ""]
