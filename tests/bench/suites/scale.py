@@ -64,7 +64,9 @@ def run(arguments, result):
             for count in counts:
                 one_copy(bed, result, f"{count} x 64 KiB", f"batch-{count}", "target",
                          count * SMALL, count)
-    per_byte = [result.median(f"1 x {size} MiB", "ns_per_byte") for size in sizes
-                if size * MIB >= LEAST_BYTES]
-    result.ratio("scale_bytes", max(per_byte) / min(per_byte))
+    large = [f"1 x {size} MiB" for size in sizes if size * MIB >= LEAST_BYTES]
+    rates = [result.median(row, "mb_per_s") for row in large]
+    result.ratio("scale_bytes", max(rates) / min(rates))  # of the whole command, start included
+    copying = [result.median(row, "ns_per_byte") for row in large]
+    result.ratio("scale_bytes_copy_alone", max(copying) / min(copying))
     result.ratio("scale_extent_ms", result.median(f"{counts[-1]} x 64 KiB", "ms_per_extent"))
