@@ -16,6 +16,9 @@ using Clock = Deadline::clock;
 
 // Small enough to stay in a core's cache between the kernel's copy and the checksum.
 constexpr std::size_t kPieceBytes = 256 * kKiB;
+// A receiver that drains faster than the source sends would be woken for every segment, and each
+// wake-up costs the source more than sending did (measured: 1.6 instead of 4.3 GB/s on loopback).
+constexpr std::size_t kWakeBytes = 64 * kKiB;
 constexpr std::size_t kDiscardBytes = 64 * kKiB;
 
 void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
@@ -133,6 +136,8 @@ Status LaneReceiver::receive_payload(std::span<std::byte> payload, std::uint32_t
     const auto piece = payload.first(std::min(kPieceBytes, payload.size()));
     payload = payload.subspan(piece.size());
     const auto tail = payload.empty() ? std::span<std::byte>(trailer) : std::span<std::byte>();
+    // More of this frame is sure to follow all but its last piece.
+    socket_.wake_after(payload.empty() ? 1 : kWakeBytes);
     status = socket_.recv_all({piece, tail}, options_.deadline, &meter_);
     const auto received = Clock::now();
     if (status) crc = crc32(piece, crc);

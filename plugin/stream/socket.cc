@@ -202,6 +202,7 @@ Socket& Socket::operator=(Socket&& other) noexcept {
   if (this == &other) return *this;
   close();
   fd_ = std::exchange(other.fd_, -1);
+  wake_after_bytes_ = std::exchange(other.wake_after_bytes_, 1);
   shut_.store(other.shut_.load());
   sent_.store(other.sent_.load());
   received_.store(other.received_.load());
@@ -287,6 +288,14 @@ Status Socket::recv_all(std::initializer_list<std::span<std::byte>> parts, Deadl
     SIPHON_TRY(interrupted(deadline, meter));
   }
   return {};
+}
+
+void Socket::wake_after(std::size_t bytes) {
+  if (bytes == wake_after_bytes_) return;
+  const int value = static_cast<int>(bytes);
+  if (::setsockopt(fd_, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value) == 0) {
+    wake_after_bytes_ = bytes;
+  }
 }
 
 void Socket::shutdown() {

@@ -77,6 +77,10 @@ class Socket {
   Status recv_all(std::initializer_list<std::span<std::byte>> parts, Deadline deadline,
                   PaceMeter* meter = nullptr);
 
+  // How many bytes must have arrived before a sleeping recv_all is woken (SO_RCVLOWAT; 1 at first).
+  // The caller must know that so many will follow, else recv_all returns up to 100 ms late.
+  void wake_after(std::size_t bytes);
+
   // From any thread, as long as nobody moves the socket meanwhile.
   void shutdown();
   // Not while another thread sends or receives. What the peer sent and nobody read makes it an
@@ -94,6 +98,7 @@ class Socket {
 
   std::mutex close_mutex_;  // fd_, between shutdown and close
   int fd_ = -1;
+  std::size_t wake_after_bytes_ = 1;
   std::atomic<bool> shut_{false};
   std::atomic<std::uint64_t> sent_{0};
   std::atomic<std::uint64_t> received_{0};
