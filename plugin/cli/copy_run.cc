@@ -150,7 +150,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
       if (item.state != ItemState::kPending) continue;
       ++item.attempts;
       pending.push_back(i);
-      spec.extents.push_back({item.source.extent, item.target.extent});
+      spec.extents.push_back({item.source.extent, item.target.extent, item.bytes()});
     }
     if (pending.empty()) return Ended::kDone;
     slots_[slot] = {{}, group.source.name, group.target.name};

@@ -83,6 +83,7 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
     auto* pair = out->add_extents();
     pair->set_source_extent(e.source);
     if (e.target != e.source) pair->set_target_extent(e.target);
+    pair->set_planned_bytes(e.planned_bytes);
   }
   out->set_replace(in.replace);
   out->set_lanes(in.lanes);
@@ -97,7 +98,8 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
   out.target = decode(in.target());
   for (const auto& e : in.extents()) {
     out.extents.push_back(
-        {e.source_extent(), e.target_extent().empty() ? e.source_extent() : e.target_extent()});
+        {e.source_extent(), e.target_extent().empty() ? e.source_extent() : e.target_extent(),
+         e.planned_bytes()});
   }
   out.replace = in.replace();
   if (in.lanes() > kMaxLanes) {

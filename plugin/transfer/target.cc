@@ -21,9 +21,11 @@ struct TargetTransfer::Extent {
   PrivateId private_id;
   bool inline_candidate = false;           // its one frame is held until the source has spoken
   ReceivedFrame held;                      // written once, before inline_candidate is set
-  std::once_flag begun;                    // the first writer begins, the others wait for it
-  Status begin_status;                     // valid after `begun`
-  std::unique_ptr<ScratchExtent> scratch;  // valid after `begun`
+  bool begins_early = false;               // set before the threads are started
+  std::mutex begin_mutex;                  // the first writer begins, the others wait for it
+  std::uint64_t begun_bytes = 0;           // guarded by begin_mutex, as is begin_status
+  Status begin_status;
+  std::unique_ptr<ScratchExtent> scratch;  // valid when begin() has returned
   std::uint64_t generation = 0;
   std::uint64_t started_unix_ms = 0;
   bool has_outcome = false;
@@ -35,6 +37,9 @@ struct TargetTransfer::Task {
 };
 
 namespace {
+
+// How many extents' scratch is made while the lanes are still being opened.
+constexpr std::size_t kBeginEarly = 4;
 
 // What a lane's own bytes have shown, and no broken connection can explain.
 bool are_wrong_bytes(const Error& error) {
@@ -164,6 +169,14 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   std::stop_callback stop_listening(stop_.get_token(), [&listener] { listener.cancel(); });
 
   env_.counters.open_data_ports.fetch_add(1);
+  // The first write must not wait for a reservation that waits behind the source's first reads.
+  for (std::size_t i = 0; i < std::min(kBeginEarly, extents_.size()); ++i) {
+    Extent& extent = *extents_[i];
+    const std::uint64_t bytes = extent.pair.planned_bytes;
+    extent.begins_early =
+        bytes > store_limits_.inline_max_bytes && bytes <= env_.settings.max_extent_bytes;
+  }
+  const std::jthread early([this] { begin_first_extents(); });
   std::thread second_call(
       [&, call = std::move(call)]() mutable { make_second_call(std::move(call), listener); });
   auto sockets =
@@ -452,16 +465,14 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   {
     std::lock_guard lock(mutex_);
     if (extent.session.done()) return;
-    if (!spec_.replace && header.length_bytes == header.extent_bytes &&
+    if (!spec_.replace && !extent.begins_early && header.length_bytes == header.extent_bytes &&
         header.extent_bytes <= store_limits_.inline_max_bytes) {
       extent.held = std::move(frame);
       extent.inline_candidate = true;
     }
   }
   if (!extent.inline_candidate) {
-    std::call_once(extent.begun,
-                   [&] { extent.begin_status = begin_scratch(extent, header.extent_bytes); });
-    Status stored = extent.begin_status;
+    Status stored = begin(extent, header.extent_bytes);
     if (stored) stored = write_parts(*extent.scratch, header.offset_bytes, frame.payload.span());
     frame.payload.reset();
     std::lock_guard lock(mutex_);
@@ -478,6 +489,29 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
     last_durable_at_ = steady_clock::now();
   }
   publish_if_complete(extent);
+}
+
+void TargetTransfer::begin_first_extents() {
+  for (std::size_t i = 0; i < std::min(kBeginEarly, extents_.size()); ++i) {
+    Extent& extent = *extents_[i];
+    if (!extent.begins_early || stop_.stop_requested()) continue;
+    {
+      std::lock_guard lock(mutex_);
+      if (extent.session.done()) continue;
+    }
+    (void)begin(extent, extent.pair.planned_bytes);  // the first writer hears of an error
+  }
+}
+
+// Makes the extent's scratch unless it is there. Frames agree on the extent's size (the session sees
+// to that), so at most the plan was wrong: then it is made anew.
+Status TargetTransfer::begin(Extent& extent, std::uint64_t extent_bytes) {
+  std::lock_guard lock(extent.begin_mutex);
+  if (extent.begun_bytes == extent_bytes) return extent.begin_status;
+  drop_scratch(extent);
+  extent.begun_bytes = extent_bytes;
+  extent.begin_status = begin_scratch(extent, extent_bytes);
+  return extent.begin_status;
 }
 
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.

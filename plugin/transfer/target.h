@@ -160,6 +160,8 @@ class TargetTransfer final : private FrameSink {
 
   void on_report(const SourceReport& report);
   void store_frame(ReceivedFrame frame);
+  void begin_first_extents();
+  Status begin(Extent& extent, std::uint64_t extent_bytes);
   Status begin_scratch(Extent& extent, std::uint64_t extent_bytes);
   void publish_if_complete(Extent& extent);
   Status publish(Extent& extent);

@@ -44,6 +44,7 @@ enum class Limit : int { kNone = 0, kSourceStore = 1, kLanes = 2, kTargetStore =
 struct ExtentPair {
   std::string source;
   std::string target;
+  std::uint64_t planned_bytes = 0;  // what the requester saw; 0: unknown. A hint, no promise
 };
 
 // The first call.

@@ -252,8 +252,9 @@ class Testbed:
         return pids
 
     def measure(self, pipeline, moved_bytes, items=None):
-        """One measured command or pipeline, as metrics. CPU is everything's: OSDs, companions, mon,
-        mgr and clients."""
+        """One measured command or pipeline, with the OSDs' caches cold, as metrics. CPU is
+        everything's: OSDs, companions, mon, mgr and clients."""
+        self.drop_caches()
         pids = self.pids
         for pid in pids.values():
             pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
