@@ -23,7 +23,7 @@ namespace siphon {
 class TransferManager {
  public:
   static constexpr std::size_t kMaxEnded = 64;
-  static constexpr std::size_t kMaxEndedExtents = 10000;  // a receipt takes about a kilobyte
+  static constexpr std::size_t kMaxEndedExtents = 5000;  // a receipt takes about a kilobyte
   static constexpr std::size_t kMaxWaiting = 256;
 
   explicit TransferManager(TargetEnvironment environment);

@@ -24,6 +24,10 @@ Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes) {
 
 namespace {
 
+// A message costs more than what a result's publish loses by waiting so long for company.
+constexpr std::chrono::milliseconds kGather{4};
+constexpr std::size_t kGroup = 64;
+
 // Collects results and hands them on in groups, so that thousands of small extents do not become
 // thousands of messages. One thread calls on_report.
 class ResultBatcher {
@@ -49,6 +53,7 @@ class ResultBatcher {
     {
       std::lock_guard lock(mutex_);
       waiting_.push_back(std::move(e));
+      if (waiting_.size() != 1 && waiting_.size() != kGroup) return;
     }
     changed_.notify_all();
   }
@@ -70,6 +75,7 @@ class ResultBatcher {
     std::unique_lock lock(mutex_);
     for (;;) {
       changed_.wait(lock, [this] { return closed_ || limit_news_ || !waiting_.empty(); });
+      changed_.wait_for(lock, kGather, [this] { return closed_ || waiting_.size() >= kGroup; });
       if (waiting_.empty() && !limit_news_) return;
       SourceReport report;
       report.source_device = device;

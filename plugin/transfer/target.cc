@@ -323,6 +323,7 @@ void TargetTransfer::finish(Status attempt) {
             to_string(phase_), done_count_, failed_count_, s.bytes, s.elapsed_ms,
             s.status ? "" : ": " + s.status.error().message);
   summary_ = std::move(s);
+  extents_.clear();  // an ended transfer stays known for long, by its outcomes
   changed_.notify_all();
 }
 
@@ -648,10 +649,10 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
 Progress TargetTransfer::progress_locked() const {
   Progress p;
   p.phase = phase_;
-  p.extents_total = static_cast<std::uint32_t>(extents_.size());
+  p.extents_total = static_cast<std::uint32_t>(spec_.extents.size());
   p.extents_done = done_count_;
   p.extents_failed = failed_count_;
-  if (sized_count_ == extents_.size()) p.total_bytes = sized_bytes_;
+  if (sized_count_ == spec_.extents.size()) p.total_bytes = sized_bytes_;
   p.received_bytes = received_bytes_;
   p.durable_bytes = std::min(durable_bytes_, received_bytes_);
   p.limit = limit_;
