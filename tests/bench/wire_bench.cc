@@ -1,14 +1,18 @@
 // bench_wire: memory to memory between two processes on loopback.
 //
 //   tcp     blocking sockets, --message bytes a write, no checksum: the ceiling
+//   tcp_zerocopy  the same with MSG_ZEROCOPY: what the sender's copy costs, or does not
 //   siphon  listener, ticket, StreamSender and receive_lane, crc32 at both ends: what we ship,
 //           over a store that has the bytes in memory and a sink that throws them away
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <memory>
 #include <thread>
 
@@ -47,8 +51,20 @@ void tcp_receive(int fd, std::size_t message_bytes, std::atomic<std::uint64_t>& 
   ::close(fd);
 }
 
+// Takes the kernel's word that sends are over, without which it lets no more be pinned.
+void take_completions(int fd, bool wait) {
+  pollfd one{fd, 0, 0};  // POLLERR is always reported
+  if (wait && ::poll(&one, 1, 10000) <= 0) die("tcp: no completion of a send");
+  std::array<char, 256> control;
+  msghdr message{};
+  do {
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+  } while (::recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0);
+}
+
 void tcp_send(std::uint16_t port, std::span<const std::byte> pattern, std::uint64_t bytes,
-              std::size_t message_bytes) {
+              std::size_t message_bytes, bool zerocopy) {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -56,18 +72,25 @@ void tcp_send(std::uint16_t port, std::span<const std::byte> pattern, std::uint6
   address.sin_port = htons(port);
   if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
     die("tcp: connect");
+  const int on = 1;
+  if (zerocopy && ::setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on) != 0) {
+    die("tcp: SO_ZEROCOPY");
+  }
   for (std::uint64_t at = 0; at < bytes;) {
     const std::size_t offset = at % pattern.size();
     const std::size_t size =
         std::min<std::uint64_t>({message_bytes, bytes - at, pattern.size() - offset});
-    const ssize_t n = ::send(fd, pattern.data() + offset, size, MSG_NOSIGNAL);
-    if (n <= 0) die("tcp: send");
-    at += static_cast<std::uint64_t>(n);
+    const ssize_t n =
+        ::send(fd, pattern.data() + offset, size, MSG_NOSIGNAL | (zerocopy ? MSG_ZEROCOPY : 0));
+    const bool too_many = n < 0 && errno == ENOBUFS && zerocopy;
+    if (n <= 0 && !too_many) die("tcp: send");
+    if (zerocopy) take_completions(fd, too_many);
+    if (n > 0) at += static_cast<std::uint64_t>(n);
   }
   ::close(fd);
 }
 
-void run_tcp(const Options& options, std::span<const std::byte> pattern) {
+void run_tcp(const Options& options, std::span<const std::byte> pattern, bool zerocopy) {
   const auto target = [&](const OtherEnd& other) {
     Introduction introduction;
     const int listener = tcp_listen(introduction.port);
@@ -86,8 +109,9 @@ void run_tcp(const Options& options, std::span<const std::byte> pattern) {
     const std::uint64_t lanes = static_cast<std::uint64_t>(options.lanes);
     for (std::uint64_t i = 0; i < lanes; ++i) {
       const std::uint64_t share = options.bytes / lanes + (i == 0 ? options.bytes % lanes : 0);
-      threads.emplace_back(
-          [&, share] { tcp_send(introduction.port, pattern, share, options.message_bytes); });
+      threads.emplace_back([&, share] {
+        tcp_send(introduction.port, pattern, share, options.message_bytes, zerocopy);
+      });
     }
     for (auto& thread : threads) thread.join();
   };
@@ -233,10 +257,10 @@ void run_siphon(const Options& options, std::span<const std::byte> pattern) {
 
 int main(int argc, char** argv) {
   using namespace siphon::bench;
-  const Options options = parse_options(argc, argv, "tcp, siphon");
+  const Options options = parse_options(argc, argv, "tcp, tcp_zerocopy, siphon");
   const std::vector<std::byte> pattern = make_pattern();
-  if (options.mode == "tcp") {
-    run_tcp(options, pattern);
+  if (options.mode == "tcp" || options.mode == "tcp_zerocopy") {
+    run_tcp(options, pattern, options.mode == "tcp_zerocopy");
   } else if (options.mode == "siphon") {
     run_siphon(options, pattern);
   } else {

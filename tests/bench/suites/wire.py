@@ -22,6 +22,8 @@ def programs(arguments):
     for lanes in (1, 2):
         rows[f"tcp, {lanes} connection{'s' * (lanes > 1)}, no checksum"] = [
             wire, "tcp", "--lanes", lanes, "--message", TCP_WRITE]
+    rows["tcp, 1 connection, MSG_ZEROCOPY"] = [wire, "tcp_zerocopy", "--lanes", 1, "--message",
+                                                TCP_WRITE]
     for mode, label in (("grpc", "gRPC"), ("grpc_premade", "gRPC, messages made beforehand")):
         for channels in (1, 2):
             for name, size in MESSAGES.items():
