@@ -218,7 +218,7 @@ void CommandLine::define_copy_verbs() {
     add_transfer_settings(*verb, options_);
     verb->add_option("SOURCE", options_.names, "extents or stores; the last one is the TARGET")
         ->required()
-        ->expected(2, 100000);
+        ->expected(2, -1);
     verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");
     add_dry_run(verb);
     add_confirmation(verb);

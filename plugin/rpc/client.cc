@@ -28,7 +28,9 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> channel_credentials(
                   "device at " + endpoint.to_string() +
                       " is not on loopback and no TLS files are configured: plain-text gRPC is "
                       "refused",
-                  Side::kRequester, "set tls.ca, tls.cert and tls.key");
+                  Side::kRequester,
+                  "name the files: siphon --tls-ca, --tls-cert, --tls-key; siphond tls.ca, tls.cert, "
+                  "tls.key");
     }
     return grpc::InsecureChannelCredentials();
   }
