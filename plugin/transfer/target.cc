@@ -500,19 +500,24 @@ void TargetTransfer::begin_first_extents() {
       std::lock_guard lock(mutex_);
       if (extent.session.done()) continue;
     }
-    (void)begin(extent, extent.pair.planned_bytes);  // the first writer hears of an error
+    std::lock_guard lock(extent.begin_mutex);
+    if (extent.begun_bytes != 0) continue;  // a writer was faster, and writes to it by now
+    begin_locked(extent, extent.pair.planned_bytes);  // the first writer hears of an error
   }
 }
 
 // Makes the extent's scratch unless it is there. Frames agree on the extent's size (the session sees
-// to that), so at most the plan was wrong: then it is made anew.
+// to that), so at most the plan was wrong: then it is made anew, before anybody writes to it.
 Status TargetTransfer::begin(Extent& extent, std::uint64_t extent_bytes) {
   std::lock_guard lock(extent.begin_mutex);
-  if (extent.begun_bytes == extent_bytes) return extent.begin_status;
+  if (extent.begun_bytes != extent_bytes) begin_locked(extent, extent_bytes);
+  return extent.begin_status;
+}
+
+void TargetTransfer::begin_locked(Extent& extent, std::uint64_t extent_bytes) {
   drop_scratch(extent);
   extent.begun_bytes = extent_bytes;
   extent.begin_status = begin_scratch(extent, extent_bytes);
-  return extent.begin_status;
 }
 
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.

@@ -162,6 +162,7 @@ class TargetTransfer final : private FrameSink {
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
   Status begin(Extent& extent, std::uint64_t extent_bytes);
+  void begin_locked(Extent& extent, std::uint64_t extent_bytes);  // with its begin_mutex
   Status begin_scratch(Extent& extent, std::uint64_t extent_bytes);
   void publish_if_complete(Extent& extent);
   Status publish(Extent& extent);

@@ -1,0 +1,569 @@
+// A whole transfer in one process: TargetTransfer and SourceService over memory stores, with real
+// lanes on loopback. Only the second call is short: it calls the source directly.
+//
+// Most cases are about the scratch that is made early from the requester's hint (planned_bytes):
+// whatever the hint says and however the transfer ends, a published extent has exactly one private
+// id, an unpublished one none, and the journal is empty.
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "adapters/memory/memory_store.h"
+#include "adapters/store_util.h"
+#include "plugin/base/crc32.h"
+#include "plugin/transfer/source.h"
+#include "plugin/transfer/target.h"
+#include "tests/contract/samples.h"
+
+namespace siphon {
+namespace {
+
+using contract::Bytes;
+using contract::code_of;
+using contract::make_sample;
+using contract::Sample;
+
+constexpr std::size_t kEarly = 4;  // as target.cc has it
+
+StoreLimits small_parts() {
+  StoreLimits limits;
+  limits.part_bytes = 256 * kKiB;
+  limits.operation_bytes = 100 * kKiB;
+  limits.inline_max_bytes = 32 * kKiB;
+  return limits;
+}
+
+// Opens once; a wait that takes longer than any test should fails it instead of hanging.
+class Gate {
+ public:
+  void open() {
+    {
+      std::lock_guard lock(mutex_);
+      open_ = true;
+    }
+    changed_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return open_; }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = false;
+};
+
+// One end's store. Counts the operations; a test may add a reaction of its own to them.
+class End {
+ public:
+  explicit End(const Location& at) : provider({at.pool}, small_parts()), location(at) {
+    provider.set_fault_hook([this](const MemoryOperation& op) -> Status {
+      {
+        std::lock_guard lock(mutex_);
+        ++counts_[{std::string(op.operation), std::string(op.name)}];
+      }
+      return react ? react(op) : Status{};
+    });
+  }
+  // How often; `name` empty: for all extents together.
+  int count(const std::string& operation, const std::string& name = "") {
+    std::lock_guard lock(mutex_);
+    int sum = 0;
+    for (const auto& [key, n] : counts_) {
+      if (key.first == operation && (name.empty() || key.second == name)) sum += n;
+    }
+    return sum;
+  }
+  ExtentStore& store() { return **provider.open(location); }
+
+  Sample put(const std::string& name, std::size_t bytes) {
+    Sample sample = make_sample(bytes, std::hash<std::string>{}(name));
+    const StoreLimits limits = store().limits();
+    if (sample.bytes.size() <= limits.inline_max_bytes) {
+      EXPECT_TRUE(store().put_inline(name, new_private_id(), sample.bytes, sample.header));
+      return sample;
+    }
+    BeginOptions options{sample.bytes.size(), new_private_id(), now_unix_ms() + 1'000'000};
+    auto scratch = store().begin(name, options);
+    EXPECT_TRUE(scratch);
+    EXPECT_TRUE(write_range(**scratch, limits, 0, sample.bytes));
+    EXPECT_TRUE((*scratch)->publish(sample.header, false, ExtentState::kSealed));
+    return sample;
+  }
+  Bytes read(const std::string& name) {
+    auto reader = store().open(name, {});
+    EXPECT_TRUE(reader) << name;
+    if (!reader) return {};
+    Bytes bytes((*reader)->info().header.extent_bytes);
+    EXPECT_TRUE(read_range(**reader, store().limits(), 0, bytes));
+    return bytes;
+  }
+  std::size_t stored(const std::string& name) { return provider.raw_count(location, name); }
+
+  MemoryProvider provider;
+  const Location location;
+  std::function<Status(const MemoryOperation&)> react;  // set while nothing runs
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<std::string, std::string>, int> counts_;
+};
+
+class DirectCaller final : public SourceCaller {
+ public:
+  DirectCaller(SourceService& service, ExtentStore& store) : service_(service), store_(store) {}
+  StreamEnd stream(const StreamCall& call,
+                   const std::function<void(const SourceReport&)>& on_report,
+                   std::stop_token stop) override {
+    return service_.stream(call, store_, on_report, std::move(stop));
+  }
+
+ private:
+  SourceService& service_;
+  ExtentStore& store_;
+};
+
+class TargetTransferTest : public ::testing::Test {
+ protected:
+  TargetTransferTest() {
+    settings_.device = "osd.2";
+    settings_.lanes = 2;
+    settings_.max_frame_bytes = 128 * kKiB;
+    settings_.max_extent_bytes = kGiB;
+    journal_ = *AttemptJournal::open(":memory:");
+  }
+
+  // The source has it; the requester believes it has `planned_bytes` (by default the truth).
+  const Sample& offer(const std::string& name, std::size_t bytes) {
+    return samples_[name] = source_.put(name, bytes);
+  }
+  void order(const std::string& name) { order(name, samples_.at(name).bytes.size()); }
+  void order(const std::string& name, std::uint64_t planned_bytes) {
+    spec_.extents.push_back({name, name, planned_bytes});
+  }
+
+  void run() {
+    spec_.id = new_transfer_id();
+    spec_.source = source_.location;
+    spec_.target = target_.location;
+    TargetTransfer transfer(spec_, target_.store(),
+                            {settings_, receive_pool_, *journal_, caller_, counters_,
+                             [this](Attempt a) { left_behind_.push_back(std::move(a)); }});
+    transfer_ = &transfer;
+    transfer.run();
+    std::size_t cursor = 0;
+    auto update = transfer.wait_update(&cursor, std::chrono::milliseconds(0));
+    transfer_ = nullptr;
+    ASSERT_TRUE(update.summary);
+    summary_ = *update.summary;
+    for (ExtentOutcome& o : update.outcomes) {
+      const std::string name = o.target_extent;
+      EXPECT_TRUE(outcomes_.emplace(name, std::move(o.result)).second) << name;
+    }
+    EXPECT_EQ(outcomes_.size(), spec_.extents.size());
+    EXPECT_EQ(receive_pool_.in_use_bytes(), 0u);
+    EXPECT_EQ(send_pool_.in_use_bytes(), 0u);
+    EXPECT_EQ(counters_.open_data_ports, 0u);
+  }
+
+  // The code of its outcome, or OK.
+  std::string outcome(const std::string& name) { return code_of(outcomes_.at(name)); }
+
+  // Copied, with a receipt that speaks of what is there, and nothing of it beside.
+  void expect_copied(const std::string& name) {
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(outcomes_.at(name)) << outcomes_.at(name).error().message;
+    const Receipt& receipt = *outcomes_.at(name);
+    const Sample& sample = samples_.at(name);
+    EXPECT_EQ(receipt.bytes, sample.bytes.size());
+    EXPECT_EQ(receipt.source_crc32, crc32(sample.bytes));
+    EXPECT_EQ(receipt.target_crc32, receipt.source_crc32);
+    EXPECT_EQ(receipt.header.crc32, receipt.source_crc32);
+    EXPECT_EQ(receipt.header.block_count, sample.header.block_count);
+    auto info = target_.store().stat(name);
+    ASSERT_TRUE(info);
+    EXPECT_EQ(info->private_id, receipt.private_id);
+    EXPECT_EQ(info->scratch_count, 0u);
+    EXPECT_EQ(target_.stored(name), 2u + info->trash_count) << "a register, and bytes by id";
+    EXPECT_TRUE(target_.read(name) == sample.bytes);
+  }
+  void expect_no_trace_of(const std::string& name) { EXPECT_EQ(target_.stored(name), 0u) << name; }
+  void expect_journal_empty() {
+    auto rows = journal_->all();
+    ASSERT_TRUE(rows);
+    EXPECT_EQ(rows->size(), 0u);
+    EXPECT_EQ(left_behind_.size(), 0u);
+  }
+
+  // The source opens nothing before `begins` reservations were asked for at the target.
+  void hold_source_until_begun(int begins) {
+    target_.react = [this, begins](const MemoryOperation& op) -> Status {
+      if (op.operation == "begin" && target_.count("begin") >= begins) begun_.open();
+      return {};
+    };
+    source_.react = [this](const MemoryOperation& op) -> Status {
+      if (op.operation == "open") begun_.wait();
+      return {};
+    };
+  }
+
+  End source_{{"from", ""}};
+  End target_{{"to", "ns"}};
+  Gate begun_;
+  std::map<std::string, Sample> samples_;
+  TransferSpec spec_;
+  TransferSettings settings_;
+  ArenaMemory send_arena_ = *ArenaMemory::allocate(8 * kMiB);
+  ArenaMemory receive_arena_ = *ArenaMemory::allocate(8 * kMiB);
+  BufferPool send_pool_{send_arena_.span()};
+  BufferPool receive_pool_{receive_arena_.span()};
+  Throttle throttle_;
+  DeviceCounters counters_;
+  std::unique_ptr<AttemptJournal> journal_;
+  SourceService service_{settings_, send_pool_, throttle_, counters_};
+  DirectCaller caller_{service_, source_.store()};
+
+  TargetTransfer* transfer_ = nullptr;  // while it runs
+  std::vector<Attempt> left_behind_;
+  Summary summary_;
+  std::map<std::string, Result<Receipt>> outcomes_;
+};
+
+// ---- what is copied --------------------------------------------------------------------------
+
+TEST_F(TargetTransferTest, ALargeExtentOfManyFramesGetsItsReceipt) {
+  offer("e", 3 * kMiB);
+  order("e");
+  run();
+  expect_copied("e");
+  expect_journal_empty();
+  EXPECT_EQ(summary_.phase, Phase::kSucceeded);
+  EXPECT_TRUE(summary_.status);
+  EXPECT_EQ(summary_.bytes, samples_.at("e").bytes.size());
+  EXPECT_EQ(counters_.bytes_received, samples_.at("e").bytes.size());
+  EXPECT_EQ(outcomes_.at("e")->source_device, "osd.2");
+  EXPECT_GE(target_.count("write"), 36) << "frames of at most 100 KiB";
+  EXPECT_EQ(target_.count("begin"), 1) << "made once, early or late";
+}
+
+TEST_F(TargetTransferTest, WithoutAHintTheFirstFrameBegins) {
+  offer("e", kMiB);
+  order("e", 0);
+  run();
+  expect_copied("e");
+  expect_journal_empty();
+  EXPECT_EQ(target_.count("begin"), 1);
+}
+
+TEST_F(TargetTransferTest, ABatchOfSmallExtentsNeedsNeitherScratchNorJournal) {
+  for (int i = 0; i < 300; ++i) {
+    offer("e" + std::to_string(i), 1 + (i * 97) % 20'000);
+    order("e" + std::to_string(i));
+  }
+  run();
+  for (const auto& [name, sample] : samples_) expect_copied(name);
+  expect_journal_empty();
+  EXPECT_EQ(summary_.extents_done, 300u);
+  EXPECT_EQ(target_.count("begin"), 0);
+  EXPECT_EQ(target_.count("put_inline"), 300);
+}
+
+TEST_F(TargetTransferTest, LargeAndSmallExtentsTogether) {
+  for (int i = 0; i < 30; ++i) {
+    offer("e" + std::to_string(i), i % 3 == 0 ? 300 * kKiB + i : 1000 + i);
+    order("e" + std::to_string(i));
+  }
+  run();
+  for (const auto& [name, sample] : samples_) expect_copied(name);
+  expect_journal_empty();
+}
+
+// ---- scratch made early ----------------------------------------------------------------------
+
+TEST_F(TargetTransferTest, TheFirstExtentsScratchIsThereBeforeTheSourceReads) {
+  for (int i = 0; i < 7; ++i) {
+    offer("e" + std::to_string(i), 200 * kKiB);
+    order("e" + std::to_string(i));
+  }
+  hold_source_until_begun(kEarly);
+  run();
+  for (const auto& [name, sample] : samples_) {
+    expect_copied(name);
+    EXPECT_EQ(target_.count("begin", name), 1) << name;
+  }
+  expect_journal_empty();
+}
+
+struct WrongHint {
+  const char* what;
+  std::size_t bytes;
+  std::uint64_t planned_bytes;
+  bool is_early;  // something is made of it before the source has spoken
+};
+class TargetTransferWrongHint
+    : public TargetTransferTest,
+      public ::testing::WithParamInterface<std::tuple<WrongHint, bool>> {};
+
+TEST_P(TargetTransferWrongHint, TheCopySucceedsAndNothingIsLeft) {
+  const auto& [hint, replace] = GetParam();
+  spec_.replace = replace;
+  offer("e", hint.bytes);
+  order("e", hint.planned_bytes);
+  if (replace) target_.put("e", 123'456);
+  const int before = target_.count("begin");
+  if (hint.is_early) hold_source_until_begun(before + 1);
+  run();
+  expect_copied("e");
+  expect_journal_empty();
+  EXPECT_EQ(target_.store().stat("e")->trash_count, replace ? 1u : 0u);
+  if (hint.is_early) {
+    EXPECT_EQ(target_.count("begin") - before, 2) << "early, then anew";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Hints, TargetTransferWrongHint,
+    ::testing::Combine(::testing::Values(WrongHint{"TooLarge", kMiB, 5 * kMiB, true},
+                                         WrongHint{"TooSmall", kMiB, 40 * kKiB, true},
+                                         WrongHint{"OneByteOff", kMiB, kMiB - 1, true},
+                                         WrongHint{"LargeButItIsInline", 5000, kMiB, true},
+                                         WrongHint{"InlineButItIsLarge", kMiB, 5000, false},
+                                         WrongHint{"BeyondAllLimits", kMiB, ~0ull, false}),
+                       ::testing::Bool()),
+    [](const auto& test) {
+      return std::string(std::get<0>(test.param).what) +
+             (std::get<1>(test.param) ? "Replacing" : "");
+    });
+
+// The thread that begins early may be late: a writer has begun by the true size, and is writing,
+// when the wrong plan comes along. The gates force that order; only the early thread can begin
+// "last", because the source does not open it before.
+TEST_F(TargetTransferTest, APlanThatComesAfterTheFirstFrameChangesNothing) {
+  offer("first", 40'000);  // one frame: occupies one writer
+  offer("raced", 250 * kKiB);
+  offer("last", 40'000);
+  order("first");
+  order("raced", 2 * samples_.at("raced").bytes.size());
+  order("last");
+  Gate raced_is_written, last_is_begun;
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation == "begin" && op.name == "first") raced_is_written.wait();
+    if (op.operation == "begin" && op.name == "last") last_is_begun.open();
+    if (op.operation == "write" && op.name == "raced") {
+      raced_is_written.open();
+      last_is_begun.wait();
+    }
+    return {};
+  };
+  source_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation == "open" && op.name == "last") last_is_begun.wait();
+    return {};
+  };
+  run();
+  EXPECT_EQ(target_.count("begin", "raced"), 1);
+  EXPECT_EQ(target_.count("abort", "raced"), 0) << "scratch was dropped under its writers";
+  for (const auto& [name, sample] : samples_) expect_copied(name);
+  expect_journal_empty();
+}
+
+// Later still: the extent is public, and --replace would let a second reservation through.
+TEST_F(TargetTransferTest, APlanThatComesAfterThePublishLeavesNoScratch) {
+  spec_.replace = true;
+  offer("first", 40'000);
+  offer("raced", 250 * kKiB);
+  order("first");
+  order("raced", 2 * samples_.at("raced").bytes.size());
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "begin" || op.name != "first") return {};
+    const Deadline patience = deadline_in(std::chrono::seconds(20));
+    while (transfer_->info().progress.extents_done == 0 && Deadline::clock::now() < patience) {
+      std::this_thread::yield();
+    }
+    return {};
+  };
+  run();
+  EXPECT_EQ(target_.count("begin", "raced"), 1);
+  for (const auto& [name, sample] : samples_) expect_copied(name);
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, EarlyScratchThatCannotBeDroppedIsLeftToTheCollector) {
+  offer("e", kMiB);
+  order("e", 5 * kMiB);
+  hold_source_until_begun(1);
+  auto watch_begins = target_.react;
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation == "abort") return fail(Code::kUnavailable, "the store does not answer");
+    return watch_begins(op);
+  };
+  run();
+  EXPECT_EQ(outcome("e"), "OK");
+  ASSERT_EQ(left_behind_.size(), 1u);
+  auto rows = journal_->all();
+  ASSERT_EQ(rows->size(), 1u) << "the published id's row is gone, the other's is not";
+  EXPECT_EQ((*rows)[0].private_id, left_behind_[0].private_id);
+  EXPECT_NE((*rows)[0].private_id, outcomes_.at("e")->private_id);
+  EXPECT_TRUE(target_.read("e") == samples_.at("e").bytes);
+  EXPECT_TRUE(target_.store().collect("e", (*rows)[0].private_id));
+  expect_copied("e");
+}
+
+TEST_F(TargetTransferTest, WhenBeginningEarlyFailsTheExtentHearsOfIt) {
+  offer("e", kMiB);
+  order("e");
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "begin") return {};
+    return fail(Code::kResourceExhausted, "the pool is full");
+  };
+  run();
+  EXPECT_EQ(outcome("e"), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
+  expect_no_trace_of("e");
+  expect_journal_empty();
+}
+
+// ---- what is not copied ----------------------------------------------------------------------
+
+TEST_F(TargetTransferTest, ANameThatIsTakenOpensNoPortAndMakesNoScratch) {
+  offer("e", kMiB);
+  order("e");
+  const Sample old = target_.put("e", 100 * kKiB);
+  const int begins = target_.count("begin");
+  run();
+  EXPECT_EQ(outcome("e"), "ALREADY_EXISTS");
+  EXPECT_EQ(summary_.data_endpoint, "");
+  EXPECT_EQ(target_.count("begin"), begins);
+  EXPECT_TRUE(target_.read("e") == old.bytes);
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, ANameThatIsTakenIsLeftAloneBesideOneThatIsFree) {
+  offer("taken", kMiB);
+  offer("free", kMiB);
+  order("taken");
+  order("free");
+  const Sample old = target_.put("taken", 100 * kKiB);
+  const int begins = target_.count("begin", "taken");
+  run();
+  EXPECT_EQ(outcome("taken"), "ALREADY_EXISTS");
+  EXPECT_EQ(target_.count("begin", "taken"), begins);
+  EXPECT_TRUE(target_.read("taken") == old.bytes);
+  expect_copied("free");
+  expect_journal_empty();
+}
+
+// A large batch is not looked through first: beginning and publishing find out.
+TEST_F(TargetTransferTest, NamesThatAreTakenInALargeBatchLeaveNothing) {
+  const Sample old_large = target_.put("large", 100 * kKiB);
+  const Sample old_small = target_.put("small", 100);
+  offer("large", kMiB);
+  offer("small", 1000);
+  order("large");
+  order("small");
+  for (int i = 0; i < 70; ++i) {
+    offer("e" + std::to_string(i), 1000);
+    order("e" + std::to_string(i));
+  }
+  run();
+  EXPECT_EQ(outcome("large"), "ALREADY_EXISTS");
+  EXPECT_EQ(outcome("small"), "ALREADY_EXISTS");
+  EXPECT_TRUE(target_.read("large") == old_large.bytes);
+  EXPECT_TRUE(target_.read("small") == old_small.bytes);
+  EXPECT_EQ(target_.stored("large"), 2u);
+  EXPECT_EQ(target_.stored("small"), 2u);
+  for (int i = 0; i < 70; ++i) expect_copied("e" + std::to_string(i));
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, EarlyScratchIsDroppedWhenTheSourceLacksTheExtent) {
+  order("missing", kMiB);
+  hold_source_until_begun(1);
+  run();
+  EXPECT_EQ(outcome("missing"), "NOT_FOUND");
+  EXPECT_EQ(outcomes_.at("missing").error().suspect, Side::kSource);
+  EXPECT_EQ(summary_.phase, Phase::kFailed);
+  EXPECT_EQ(target_.count("begin", "missing"), 1);
+  expect_no_trace_of("missing");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, AMissingExtentDoesNotHoldTheOthersBack) {
+  offer("there", kMiB);
+  order("missing", kMiB);
+  order("there");
+  hold_source_until_begun(2);
+  run();
+  EXPECT_EQ(outcome("missing"), "NOT_FOUND");
+  expect_no_trace_of("missing");
+  expect_copied("there");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, AFailedWriteDropsTheScratch) {
+  offer("bad", kMiB);
+  offer("good", kMiB);
+  order("bad");
+  order("good");
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "write" || op.name != "bad" || op.offset_bytes == 0) return {};
+    return fail(Code::kDataLoss, "EIO");
+  };
+  run();
+  EXPECT_EQ(outcome("bad"), "DATA_LOSS");
+  EXPECT_EQ(outcomes_.at("bad").error().suspect, Side::kTarget);
+  expect_no_trace_of("bad");
+  expect_copied("good");
+  expect_journal_empty();
+}
+
+// ---- cancel ----------------------------------------------------------------------------------
+
+TEST_F(TargetTransferTest, CancelInTheMiddleDropsTheScratch) {
+  offer("e", 4 * kMiB);
+  order("e");
+  target_.react = [this](const MemoryOperation& op) -> Status {
+    if (op.operation == "write" && target_.count("write") == 5) transfer_->cancel();
+    return {};
+  };
+  run();
+  EXPECT_EQ(outcome("e"), "CANCELLED");
+  EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  expect_no_trace_of("e");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, CancelWhileTheEarlyScratchIsMadeDropsIt) {
+  order("e", kMiB);  // the source is never asked for it
+  order("f", kMiB);
+  target_.react = [this](const MemoryOperation& op) -> Status {
+    if (op.operation != "begin") return {};
+    transfer_->cancel();
+    begun_.open();
+    return {};
+  };
+  source_.react = [this](const MemoryOperation& op) -> Status {
+    if (op.operation == "check_ready") begun_.wait();
+    return {};
+  };
+  run();
+  EXPECT_EQ(outcome("e"), "CANCELLED");
+  EXPECT_EQ(outcome("f"), "CANCELLED");
+  EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  EXPECT_EQ(target_.count("begin", "e"), 1);
+  EXPECT_EQ(target_.count("begin", "f"), 0) << "nothing more is begun once cancelled";
+  expect_no_trace_of("e");
+  expect_journal_empty();
+}
+
+}  // namespace
+}  // namespace siphon
