@@ -1,5 +1,5 @@
-"""Plots of the results (gnuplot, SVG), and docs/benchmarks.md: the words in benchmarks.md.in around
-the figures of the last real runs."""
+"""Plots of the results (gnuplot, SVG; flame graphs by flame.py), and docs/benchmarks.md: the words
+in benchmarks.md.in around the figures of the last real runs."""
 
 import json
 import pathlib
@@ -7,11 +7,12 @@ import re
 import shutil
 import subprocess
 
+import flame
 import results
 
 DOCS = results.REPO / "docs"
 TEMPLATE = pathlib.Path(__file__).resolve().parent / "benchmarks.md.in"
-NAMES = ("wire", "cluster", "citizen", "scale", "micro")
+NAMES = ("wire", "cluster", "citizen", "scale", "micro", "profile")
 
 # name -> (bound, as it reads); what the issue of this part of the project demands.
 BOUNDS = {
@@ -75,8 +76,8 @@ def points_of(result, metric, rows):
             yield name, summary["median"], summary["min"], summary["max"]
 
 
-def plots_of(result):
-    """file name -> function that draws it."""
+def plots_of(result, folder):
+    """file name -> function that draws it, from the result and what its suite left in `folder`."""
     rows = list(result["rows"])
     if result["suite"] == "wire":
         yield "bench_wire.svg", lambda p: bars(p, "memory to memory, MB/s",
@@ -109,6 +110,10 @@ def plots_of(result):
     if result["suite"] == "micro":
         yield "bench_micro.svg", lambda p: bars(p, "GB/s of one core",
                                                 list(points_of(result, "gb_per_s", rows)))
+    if result["suite"] == "profile":
+        for name, title in (("siphon", "siphon copy"), ("copy_from", "copy_from, 8 in flight")):
+            yield f"bench_profile_{name}.svg", lambda p, n=name, t=title: flame.draw(
+                folder / f"profile_{n}.folded", p, f"{t}: the cluster, the client, the kernel")
 
 
 def load(name, folder):
@@ -117,13 +122,14 @@ def load(name, folder):
 
 
 def plot(name, folder, into):
-    """Draws what the result of suite `name` in `folder` has. Needs gnuplot; says so without."""
-    if shutil.which("gnuplot") is None:
+    """Draws what the result of suite `name` in `folder` has. Needs gnuplot, but for flame
+    graphs; says so without."""
+    if shutil.which("gnuplot") is None and name != "profile":
         print("   no gnuplot here: no plots")
         return []
     drawn = []
     into.mkdir(parents=True, exist_ok=True)
-    for file, draw in plots_of(load(name, folder)):
+    for file, draw in plots_of(load(name, folder), folder):
         draw(into / file)
         drawn.append(file)
     return drawn
