@@ -191,5 +191,5 @@ def run(arguments, result):
         (arguments.out / f"profile_{name}.folded").write_text(folded)
         result.notes.append(
             f"{name}: {stacks.total()} samples in {len(runs[name])} run(s), without "
-            f"{left_out[name]} of perf and other programs. By the kernel's own account the OSDs took "
+            f"{left_out[name]} of perf and other programs. The kernel's own account of the OSDs: "
             f"{sum(accounted[name]) / len(accounted[name]):.2f} CPU s/GiB.")
