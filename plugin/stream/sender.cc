@@ -219,7 +219,12 @@ Status StreamSender::Impl::run() {
   reading_.clear();
   for (auto& lane : lanes_) lane.socket.close();
 
-  const Error why = stop_error_.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
+  std::optional<Error> stop_error;
+  {
+    std::lock_guard lock(mutex_);  // cancel() may come this late; it changes nothing any more
+    stop_error = stop_error_;
+  }
+  const Error why = stop_error.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
   for (std::uint32_t i = 0; i < order_.extents.size(); ++i) {
     if (reported_[i]) continue;
     ExtentResult result;
@@ -228,7 +233,7 @@ Status StreamSender::Impl::run() {
     report(std::move(result));
   }
   deliver_results();
-  if (stop_error_) return fail(*stop_error_);
+  if (stop_error) return fail(*stop_error);
   return {};
 }
 

@@ -5,8 +5,8 @@
 //        any of them --error, peer lost, timeout--> failed
 //        any of them --cancel--> cancelled          a final phase never changes
 //
-// On disk: until `stream` nothing (a large extent's reservation is made with its first frame);
-// in `stream` and `compare` scratch under private ids; from `publish` on, what has its receipt is
+// On disk: until `listen` nothing; then the reservations of the first large extents (the others'
+// are made with their first frames), in `stream` and `compare` scratch under private ids; from `publish` on, what has its receipt is
 // public, and the rest is scratch until it is removed.
 // Not thread safe; the target's transfer guards its sessions with one mutex.
 #pragma once
