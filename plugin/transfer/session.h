@@ -6,8 +6,8 @@
 //        any of them --cancel--> cancelled          a final phase never changes
 //
 // On disk: until `listen` nothing; then the reservations of the first large extents (the others'
-// are made with their first frames), in `stream` and `compare` scratch under private ids; from `publish` on, what has its receipt is
-// public, and the rest is scratch until it is removed.
+// are made with their first frames); in `stream` and `compare` scratch under private ids; from
+// `publish` on, what has its receipt is public, and the rest is scratch until it is removed.
 // Not thread safe; the target's transfer guards its sessions with one mutex.
 #pragma once
 
