@@ -31,6 +31,9 @@ constexpr std::size_t kPieceBytes = kMiB;
 // What is tried first for an extent of a large batch; grows to the largest inline one seen.
 constexpr std::size_t kFirstPrefetchBytes = 128 * kKiB;
 constexpr std::size_t kSmallBatch = 16;
+// Over loopback there is no distance to bridge, and megabytes that wait in the kernel, for several
+// lanes at once, fall out of the cache before the target copies them. One lane alone does not gain.
+constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
 constexpr std::chrono::milliseconds kSlice{100};  // longest wait that cancel() cannot interrupt
 constexpr std::chrono::seconds kConnectTimeout{10};
 // A flood of strangers can push an honest lane out of the target's waiting room.
@@ -475,6 +478,9 @@ Status StreamSender::Impl::open_lane(std::uint16_t lane) {
       std::lock_guard lock(mutex_);
       if (stopped()) return fail(Code::kCancelled, "cancelled");
       self.socket = std::move(*connected);
+    }
+    if (order_.lanes > 1 && is_loopback(order_.target.address)) {
+      self.socket.limit_unsent(kLoopbackUnsentBytes);
     }
     Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
     if (proven) {

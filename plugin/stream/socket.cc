@@ -298,6 +298,11 @@ void Socket::wake_after(std::size_t bytes) {
   }
 }
 
+void Socket::limit_unsent(std::size_t bytes) {
+  const int value = static_cast<int>(bytes);
+  (void)::setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &value, sizeof value);
+}
+
 void Socket::shutdown() {
   shut_.store(true);
   std::lock_guard lock(close_mutex_);

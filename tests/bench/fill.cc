@@ -1,7 +1,7 @@
 // bench_fill: what the benchmarks copy, made quickly. --kind extents: sealed extents named
 // e00000..., each exactly --bytes long with block headers, index and footer, through the rados
 // adapter; --kind objects: plain objects of the same length, for the peers. The content does not
-// compress.
+// compress. --rate: objects' bytes a second, 0 for no limit.
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -9,6 +9,7 @@
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
 #include "plugin/base/extent_format.h"
+#include "plugin/base/throttle.h"
 #include "tests/bench/rados_connection.h"
 
 namespace siphon::bench {
@@ -138,7 +139,9 @@ void fill_objects(const Options& options, std::span<const std::byte> pattern) {
   const std::uint64_t bytes = options.number("--bytes");
   if (bytes > pattern.size() / 2) die("objects of at most half the pattern");
   InFlight in_flight(options.number("--depth"));
+  Throttle throttle(options.number("--rate"));
   for (std::uint64_t n = 0; n < options.number("--count"); ++n) {
+    check(throttle.take(bytes, deadline_in(std::chrono::minutes(10))));
     librados::bufferlist data;
     const auto* from = reinterpret_cast<const char*>(pattern.data()) + n * 4096 % (bytes + 1);
     data.append(from, static_cast<unsigned>(bytes));
@@ -161,7 +164,8 @@ int main(int argc, char** argv) {
                          {"--count", "-"},
                          {"--bytes", "-"},
                          {"--prefix", "e"},
-                         {"--depth", "8"}});
+                         {"--depth", "8"},
+                         {"--rate", "0"}});
   const std::vector<std::byte> pattern = make_pattern();
   if (options.text("--kind") == "extents") {
     fill_extents(options, pattern);

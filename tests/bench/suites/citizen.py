@@ -94,7 +94,14 @@ def run(arguments, result):
         def copy_from(_):
             return bed.tool("copy_from", "--src", "objects", "--dst", "target", "--depth", "8")
 
+        # What a plain client's writes of the same operations at the same rate do: the floor.
+        def plain_writes(n):
+            return bed.tool("fill", "--kind", "objects", "--pool", "target", "--count",
+                            str(extent // MIB), "--bytes", str(MIB), "--rate", str(50 * MIB),
+                            "--prefix", f"w{n}-")
+
         beside = {"alone": None,
+                  "beside plain writes of 1 MiB, 50 MB/s": plain_writes,
                   "beside siphon --bwlimit 50M": siphon("--bwlimit", "50M"),
                   "beside siphon, no limit": siphon(),
                   "beside copy_from, 8 in flight": copy_from}
@@ -109,6 +116,8 @@ def run(arguments, result):
                 bed.empty_pool("target")
     alone = result.median("alone", "p99_ms")
     result.ratio("citizen_p99", result.median("beside siphon --bwlimit 50M", "p99_ms") / alone)
+    result.ratio("citizen_p99_plain_writes",
+                 result.median("beside plain writes of 1 MiB, 50 MB/s", "p99_ms") / alone)
     result.ratio("citizen_p99_unthrottled",
                  result.median("beside siphon, no limit", "p99_ms") / alone)
     result.ratio("citizen_p99_copy_from",

@@ -12,6 +12,7 @@ SMALL = 64 << 10
 # Peers that take one small object after another get so many of them, or a round would take minutes;
 # their rate does not depend on it.
 FEW = 1000
+BARE_WRITES = "bare writes"
 ONE_BY_ONE = ("rados cppool", "rados export | import", "copy_from, 1 in flight")
 
 
@@ -45,12 +46,13 @@ def alternate(bed, result, runs, section, items, item_bytes, extent_count, exten
     so many objects for those that take one by one."""
     total = items * item_bytes
     for _ in range(runs):
-        if section == "8 MiB":
-            write = ["rados", "-c", bed.conf, "-p", "target", "bench", "600", "write", "-b",
-                     str(item_bytes), "-t", "8", "--max-objects", str(items), "--no-cleanup"]
-            metrics, _ = bed.measure([write], total)
-            result.add(f"{section}: rados bench write", **metrics)
-            bed.empty_pool("target")
+        # Nothing is read and nothing checked: what is left of a copy when all but the store's own
+        # work is free.
+        write = bed.tool("fill", "--pool", "target", "--kind", "objects", "--count", str(items),
+                         "--bytes", str(item_bytes), "--depth", "8" if item_bytes > SMALL else "32")
+        metrics, _ = bed.measure([write], total, items)
+        result.add(f"{section}: {BARE_WRITES}", **metrics)
+        bed.empty_pool("target")
         all_peers = peers(bed, f"objects-{item_bytes}", f"extents-{item_bytes}", "target")
         few_peers = peers(bed, "few", f"extents-{item_bytes}", "target")
         for name, pipeline in all_peers.items():
@@ -75,7 +77,11 @@ def large_ratios(result):
                  result.median("8 MiB: siphon", "cpu_s_per_gib") /
                  result.median("8 MiB: copy_from, 8 in flight", "cpu_s_per_gib"))
     result.ratio("osd_growth_mib", result.median("8 MiB: siphon", "osd_anonymous_mib") -
-                 result.median("8 MiB: rados bench write", "osd_anonymous_mib"))
+                 result.median(f"8 MiB: {BARE_WRITES}", "osd_anonymous_mib"))
+    floor = result.median(f"8 MiB: {BARE_WRITES}", "mb_per_s")
+    result.ratio("bare_writes_vs_copy_from8", floor / rate["copy_from, 8 in flight"])
+    result.ratio("bare_writes_vs_cppool", floor / rate["rados cppool"])
+    result.ratio("bare_writes_vs_export_import", floor / rate["rados export | import"])
 
 
 def companion_ratio(result):
@@ -91,6 +97,9 @@ def small_ratios(result):
     best = max(value for name, value in rate.items() if "copy_from" in name)
     result.ratio("small_vs_cppool", rate["64 KiB: siphon"] / rate["64 KiB: rados cppool"])
     result.ratio("small_vs_copy_from", rate["64 KiB: siphon"] / best)
+    result.ratio("small_bare_writes_vs_cppool",
+                 rate[f"64 KiB: {BARE_WRITES}"] / rate["64 KiB: rados cppool"])
+    result.ratio("small_bare_writes_vs_copy_from", rate[f"64 KiB: {BARE_WRITES}"] / best)
 
 
 def run(arguments, result):
