@@ -81,7 +81,7 @@ class Socket {
   // The caller must know that so many will follow, else recv_all returns up to 100 ms late.
   void wake_after(std::size_t bytes);
 
-  // At most so many bytes wait here for the peer to take them (SO_SNDBUF, which the kernel doubles).
+  // At most so many bytes wait here for the peer to take them (SO_SNDBUF; the kernel doubles it).
   void limit_unsent(std::size_t bytes);
 
   // From any thread, as long as nobody moves the socket meanwhile.

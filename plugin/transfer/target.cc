@@ -404,7 +404,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
       if (e.claim) {
         extent.session.on_claim(*e.claim);
         if (extent.session.complete()) ready.push_back(&extent);
-      } else {
+      } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
         extent.session.on_error(std::move(error).with_suspect(Side::kSource));
         give_up_if_hopeless_locked();
