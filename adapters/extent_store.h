@@ -32,7 +32,7 @@ struct ExtentInfo {
   ExtentState state = ExtentState::kNone;
   bool is_inline = false;
   PrivateId private_id;
-  SealedHeader header;             // valid when sealed; part_bytes valid when open
+  SealedHeader header;              // valid when sealed; part_bytes valid when open
   std::uint32_t scratch_count = 0;  // attempts in progress or left over
   std::uint32_t trash_count = 0;
 };
@@ -42,7 +42,7 @@ struct ExtentPage {
   // What the listing has seen of each, by the same index, so that nobody needs a stat per name.
   // state kNone: its head is damaged. An open one's size is not measured: stat it.
   std::vector<ExtentInfo> infos;
-  std::string next_cursor;         // empty: this was the last page
+  std::string next_cursor;  // empty: this was the last page
 };
 
 struct StoreLimits {
@@ -101,10 +101,10 @@ class ScratchExtent {
 };
 
 struct BeginOptions {
-  std::uint64_t extent_bytes = 0;      // the size to come; 0: unknown
-  PrivateId private_id;                // chosen by the caller, fresh
-  std::uint64_t lease_unix_ms = 0;     // after this a collector may condemn it
-  bool replace = false;                // false: ALREADY_EXISTS at once if there is a current one
+  std::uint64_t extent_bytes = 0;   // the size to come; 0: unknown
+  PrivateId private_id;             // chosen by the caller, fresh
+  std::uint64_t lease_unix_ms = 0;  // after this a collector may condemn it
+  bool replace = false;             // false: ALREADY_EXISTS at once if there is a current one
 };
 
 class ExtentStore {

@@ -8,7 +8,6 @@
 #include <set>
 
 #include "adapters/rados/aio_window.h"
-#include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"

@@ -24,13 +24,14 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> channel_credentials(
   const TlsFiles files{options.tls_ca_file, options.tls_cert_file, options.tls_key_file};
   if (!files.any()) {
     if (!is_loopback(endpoint.address)) {
-      return fail(Code::kFailedPrecondition,
-                  "device at " + endpoint.to_string() +
-                      " is not on loopback and no TLS files are configured: plain-text gRPC is "
-                      "refused",
-                  Side::kRequester,
-                  "name the files: siphon --tls-ca, --tls-cert, --tls-key; siphond tls.ca, tls.cert, "
-                  "tls.key");
+      return fail(
+          Code::kFailedPrecondition,
+          "device at " + endpoint.to_string() +
+              " is not on loopback and no TLS files are configured: plain-text gRPC is "
+              "refused",
+          Side::kRequester,
+          "name the files: siphon --tls-ca, --tls-cert, --tls-key; siphond tls.ca, tls.cert, "
+          "tls.key");
     }
     return grpc::InsecureChannelCredentials();
   }

@@ -97,9 +97,9 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
   out.source = decode(in.source());
   out.target = decode(in.target());
   for (const auto& e : in.extents()) {
-    out.extents.push_back(
-        {e.source_extent(), e.target_extent().empty() ? e.source_extent() : e.target_extent(),
-         e.planned_bytes()});
+    out.extents.push_back({e.source_extent(),
+                           e.target_extent().empty() ? e.source_extent() : e.target_extent(),
+                           e.planned_bytes()});
   }
   out.replace = in.replace();
   if (in.lanes() > kMaxLanes) {

@@ -19,11 +19,11 @@ struct TargetTransfer::Extent {
   const ExtentPair& pair;
   ExtentSession session;
   PrivateId private_id;
-  bool inline_candidate = false;           // its one frame is held until the source has spoken
-  ReceivedFrame held;                      // written once, before inline_candidate is set
-  bool begins_early = false;               // set before the threads are started
-  std::mutex begin_mutex;                  // the first writer begins, the others wait for it
-  std::uint64_t begun_bytes = 0;           // guarded by begin_mutex, as is begin_status
+  bool inline_candidate = false;  // its one frame is held until the source has spoken
+  ReceivedFrame held;             // written once, before inline_candidate is set
+  bool begins_early = false;      // as planned, before its first frame; fixed
+  std::mutex begin_mutex;         // the first writer begins, the others wait for it
+  std::uint64_t begun_bytes = 0;  // guarded by begin_mutex, as is begin_status
   Status begin_status;
   std::unique_ptr<ScratchExtent> scratch;  // valid when begin() has returned
   std::uint64_t generation = 0;
@@ -69,6 +69,9 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
   extents_.reserve(spec_.extents.size());
   for (std::uint32_t i = 0; i < spec_.extents.size(); ++i) {
     extents_.push_back(std::make_unique<Extent>(i, spec_.extents[i]));
+    const std::uint64_t planned = spec_.extents[i].planned_bytes;
+    extents_.back()->begins_early = i < kBeginEarly && planned > store_limits_.inline_max_bytes &&
+                                    planned <= env_.settings.max_extent_bytes;
   }
 }
 
@@ -170,12 +173,6 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
 
   env_.counters.open_data_ports.fetch_add(1);
   // The first write must not wait for a reservation that waits behind the source's first reads.
-  for (std::size_t i = 0; i < std::min(kBeginEarly, extents_.size()); ++i) {
-    Extent& extent = *extents_[i];
-    const std::uint64_t bytes = extent.pair.planned_bytes;
-    extent.begins_early =
-        bytes > store_limits_.inline_max_bytes && bytes <= env_.settings.max_extent_bytes;
-  }
   const std::jthread early([this] { begin_first_extents(); });
   std::thread second_call(
       [&, call = std::move(call)]() mutable { make_second_call(std::move(call), listener); });
@@ -493,21 +490,20 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
 }
 
 void TargetTransfer::begin_first_extents() {
-  for (std::size_t i = 0; i < std::min(kBeginEarly, extents_.size()); ++i) {
-    Extent& extent = *extents_[i];
-    if (!extent.begins_early || stop_.stop_requested()) continue;
+  for (auto& extent : extents_) {
+    if (!extent->begins_early || stop_.stop_requested()) continue;
     {
       std::lock_guard lock(mutex_);
-      if (extent.session.done()) continue;
+      if (extent->session.done()) continue;
     }
-    std::lock_guard lock(extent.begin_mutex);
-    if (extent.begun_bytes != 0) continue;  // a writer was faster, and writes to it by now
-    begin_locked(extent, extent.pair.planned_bytes);  // the first writer hears of an error
+    std::lock_guard lock(extent->begin_mutex);
+    if (extent->begun_bytes != 0) continue;  // a writer was faster, and writes to it by now
+    begin_locked(*extent, extent->pair.planned_bytes);  // the first writer hears of an error
   }
 }
 
-// Makes the extent's scratch unless it is there. Frames agree on the extent's size (the session sees
-// to that), so at most the plan was wrong: then it is made anew, before anybody writes to it.
+// Makes the extent's scratch unless it is there. Frames agree on the extent's size (the session
+// sees to that), so at most the plan was wrong: then it is made anew, before anybody writes to it.
 Status TargetTransfer::begin(Extent& extent, std::uint64_t extent_bytes) {
   std::lock_guard lock(extent.begin_mutex);
   if (extent.begun_bytes != extent_bytes) begin_locked(extent, extent_bytes);

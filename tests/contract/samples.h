@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "adapters/extent_store.h"
 #include "plugin/base/extent_format.h"
 #include "plugin/base/types.h"
 
@@ -29,6 +30,15 @@ inline Bytes random_bytes(std::size_t count, std::uint64_t seed) {
   Bytes bytes(count);
   for (std::byte& b : bytes) b = static_cast<std::byte>(generator());
   return bytes;
+}
+
+// Several parts, operations and inline extents within little memory.
+inline StoreLimits small_parts() {
+  StoreLimits limits;
+  limits.part_bytes = 256 * kKiB;
+  limits.operation_bytes = 100 * kKiB;
+  limits.inline_max_bytes = 32 * kKiB;
+  return limits;
 }
 
 // Blocks of `block_bytes` random bytes up to about `extent_bytes`; sealed unless `open`.

@@ -17,10 +17,13 @@
 #include "plugin/stream/listener.h"
 #include "plugin/stream/receiver.h"
 #include "plugin/stream/sender.h"
+#include "tests/contract/samples.h"
 #include "tests/support/tcp_proxy.h"
 
 namespace siphon {
 namespace {
+
+using contract::small_parts;
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -193,14 +196,6 @@ class StreamTest : public ::testing::Test {
   Status source_status_;
   SenderCounters counters_;
 };
-
-StoreLimits small_parts() {
-  StoreLimits limits;
-  limits.part_bytes = 256 * kKiB;
-  limits.operation_bytes = 100 * kKiB;
-  limits.inline_max_bytes = 32 * kKiB;
-  return limits;
-}
 
 TEST_F(StreamTest, OneExtentOfManyPartsArrives) {
   make_store(small_parts());

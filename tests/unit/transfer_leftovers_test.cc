@@ -185,8 +185,10 @@ TEST_F(LeftoversTest, APublishedExtentLosesItsOtherAttemptsOnly) {
   Attempt other{kHere, "e", new_private_id()};
   ASSERT_TRUE(journal_->add(other));
   ASSERT_TRUE((*stores_.open(kHere))
-                  ->begin("e", {.extent_bytes = 5, .private_id = other.private_id,
-                                .lease_unix_ms = now_unix_ms() + 1'000'000, .replace = true}));
+                  ->begin("e", {.extent_bytes = 5,
+                                .private_id = other.private_id,
+                                .lease_unix_ms = now_unix_ms() + 1'000'000,
+                                .replace = true}));
   EXPECT_EQ(stored("e"), 3u);
   Leftovers leftovers(stores_, *journal_, rows());
   EXPECT_EQ(leftovers.collect(), 0u);

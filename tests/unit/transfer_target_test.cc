@@ -31,16 +31,9 @@ using contract::Bytes;
 using contract::code_of;
 using contract::make_sample;
 using contract::Sample;
+using contract::small_parts;
 
 constexpr std::size_t kEarly = 4;  // as target.cc has it
-
-StoreLimits small_parts() {
-  StoreLimits limits;
-  limits.part_bytes = 256 * kKiB;
-  limits.operation_bytes = 100 * kKiB;
-  limits.inline_max_bytes = 32 * kKiB;
-  return limits;
-}
 
 // Opens once; a wait that takes longer than any test should fails it instead of hanging.
 class Gate {
@@ -310,9 +303,9 @@ struct WrongHint {
   std::uint64_t planned_bytes;
   bool is_early;  // something is made of it before the source has spoken
 };
-class TargetTransferWrongHint
-    : public TargetTransferTest,
-      public ::testing::WithParamInterface<std::tuple<WrongHint, bool>> {};
+class TargetTransferWrongHint : public TargetTransferTest,
+                                public ::testing::WithParamInterface<std::tuple<WrongHint, bool>> {
+};
 
 TEST_P(TargetTransferWrongHint, TheCopySucceedsAndNothingIsLeft) {
   const auto& [hint, replace] = GetParam();

@@ -9,8 +9,7 @@ from testbed import GIB, MIB
 LARGE_EXTENT = 64 * MIB
 PART = 8 * MIB
 SMALL = 64 << 10
-# Peers that take one small object after another get so many of them, or a round would take minutes;
-# their rate does not depend on it.
+# Peers that take one small object after another get so many of them, or a round would take minutes.
 FEW = 1000
 BARE_WRITES = "bare writes"
 ONE_BY_ONE = ("rados cppool", "rados export | import", "copy_from, 1 in flight")
