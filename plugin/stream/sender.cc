@@ -31,9 +31,11 @@ constexpr std::size_t kPieceBytes = kMiB;
 // What is tried first for an extent of a large batch; grows to the largest inline one seen.
 constexpr std::size_t kFirstPrefetchBytes = 128 * kKiB;
 constexpr std::size_t kSmallBatch = 16;
-// Over loopback there is no distance to bridge, and megabytes that wait in the kernel, for several
-// lanes at once, fall out of the cache before the target copies them. One lane alone does not gain.
+// Over loopback there is no distance to bridge, and megabytes that wait in the kernel fall out of
+// the cache before the target copies them. Small frames would rather not wait for each other.
+// Measured: docs/benchmarks.md.
 constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
+constexpr std::size_t kLoopbackLargeFrame = 512 * kKiB;
 constexpr std::chrono::milliseconds kSlice{100};  // longest wait that cancel() cannot interrupt
 constexpr std::chrono::seconds kConnectTimeout{10};
 // A flood of strangers can push an honest lane out of the target's waiting room.
@@ -118,6 +120,7 @@ class StreamSender::Impl {
   struct Lane {
     Socket socket;  // connected under mutex_; used by the lane's thread
     std::uint64_t sequence = 0;
+    bool unsent_limited = false;
     std::optional<PaceMeter> meter;
   };
 
@@ -127,6 +130,7 @@ class StreamSender::Impl {
   const StreamOrder order_;
   const std::function<void(ExtentResult)> on_result_;
   const StoreLimits limits_;
+  const bool is_loopback_;
   const std::uint64_t fallback_parts_before_;
   std::size_t frame_bytes_ = 0;
   int wake_fd_ = -1;
@@ -160,6 +164,7 @@ StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, Throttle* throttl
       order_(std::move(order)),
       on_result_(std::move(on_result)),
       limits_(store.limits()),
+      is_loopback_(is_loopback(order_.target.address)),
       fallback_parts_before_(store.counters().fallback_parts),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       lanes_(order_.lanes),
@@ -479,9 +484,6 @@ Status StreamSender::Impl::open_lane(std::uint16_t lane) {
       if (stopped()) return fail(Code::kCancelled, "cancelled");
       self.socket = std::move(*connected);
     }
-    if (order_.lanes > 1 && is_loopback(order_.target.address)) {
-      self.socket.limit_unsent(kLoopbackUnsentBytes);
-    }
     Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
     if (proven) {
       self.meter.emplace(order_.pace);
@@ -572,6 +574,11 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
   std::array<std::byte, kFrameHeaderBytes> raw_header;
   std::array<std::byte, kFrameTrailerBytes> raw_trailer;
   encode_frame_header(header, raw_header);
+
+  if (is_loopback_ && !self.unsent_limited && frame.bytes.size() >= kLoopbackLargeFrame) {
+    self.socket.limit_unsent(kLoopbackUnsentBytes);
+    self.unsent_limited = true;
+  }
 
   Clock::duration in_socket{}, computing{};
   auto now = Clock::now();
