@@ -37,8 +37,16 @@ struct ExtentInfo {
   std::uint32_t trash_count = 0;
 };
 
+// How closely a listing looks.
+enum class Listing {
+  kExtents,  // current extents, each with what its head says
+  // What a backend can tell without looking at each name: `infos` may be empty, and a name may
+  // have only scratch or trash behind it. Saves an operation per name on RADOS.
+  kNames,
+};
+
 struct ExtentPage {
-  std::vector<std::string> names;  // public names only (current extents), backend's order
+  std::vector<std::string> names;  // public names only, backend's order
   // What the listing has seen of each, by the same index, so that nobody needs a stat per name.
   // state kNone: its head is damaged. An open one's size is not measured: stat it.
   std::vector<ExtentInfo> infos;
@@ -124,7 +132,8 @@ class ExtentStore {
   // is never returned).
   virtual Result<ExtentInfo> stat(std::string_view name) = 0;
   // Up to `max_names` names after `cursor` (empty: from the start).
-  virtual Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) = 0;
+  virtual Result<ExtentPage> list(std::string_view cursor, std::size_t max_names,
+                                  Listing listing) = 0;
 
   // Pins the current sealed generation. FAILED_PRECONDITION when it is open. When it is inline and
   // fits `prefetch`, its bytes are read in the same operation (see prefetched_bytes).

@@ -26,7 +26,7 @@ class MemoryStore final : public ExtentStore {
 
   Status check_ready(bool) override { return fault({"check_ready", ""}); }
   Result<ExtentInfo> stat(std::string_view name) override;
-  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) override;
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
@@ -196,7 +196,7 @@ Result<ExtentInfo> MemoryStore::stat(std::string_view name) {
   return info_from_register(name, *head);
 }
 
-Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names) {
+Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names, Listing) {
   SIPHON_TRY(fault({"list", ""}));
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   ExtentPage page;

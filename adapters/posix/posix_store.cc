@@ -72,7 +72,7 @@ class PosixStore final : public ExtentStore {
 
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
-  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) override;
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
@@ -292,7 +292,7 @@ Result<ExtentInfo> PosixStore::stat(std::string_view name) {
 }
 
 // Without locks: a name that changes meanwhile may or may not be on the page.
-Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names) {
+Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names, Listing) {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   auto names = posix::extent_names(folder_->heads());
   if (!names) return fail(std::move(names).error());

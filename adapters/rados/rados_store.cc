@@ -320,7 +320,8 @@ Result<std::unique_ptr<ExtentReader>> RadosStore::open(std::string_view name,
   return std::make_unique<RadosReader>(*this, std::move(io), std::move(info), whole ? got : 0);
 }
 
-Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_names) try {
+Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_names,
+                                    Listing listing) try {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   librados::ObjectCursor start = pool_.object_list_begin();
   if (!cursor.empty() && !start.from_str(std::string(cursor))) {
@@ -335,7 +336,11 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
       const std::string& locator = it->get_locator();
       if (!locator.empty() && it->get_oid() == head_object(locator)) heads.push_back(locator);
     }
-    SIPHON_TRY(add_current(heads, page));
+    if (listing == Listing::kNames) {
+      page.names = std::move(heads);
+    } else {
+      SIPHON_TRY(add_current(heads, page));
+    }
   }
   if (it != end) page.next_cursor = it.get_cursor().to_str();
   return page;

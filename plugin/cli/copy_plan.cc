@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <set>
 #include <tuple>
 
@@ -56,10 +57,11 @@ using TargetList = std::map<std::string, ExtentInfo>;
 
 // A plan of many extents lists the target once instead of asking for each. Nothing: too few, or
 // the client may not list.
-constexpr std::size_t kListFrom = 64;
+constexpr std::ptrdiff_t kListFrom = 64;
 std::optional<TargetList> list_target(Session& session, const CopyPlan& plan,
                                       const Address& target) {
-  if (target.where != Where::kCeph || session.options().replace || plan.items.size() < kListFrom) {
+  const auto looked_at = std::ranges::count(plan.items, false, &CopyItem::by_name);
+  if (target.where != Where::kCeph || session.options().replace || looked_at < kListFrom) {
     return std::nullopt;
   }
   auto listed = list_store(session, Role::kTarget, target);
@@ -84,9 +86,62 @@ Result<ExtentInfo> look_at_target(Session& session, const CopyItem& item,
   return (*store)->stat(item.target.extent);
 }
 
+// To look at an extent costs one read of its head: a tenth of what it costs to copy a small one
+// (docs/benchmarks.md), nothing beside a large one.
+constexpr std::size_t kNamesAloneFrom = 256;
+constexpr std::size_t kSample = 32;
+constexpr std::uint64_t kSmallBytes = kMiB;
+
+// Whether some of `extents`, spread over all of them, are small on the average.
+bool look_small(ExtentStore& store, const std::vector<Listed>& extents) {
+  std::uint64_t bytes = 0, seen = 0;
+  std::mutex mutex;
+  run_parallel(kSample, kLookThreads, [&](std::size_t i) {
+    const auto info = store.stat(extents[i * extents.size() / kSample].address.extent);
+    const std::lock_guard lock(mutex);
+    if (!info || info->state != ExtentState::kSealed) return;
+    bytes += info->header.extent_bytes;
+    ++seen;
+  });
+  return seen > 0 && bytes / seen < kSmallBytes;
+}
+
+// Whether the target, as far as this client may list it, has one of the names already.
+bool any_at_target(Session& session, const std::vector<Listed>& extents, const Address& target) {
+  auto there = list_store(session, Role::kTarget, target, Listing::kNames);
+  if (!there) return false;
+  std::set<std::string> names;
+  for (Listed& one : *there) names.insert(std::move(one.address.extent));
+  return std::ranges::any_of(extents,
+                             [&](const Listed& one) { return names.contains(one.address.extent); });
+}
+
+// The extents of a whole store; by their names alone where that saves something and is enough.
+struct SourceList {
+  std::vector<Listed> extents;
+  bool by_name = false;
+};
+Result<SourceList> list_source(Session& session, const Address& source, const Address& target,
+                               bool look_at_all) {
+  if (!look_at_all && source.where == Where::kCeph && target.where == Where::kCeph) {
+    auto store = session.store(source, Role::kSource);
+    if (!store) return fail(std::move(store).error());
+    auto names = list_store(session, Role::kSource, source, Listing::kNames);
+    if (!names) return fail(std::move(names).error());
+    if (names->size() >= kNamesAloneFrom && look_small(**store, *names) &&
+        !any_at_target(session, *names, target)) {
+      return SourceList{std::move(*names), true};
+    }
+  }
+  auto listed = list_store(session, Role::kSource, source);
+  if (!listed) return fail(std::move(listed).error());
+  return SourceList{std::move(*listed), false};
+}
+
 // What the source and the target say of one item. A client without the right to look leaves that
 // to the devices.
 void look(Session& session, CopyItem& item, const std::optional<TargetList>& list) {
+  if (item.by_name) return;
   if (item.source.where == Where::kCeph && !item.info) {
     auto store = session.store(item.source, Role::kSource);
     if (!store) return item.fail_with(store.error());
@@ -146,11 +201,13 @@ std::string_view to_string(ItemState state) {
       return "failed";
     case ItemState::kGoesOn:
       return "goes on";
+    case ItemState::kGone:
+      return "gone";
   }
   return "";
 }
 
-Result<CopyPlan> plan_copy(Session& session) {
+Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   const std::vector<std::string>& names = session.options().names;
   if (names.size() < 2) return usage("a copy needs a source and a target", "siphon copy --help");
   auto target = parse_end(names.back());
@@ -171,14 +228,15 @@ Result<CopyPlan> plan_copy(Session& session) {
   CopyPlan plan;
   std::set<std::string> targets;
   for (const Address& source : sources) {
-    std::vector<Listed> extents{{source, {}}};
+    SourceList list{{{source, {}}}, false};
     if (source.extent.empty()) {
-      auto listed = list_store(session, Role::kSource, source);
+      auto listed = list_source(session, source, *target, look_at_all);
       if (!listed) return fail(std::move(listed).error());
-      extents = std::move(*listed);
+      list = std::move(*listed);
     }
-    for (Listed& extent : extents) {
+    for (Listed& extent : list.extents) {
       CopyItem item;
+      item.by_name = list.by_name;
       item.target = target->extent.empty() ? target->with_extent(extent.address.extent) : *target;
       item.source = std::move(extent.address);
       if (extent.info.state == ExtentState::kSealed) item.info = std::move(extent.info);

@@ -18,13 +18,15 @@ enum class ItemState {
   kAlreadyThere,  // an identical sealed extent stands at the target
   kFailed,
   kGoesOn,  // we stopped watching; the target goes on
+  kGone,    // its name was listed, but there is no extent behind it (any more)
 };
 std::string_view to_string(ItemState state);  // "copied"
 
 // One extent's way.
 struct CopyItem {
   Address source, target;
-  std::optional<ExtentInfo> info;  // the source's; absent when this client may not look
+  std::optional<ExtentInfo> info;  // the source's; absent when nobody looked, or may
+  bool by_name = false;            // listed, not looked at: small, and one of many
   Device source_device, target_device;
   ItemState state = ItemState::kPending;
   std::optional<Receipt> receipt;
@@ -52,8 +54,9 @@ struct CopyPlan {
 };
 
 // From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when
-// the arguments contradict each other; what is wrong with single extents is in their items.
-Result<CopyPlan> plan_copy(Session& session);
+// the arguments contradict each other; what is wrong with single extents is in their items. Of a
+// store of many small extents only the names are listed, unless `look_at_all`: the devices look.
+Result<CopyPlan> plan_copy(Session& session, bool look_at_all);
 
 // Finds devices and sorts items into transfers. One object per copy: it remembers.
 class CopyRouter {

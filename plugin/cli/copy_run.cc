@@ -65,6 +65,7 @@ Result<CopyTotals> CopyRun::run() {
     }
   }
   check_already_there();
+  std::erase_if(plan_.items, [](const CopyItem& i) { return i.state == ItemState::kGone; });
   totals_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool complete =
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
@@ -202,7 +203,12 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::si
   CopyItem& item = plan_.items[pending[outcome.index]];
   if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
   if (!outcome.result) {
-    item.fail_with(outcome.result.error());
+    const Error& error = outcome.result.error();
+    if (item.by_name && error.code == Code::kNotFound && error.suspect == Side::kSource) {
+      item.state = ItemState::kGone;
+    } else {
+      item.fail_with(error);
+    }
     return;
   }
   item.receipt = *outcome.result;
@@ -299,8 +305,14 @@ void CopyRun::show(std::size_t slot, const Progress& progress) {
       state.active += one.active;
       if (!one.limit.empty()) state.limit = one.limit;
     }
-    for (const CopyItem& item : plan_.items) state.failed += item.state == ItemState::kFailed;
-    state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
+    bool sizes_known = true;
+    for (const CopyItem& item : plan_.items) {
+      state.failed += item.state == ItemState::kFailed;
+      state.done_extents += item.state != ItemState::kPending;
+      sizes_known = sizes_known && !item.by_name;
+    }
+    state.total_extents = plan_.items.size();
+    if (sizes_known) state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
     state.retried = totals_.retried;
   }
   session_.meter().update(state);

@@ -27,13 +27,28 @@ std::string amount(std::uint64_t bytes, std::size_t unit) {
   return fmt::format("{:.{}f}", in_unit(static_cast<double>(bytes), unit), unit == 0 ? 0 : 1);
 }
 
+// The share that is done, in bytes or else in extents; at most 1.
+double share_done(std::uint64_t done, std::uint64_t total) {
+  return std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+}
+
+// What is left, when the extents to come are as large as those so far. 0: not known.
+double bytes_left(const ProgressState& state) {
+  if (state.total_bytes != 0) {
+    return static_cast<double>(state.total_bytes - std::min(state.done_bytes, state.total_bytes));
+  }
+  if (state.done_extents == 0 || state.total_extents == 0) return 0;
+  const double share = share_done(state.done_extents, state.total_extents);
+  return static_cast<double>(state.done_bytes) * (1 - share) / share;
+}
+
 }  // namespace
 
 std::string eta_text(const ProgressState& state, double bytes_per_second) {
-  if (state.total_bytes == 0 || !(bytes_per_second >= 1)) return "?";
-  const std::uint64_t done = std::min(state.done_bytes, state.total_bytes);
-  const double seconds =
-      std::ceil(static_cast<double>(state.total_bytes - done) / bytes_per_second);
+  const bool known =
+      state.total_bytes != 0 || (state.done_extents != 0 && state.total_extents != 0);
+  if (!known || !(bytes_per_second >= 1)) return "?";
+  const double seconds = std::ceil(bytes_left(state) / bytes_per_second);
   if (seconds >= 1000.0 * 3600) return "?";
   const auto s = static_cast<std::uint64_t>(seconds);
   if (s < 60) return fmt::format("{}s", s);
@@ -47,6 +62,13 @@ std::string progress_line(const ProgressState& state, double bytes_per_second, b
   if (total == 0) {
     const std::size_t unit = unit_for(static_cast<double>(state.done_bytes));
     line = amount(state.done_bytes, unit) + " " + kUnits[unit];
+    if (state.total_extents != 0) {
+      const double share = share_done(state.done_extents, state.total_extents);
+      line += fmt::format(
+          ", {} of {} extents {}%",
+          finished ? state.total_extents : std::min(state.done_extents, state.total_extents),
+          state.total_extents, finished ? 100 : std::min(99, static_cast<int>(share * 100)));
+    }
   } else {
     const std::uint64_t done = finished ? total : std::min(state.done_bytes, total);
     const auto ratio = static_cast<long double>(done) / static_cast<long double>(total);
@@ -127,10 +149,11 @@ void ProgressMeter::draw(bool finished) {
                        state_.total_bytes > 0 ? state_.total_bytes : state_.done_bytes);
     fmt::print(stderr,
                "{{\"schema_version\":1,\"progress\":{{\"done_bytes\":{},\"total_bytes\":{},"
+               "\"done_extents\":{},\"total_extents\":{},"
                "\"bytes_per_second\":{:.0f},\"active\":{},\"failed\":{},\"retried\":{},"
                "\"limit\":\"{}\",\"finished\":{}}}}}\n",
-               done, state_.total_bytes, rate, state_.active, state_.failed, state_.retried,
-               state_.limit, finished);
+               done, state_.total_bytes, state_.done_extents, state_.total_extents, rate,
+               state_.active, state_.failed, state_.retried, state_.limit, finished);
     return;
   }
   const std::string line = progress_line(state_, rate, finished);

@@ -14,9 +14,12 @@ struct ProgressState {
   bool counts = false;            // the three below mean something
   std::uint32_t active = 0, failed = 0, retried = 0;
   std::string limit;  // "osd.7 disk"; empty: nothing stands out
+  // What counts while total_bytes is not known. 0 of 0: not known either.
+  std::uint64_t done_extents = 0, total_extents = 0;
 };
 
 // "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | limit: osd.7 disk".
+// Without a total in bytes: "12.4 GiB, 1420 of 10000 extents 14% 1.31 GiB/s ...".
 // Never above 99 % unless `finished`, which a caller says after the last durable acknowledgement
 // of everything. Saturating: done beyond total shows as total.
 std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished);

@@ -262,7 +262,7 @@ Result<int> run_copy(Session& session) {
   if (session.options().replace) {
     if (const auto refused = session.refused("replacing extents at the target")) return *refused;
   }
-  auto plan = plan_copy(session);
+  auto plan = plan_copy(session, /*look_at_all=*/session.options().dry_run);
   if (!plan) return plan_failed(session, plan.error());
   if (session.options().dry_run) return show_plan(session, *plan);
   CopyRun run(session, *plan);
@@ -275,7 +275,7 @@ Result<int> run_move(Session& session) {
   if (const auto refused = session.refused("removing the sources after a verified copy")) {
     return *refused;
   }
-  auto plan = plan_copy(session);
+  auto plan = plan_copy(session, /*look_at_all=*/true);
   if (!plan) return plan_failed(session, plan.error());
   for (CopyItem& item : plan->items) {
     if (item.state == ItemState::kFailed || item.info) continue;

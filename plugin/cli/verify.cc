@@ -173,16 +173,18 @@ std::vector<Verified> verify_all(Session& session, Role role,
   return items;
 }
 
-Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address) {
+Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
+                                       Listing listing) {
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
   std::vector<Listed> listed;
   std::string cursor;
   do {
-    auto page = (*store)->list(cursor, kPageNames);
+    auto page = (*store)->list(cursor, kPageNames, listing);
     if (!page) return fail(std::move(page).error().with_context("list " + address.store()));
     for (std::size_t i = 0; i < page->names.size(); ++i) {
-      listed.push_back({address.with_extent(page->names[i]), std::move(page->infos[i])});
+      ExtentInfo info = i < page->infos.size() ? std::move(page->infos[i]) : ExtentInfo{};
+      listed.push_back({address.with_extent(page->names[i]), std::move(info)});
     }
     cursor = std::move(page->next_cursor);
   } while (!cursor.empty() && !session.interrupted());

@@ -21,12 +21,13 @@ std::vector<Verified> verify_all(Session& session, Role role,
 
 // Every extent that the address names: itself, or all of its store, by name.
 Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
-// All of a store, with what the listing saw of each (ExtentPage::infos).
+// All of a store, by name, with what the listing saw of each (state kNone: nothing).
 struct Listed {
   Address address;
   ExtentInfo info;
 };
-Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address);
+Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
+                                       Listing listing = Listing::kExtents);
 
 Json to_json(const Verified& verified);
 

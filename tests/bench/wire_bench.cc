@@ -147,7 +147,7 @@ class PatternStore final : public ExtentStore {
   StoreLimits limits() const override { return {}; }
   Status check_ready(bool) override { return {}; }
   Result<ExtentInfo> stat(std::string_view name) override { return info_of(name); }
-  Result<ExtentPage> list(std::string_view, std::size_t) override { return no(); }
+  Result<ExtentPage> list(std::string_view, std::size_t, Listing) override { return no(); }
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte>,
                                              bool) override {
     return std::make_unique<PatternReader>(info_of(name), pattern_);

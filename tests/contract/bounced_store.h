@@ -71,8 +71,9 @@ class BouncedStore final : public ExtentStore {
   StoreCounters counters() const override { return inner_.counters(); }
   Status check_ready(bool writable) override { return inner_.check_ready(writable); }
   Result<ExtentInfo> stat(std::string_view name) override { return inner_.stat(name); }
-  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names) override {
-    return inner_.list(cursor, max_names);
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names,
+                          Listing listing) override {
+    return inner_.list(cursor, max_names, listing);
   }
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override {

@@ -356,7 +356,7 @@ TEST(OneOsdRados, SilentMonsAndOsdsAreADeadline) {
   {
     const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
     EXPECT_EQ(code_of(store.stat("e1")), "DEADLINE_EXCEEDED");
-    EXPECT_EQ(code_of(store.list("", 10)), "DEADLINE_EXCEEDED");
+    EXPECT_EQ(code_of(store.list("", 10, Listing::kExtents)), "DEADLINE_EXCEEDED");
     BeginOptions options;
     options.private_id = new_private_id();
     EXPECT_EQ(code_of(store.begin("e1", options)), "DEADLINE_EXCEEDED");

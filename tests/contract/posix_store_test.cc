@@ -161,7 +161,7 @@ TEST(PosixStore, ForeignFilesAreLeftAlone) {
     EXPECT_EQ(code_of(store->trash(name, TransitionRequest::kAnyGeneration)),
               "FAILED_PRECONDITION");
   }
-  auto page = store->list("", 10);
+  auto page = store->list("", 10, Listing::kExtents);
   ASSERT_TRUE(page);
   EXPECT_TRUE(page->names.empty());
   EXPECT_EQ(read_file(folder / "notes.txt").size(), 4u);
@@ -303,7 +303,7 @@ class PosixCrash : public testing::TestWithParam<Crash> {
     const Sample* expected =
         happened ? (makes_new ? &new_ : nullptr) : (had_old_ ? &old_ : nullptr);
     EXPECT_EQ(fs::exists(folder_ / "e1"), expected != nullptr);
-    auto page = store.list("", 10);
+    auto page = store.list("", 10, Listing::kExtents);
     ASSERT_TRUE(page);
     EXPECT_EQ(page->names.size(), expected ? 1u : 0u);
     if (!expected) {

@@ -48,6 +48,19 @@ TEST(CliProgress, ATotalThatIsNotKnownIsNotInvented) {
   EXPECT_EQ(progress_line(state, kMiB, false), "3.0 MiB 1.00 MiB/s ETA ?");
 }
 
+TEST(CliProgress, ExtentsCountWhereTheTotalInBytesIsNotKnown) {
+  ProgressState state;
+  state.done_bytes = 4 * kMiB;
+  state.done_extents = 20;
+  state.total_extents = 100;
+  EXPECT_EQ(progress_line(state, kMiB, false), "4.0 MiB, 20 of 100 extents 20% 1.00 MiB/s ETA 16s");
+  state.done_extents = 120;  // saturates
+  EXPECT_EQ(progress_line(state, kMiB, false), "4.0 MiB, 100 of 100 extents 99% 1.00 MiB/s ETA 0s");
+  state.done_extents = 0;
+  EXPECT_EQ(progress_line(state, kMiB, false), "4.0 MiB, 0 of 100 extents 0% 1.00 MiB/s ETA ?");
+  EXPECT_EQ(progress_line(state, kMiB, true), "4.0 MiB, 100 of 100 extents 100% 1.00 MiB/s");
+}
+
 TEST(CliProgress, Eta) {
   ProgressState state{0, 1000, false, 0, 0, 0, ""};
   EXPECT_EQ(eta_text(state, 1000), "1s");
