@@ -138,11 +138,12 @@ def port_range():
 
 
 class Testbed:
-    """Three OSDs, each with its companion."""
+    """Three OSDs, each with its companion. Their devices are files that have been written from end
+    to end: a real device has no holes, and how fast a file system fills them is not in question."""
 
     OSDS = 3
 
-    def __init__(self, arguments, osd_gib=24):
+    def __init__(self, arguments, osd_gib=10):
         self.bin = arguments.bin.resolve()
         self.temporary = None if arguments.dir else tempfile.mkdtemp(prefix="siphon-bench-")
         self.dir = pathlib.Path(arguments.dir or self.temporary + "/c")
@@ -152,6 +153,7 @@ class Testbed:
         self.ports = None
         self.pids = {}
         self.osd_gib = osd_gib
+        self.thick = ["--thick"] if not arguments.quick else []
 
     def __enter__(self):
         environment = dict(os.environ)
@@ -164,7 +166,7 @@ class Testbed:
                 self.port = self.ports.__enter__()
             # No pause between the steps of a pool's removal: it must not reach into the next run.
             run([CLUSTER, "up", "--dir", self.dir, "--port", self.port, "--osds", self.OSDS,
-                 "--memory", "896MiB", "--osd-bytes", f"{self.osd_gib}GiB", "--plugin",
+                 "--memory", "896MiB", "--osd-bytes", f"{self.osd_gib}GiB", *self.thick, "--plugin",
                  self.bin / "libcls_siphon.so", "-o", "osd_delete_sleep=0"], env=environment)
             until("three companions", lambda: len(self.status()["companions"]) == self.OSDS)
             self.pids = self.processes()

@@ -48,7 +48,7 @@ def run(arguments, result):
                         "the copy, without the command's start and its connection to the cluster.")
     sizes = [1, 4, 16, 64] if arguments.quick else [1, 4, 16, 64, 256, 1024, 4096]
     counts = [1, 10, 100] if arguments.quick else [1, 10, 100, 1000, 10000]
-    with testbed.Testbed(arguments) as bed:
+    with testbed.Testbed(arguments, osd_gib=16) as bed:
         bed.make_pools("sizes", groups=1)
         for size in sizes:
             bed.fill("sizes", "extents", 1, size * MIB, "--prefix", f"m{size}-")
