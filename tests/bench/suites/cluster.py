@@ -10,7 +10,7 @@ LARGE_EXTENT = 64 * MIB
 PART = 8 * MIB
 SMALL = 64 << 10
 # Peers that take one small object after another get so many of them, or a round would take minutes.
-FEW = 1000
+FEW = 2000
 BARE_WRITES = "bare writes"
 ONE_BY_ONE = ("rados cppool", "rados export | import", "copy_from, 1 in flight")
 

@@ -1,0 +1,81 @@
+#!/usr/bin/python3
+"""A pool of many small extents: copied by its names, each proven all the same."""
+
+import concurrent.futures
+
+import harness
+from harness import Extent
+
+COUNT = 300  # more than the CLI looks at one by one
+BYTES = 3000
+TRASHED = ("s-007", "s-123")
+CONFIRM = "--yes-i-really-mean-it"
+
+
+class ManySmall(harness.ClusterTest):
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        c = cls.cluster
+        for pool in ("a", "b", "c", "d"):
+            c.create_pool(pool)
+        cls.names = [f"s-{number:03}" for number in range(COUNT)]
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda n: c.put(f"a/{n[1]}", BYTES + n[0], n[0]),
+                             enumerate(cls.names)))
+        c.siphon("rm", CONFIRM, *(f"a/{name}" for name in TRASHED))
+        cls.live = [name for name in cls.names if name not in TRASHED]
+        c.create_key("lister", "allow class siphon hello, allow class siphon grant_read pool=a, "
+                               "allow class siphon grant_write pool=c, allow r pool=a")
+
+    def copied(self, ran, target):
+        """The names that arrived, each with its receipt and the source's very bytes."""
+        names = [e["source"].removeprefix("a/") for e in ran.extents if e["status"] == "copied"]
+        for extent in ran.extents:
+            self.assertEqual(extent["receipt"]["source_crc32"], extent["receipt"]["target_crc32"])
+        for name in names:
+            self.assertEqual(Extent(self.cluster, "a", name).read(),
+                             Extent(self.cluster, target, name).read(), name)
+        return names
+
+    def test_a_pool_is_copied_by_its_names(self):
+        c = self.cluster
+        run = c.start_siphon("copy", "a", "b")
+        ran = run.wait()
+        self.assertEqual(ran.code, harness.OK, str(ran))
+        # A name with nothing but trash behind it is no extent, and no failure.
+        self.assertEqual(self.copied(ran, "b"), self.live)
+        self.assertEqual(len(ran.extents), len(self.live))
+        last = run.progress[-1]
+        self.assertTrue(last["finished"])
+        self.assertEqual(last["total_bytes"], 0)  # nobody asked for their sizes
+        self.assertIn(last["total_extents"], (COUNT, len(self.live)))
+
+        # Names stand at the target now, so all are looked at: nothing to do, or just what is missing.
+        self.assertEqual(c.siphon("copy", "a", "b", check=False).code, harness.NOTHING_TO_DO)
+        c.siphon("rm", "--purge", CONFIRM, "b/s-200")
+        again = c.siphon("copy", "a", "b")
+        self.assertEqual(self.copied_statuses(again), {"copied": 1, "already there":
+                                                       len(self.live) - 1})
+        self.assert_nothing_left("b")
+
+    def copied_statuses(self, ran):
+        statuses = [e["status"] for e in ran.extents]
+        return {status: statuses.count(status) for status in set(statuses)}
+
+    def test_a_key_that_may_not_list_the_target_copies_all(self):
+        ran = self.cluster.siphon("copy", "a", "c", key="client.lister")
+        self.assertEqual(self.copied(ran, "c"), self.live)
+        self.assert_nothing_left("c")
+
+    def test_a_plan_is_exact_all_the_same(self):
+        ran = self.cluster.siphon("copy", "--dry-run", "a", "d")
+        self.assertEqual([e["source"].removeprefix("a/") for e in ran.extents], self.live)
+        sizes = [e["bytes"] for e in ran.extents]
+        self.assertGreater(min(sizes), BYTES)
+        self.assertEqual(ran.document["total_bytes"], sum(sizes))
+
+
+if __name__ == "__main__":
+    harness.main()
