@@ -113,8 +113,7 @@ def run(arguments, result):
     result.notes.append("CPU: OSDs, companions, mon, mgr and clients together. companion MiB: the "
                         "largest companion's peak, anonymous and file pages, without the region.")
     result.notes.append(f"64 KiB: 10,000 objects; {FEW:,} for those that take one at a time (cppool, "
-                        "export | import, copy_from with 1 in flight), to stay under ten minutes: their "
-                        "rate over 10,000 may differ.")
+                        "export | import, copy_from with 1 in flight), to stay under ten minutes.")
     total = 128 * MIB if arguments.quick else GIB
     small = 500 if arguments.quick else 10000
     with testbed.Testbed(arguments) as bed:
