@@ -65,7 +65,7 @@ Result<CopyTotals> CopyRun::run() {
     }
   }
   check_already_there();
-  std::erase_if(plan_.items, [](const CopyItem& i) { return i.state == ItemState::kGone; });
+  drop_gone();
   totals_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool complete =
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
@@ -203,12 +203,9 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::si
   CopyItem& item = plan_.items[pending[outcome.index]];
   if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
   if (!outcome.result) {
-    const Error& error = outcome.result.error();
-    if (item.by_name && error.code == Code::kNotFound && error.suspect == Side::kSource) {
-      item.state = ItemState::kGone;
-    } else {
-      item.fail_with(error);
-    }
+    item.fail_with(outcome.result.error());
+    const bool gone = item.error.code == Code::kNotFound && item.error.suspect == Side::kSource;
+    if (item.by_name && gone) item.state = ItemState::kGone;
     return;
   }
   item.receipt = *outcome.result;
@@ -261,6 +258,24 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
     if (!result->data_endpoint.empty()) totals_.data_endpoints.insert(result->data_endpoint);
   }
   return busy ? Ended::kBusy : Ended::kDone;
+}
+
+// A name that was listed and has no extent behind it is nothing to copy, and no failure; unless it
+// is its pool that has gone.
+void CopyRun::drop_gone() {
+  const auto is_gone = [](const CopyItem& item) { return item.state == ItemState::kGone; };
+  const auto first = std::ranges::find_if(plan_.items, is_gone);
+  if (first == plan_.items.end()) return;
+  auto cluster = session_.cluster(Role::kSource);
+  Status ready = cluster ? (*cluster)->refresh() : Status(fail(cluster.error()));
+  for (CopyItem& item : plan_.items) {
+    if (!is_gone(item)) continue;
+    auto store = session_.store(item.source, Role::kSource);
+    if (!ready || !store || !(*store)->check_ready(/*writable=*/false)) {
+      item.state = ItemState::kFailed;  // with the error that its device had
+    }
+  }
+  std::erase_if(plan_.items, is_gone);
 }
 
 // A folder's daemon does not say what stands under a name that is taken: both ends are read there.

@@ -57,6 +57,7 @@ class CopyRun {
   Ended settle(std::size_t slot, const CopyGroup& group, const std::vector<std::size_t>& pending,
                const TransferSpec& spec, const Result<Summary>& result);
   void check_already_there();
+  void drop_gone();
   void show(std::size_t slot, const Progress& progress);
   std::size_t requeue_retryable(std::string& reason);
 

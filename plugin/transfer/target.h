@@ -84,7 +84,7 @@ struct TransferSettings {
   std::uint16_t lanes = 1;
   std::uint32_t max_frame_bytes = 4u << 20;
   std::uint32_t paced_frame_bytes = 512u << 10;  // with a bandwidth limit
-  std::uint64_t bytes_per_second = 0;          // the device's own limit, each direction
+  std::uint64_t bytes_per_second = 0;            // the device's own limit, each direction
   std::uint32_t writers = 8;
   std::uint32_t max_transfers = 4;  // at once, each direction
   std::uint64_t max_extent_bytes = 64ull << 30;

@@ -18,7 +18,7 @@ class ManySmall(harness.ClusterTest):
     def setUpClass(cls):
         super().setUpClass()
         c = cls.cluster
-        for pool in ("a", "b", "c", "d"):
+        for pool in ("a", "b", "c", "d", "e"):
             c.create_pool(pool)
         cls.names = [f"s-{number:03}" for number in range(COUNT)]
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
@@ -68,6 +68,19 @@ class ManySmall(harness.ClusterTest):
         ran = self.cluster.siphon("copy", "a", "c", key="client.lister")
         self.assertEqual(self.copied(ran, "c"), self.live)
         self.assert_nothing_left("c")
+
+    def test_a_pool_that_goes_is_a_failure_and_not_a_list_of_names_without_extents(self):
+        c = self.cluster
+        c.create_pool("going")
+        c.siphon("copy", "a", "going")
+        run = c.start_siphon("copy", "going", "e", "--bwlimit", "20K")
+        run.wait_progress(lambda p: p["active"] > 0, what="a transfer under way")
+        c.ceph("osd", "pool", "rm", "going", "going", "--yes-i-really-really-mean-it")
+        ran = run.wait()
+        self.assertNotIn(ran.code, (harness.OK, harness.NOTHING_TO_DO), str(ran))
+        failed = [e for e in ran.extents if e["status"] == "failed"]
+        self.assertGreater(len(failed), 0)
+        self.assertEqual(len(ran.extents), len(self.live))
 
     def test_a_plan_is_exact_all_the_same(self):
         ran = self.cluster.siphon("copy", "--dry-run", "a", "d")
