@@ -13,8 +13,6 @@
 namespace siphon::cli {
 namespace {
 
-constexpr std::size_t kLookThreads = 8;
-
 tl::unexpected<Error> usage(const std::string& message, const std::string& next) {
   return fail(Code::kInvalidArgument, message, Side::kRequester, next);
 }

@@ -12,6 +12,8 @@
 
 namespace siphon::cli {
 
+inline constexpr std::size_t kLookThreads = 8;
+
 enum class ItemState {
   kPending,
   kCopied,

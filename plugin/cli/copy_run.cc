@@ -260,21 +260,24 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
   return busy ? Ended::kBusy : Ended::kDone;
 }
 
-// A name that was listed and has no extent behind it is nothing to copy, and no failure; unless it
-// is its pool that has gone.
+// A name that was listed and has no extent behind it is nothing to copy, and no failure. Looked at
+// once more: its pool may have gone, or another extent may have its name by now.
 void CopyRun::drop_gone() {
   const auto is_gone = [](const CopyItem& item) { return item.state == ItemState::kGone; };
-  const auto first = std::ranges::find_if(plan_.items, is_gone);
-  if (first == plan_.items.end()) return;
+  if (std::ranges::none_of(plan_.items, is_gone)) return;
   auto cluster = session_.cluster(Role::kSource);
-  Status ready = cluster ? (*cluster)->refresh() : Status(fail(cluster.error()));
-  for (CopyItem& item : plan_.items) {
-    if (!is_gone(item)) continue;
+  const Status fresh = cluster ? (*cluster)->refresh() : Status(fail(cluster.error()));
+  run_parallel(plan_.items.size(), kLookThreads, [&](std::size_t i) {
+    CopyItem& item = plan_.items[i];
+    if (!is_gone(item)) return;
     auto store = session_.store(item.source, Role::kSource);
-    if (!ready || !store || !(*store)->check_ready(/*writable=*/false)) {
+    const bool pool_is_there = fresh && store && (*store)->check_ready(/*writable=*/false);
+    const auto info = pool_is_there ? (*store)->stat(item.source.extent)
+                                    : Result<ExtentInfo>(fail(Code::kUnavailable, "not looked"));
+    if (info || info.error().code != Code::kNotFound) {
       item.state = ItemState::kFailed;  // with the error that its device had
     }
-  }
+  });
   std::erase_if(plan_.items, is_gone);
 }
 
