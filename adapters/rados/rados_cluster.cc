@@ -119,8 +119,8 @@ Status configure(librados::Rados& rados, const RadosOptions& options) {
   return {};
 }
 
-// Executes a method that carries the WR flag and writes nothing. Not IoCtx::exec: that waits for
-// ever on a full pool.
+// Executes a method that writes nothing, whatever its flags. Not IoCtx::exec: with a WR method that
+// waits for ever on a full pool.
 int execute(librados::IoCtx& io, const std::string& object, const char* method,
             std::span<const std::byte> input, librados::bufferlist& output) {
   librados::bufferlist in;
@@ -275,11 +275,20 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
   auto pool = open_pool(*this, location);
   if (!pool) return fail(std::move(pool).error());
   librados::IoCtx io = with_locator(*pool, locator);
-  auto out = call_method(io, rados_internal::head_object(locator), "hello", {}, name());
-  if (!out) return fail(std::move(out).error());
+  const std::string head = rados_internal::head_object(locator);
+  librados::bufferlist answer;
+  const int result = execute(io, head, "hello_head", {}, answer);
+  if (result < 0) {
+    // No extent of that name, or a key with but the one cap: the method that the OSD logs.
+    const bool other_way = result == -ENOENT || result == -EPERM || result == -EACCES;
+    if (!other_way) return fail(method_error(result, "hello", location.pool, name(), true));
+    auto out = call_method(io, head, "hello", {}, name());
+    if (!out) return fail(std::move(out).error());
+    answer = std::move(*out);
+  }
   exchange::Hello hello;
-  if (!exchange::Hello::decode(std::as_bytes(std::span<const char>(out->c_str(), out->length())),
-                               hello)) {
+  if (!exchange::Hello::decode(
+          std::as_bytes(std::span<const char>(answer.c_str(), answer.length())), hello)) {
     return fail(Code::kFailedPrecondition,
                 "hello in pool " + location.pool + ": the OSD's plugin is of another version",
                 Side::kNone, "run the same version of siphon everywhere");

@@ -7,7 +7,9 @@
 // exchange::kMaxCopyBytes. It runs on an op thread with its placement group locked.
 //
 // Flags: a WR method runs on an object that does not exist (an RD one is answered -ENOENT by the
-// OSD), also when, like hello and the grants, it writes nothing.
+// OSD), also when, like hello and the grants, it writes nothing. It has a price: the OSD notes
+// every WR operation in the placement group's log, on all replicas, so the RD one is asked where it
+// can be.
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -279,6 +281,7 @@ void register_methods(cls_handle_t handle) {
   constexpr int kRead = CLS_METHOD_RD;
   constexpr int kWrite = CLS_METHOD_WR;
   add_method(handle, "hello", kWrite, entry<hello>);
+  add_method(handle, "hello_head", kRead, entry<hello>);
   add_method(handle, "grant_read", kWrite, entry<grant_read>);
   add_method(handle, "grant_write", kWrite, entry<grant_write>);
   add_method(handle, "read_part", kRead, entry<read_part>);

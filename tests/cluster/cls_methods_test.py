@@ -32,8 +32,9 @@ import rados
 CONF = os.environ.get("SIPHON_TEST_CONF", "")
 CLUSTER_TOOL = pathlib.Path(__file__).resolve().parents[2] / "vstart-scripts" / "cluster"
 DEADLINE_S = 30
-METHODS = ("hello", "grant_read", "grant_write", "read_part", "write_part",
-           "reserve", "publish", "condemn", "forget", "seal")
+TRANSITIONS = ("reserve", "publish", "condemn", "forget", "seal")
+METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "write_part",
+           *TRANSITIONS)
 
 # plugin/exchange/exchange.h, written down a second time on purpose.
 GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 192, 1024
@@ -349,6 +350,25 @@ class ClassMethods(unittest.TestCase):
             self.assertIn(family, (4, 6))
             self.assertFalse(self.exists(io, name))
 
+    def log_head(self, pool, name):
+        """The version of the last entry in the log of the name's placement group."""
+        group = self.ask("osd map", pool=pool, object=name)["pgid"]
+        command = json.dumps({"prefix": "query", "pgid": group, "format": "json"})
+        code, out, message = self.cluster.pg_command(group, command, b"", timeout=DEADLINE_S)
+        self.assertEqual(code, 0, message)
+        return json.loads(out)["info"]["last_update"]
+
+    def test_only_the_hello_that_needs_no_object_leaves_an_entry_in_the_log(self):
+        io = self.io(self.pool_a)
+        io.write_full("hello-head", b"data")
+        self.assertEqual(self.call(io, "hello-none", "hello_head"), (errno.ENOENT, b""))
+        before = self.log_head(self.pool_a, "hello-head")
+        error, out = self.call(io, "hello-head", "hello_head")
+        self.assertEqual((error, len(out)), (0, 48))
+        self.assertEqual(self.log_head(self.pool_a, "hello-head"), before)
+        self.assertEqual(self.call(io, "hello-head", "hello"), (0, out))
+        self.assertNotEqual(self.log_head(self.pool_a, "hello-head"), before)
+
     # ---- grants ------------------------------------------------------------------------------
 
     def grant(self, nonce, pool, nspace="", ttl_s=60):
@@ -441,7 +461,7 @@ class ClassMethods(unittest.TestCase):
                 error, _ = self.call(io, "garbage", method, request)
                 self.assertIn(error, (errno.EINVAL, errno.EPERM, errno.ENXIO, errno.ENOENT,
                                       errno.ECANCELED), method)
-            if method != "hello":
+            if not method.startswith("hello"):
                 self.assertEqual(self.call(io, "garbage", method, b"")[0], errno.EINVAL)
         self.assertEqual(io.read("garbage"), b"untouched")
         self.assert_osds_unharmed()
@@ -662,7 +682,7 @@ class ClassMethods(unittest.TestCase):
         for garbage in (b"", b"x", secrets.token_bytes(100), secrets.token_bytes(5000)):
             io.write_full("garbled", b"data")
             io.set_xattr("garbled", "siphon.head", garbage)
-            for kind, method in enumerate(METHODS[5:], 1):
+            for kind, method in enumerate(TRANSITIONS, 1):
                 self.assertEqual(self.apply(io, "garbled", (method, transition(kind, a))),
                                  errno.EIO)
             self.assertEqual(io.get_xattr("garbled", "siphon.head"), garbage)
@@ -670,9 +690,9 @@ class ClassMethods(unittest.TestCase):
 
     def test_a_method_takes_only_its_own_transition(self):
         io, a = self.io(self.pool_a), secrets.token_bytes(16)
-        for method in METHODS[5:]:
+        for method in TRANSITIONS:
             for kind in (0, 1, 2, 3, 4, 5, 6):
-                if 1 <= kind <= 5 and METHODS[4 + kind] == method:
+                if 1 <= kind <= 5 and TRANSITIONS[kind - 1] == method:
                     continue
                 self.assertEqual(self.apply(io, "kinds", (method, transition(kind, a))),
                                  errno.EINVAL)
