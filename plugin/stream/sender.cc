@@ -13,6 +13,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -23,7 +24,9 @@ namespace {
 
 using Clock = Deadline::clock;
 
-constexpr std::size_t kMaxReaders = 8;
+// Readers are added one by one, whenever a lane has nothing to send and all of them are at work.
+constexpr std::size_t kFirstReaders = 4;
+constexpr std::size_t kMaxReaders = 32;
 constexpr std::size_t kMaxQueuedFrames = 64;  // bounds views, which no pool bounds
 // What is summed and sent at a time. Measured (docs/wire_format.md): smaller calls cost throughput,
 // larger pieces leave the cache between the checksum and the kernel's copy.
@@ -89,6 +92,8 @@ class StreamSender::Impl {
 
  private:
   // Readers.
+  void start_reader();
+  void add_reader_if_of_use();
   void reader_main();
   std::optional<Errand> next_errand();
   void open_extent(std::uint32_t index);
@@ -149,7 +154,9 @@ class StreamSender::Impl {
   std::uint32_t opening_ = 0;
   std::deque<OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
   std::deque<Frame> queue_;
-  std::size_t readers_running_ = 0;
+  std::vector<std::thread> readers_;
+  std::size_t readers_running_ = 0;  // that have not ended
+  std::size_t idle_readers_ = 0;     // that wait for an errand
   std::vector<Lane> lanes_;
   std::vector<bool> reported_;
   std::deque<ExtentResult> results_;
@@ -201,19 +208,18 @@ Status StreamSender::Impl::run() {
           Side::kRequester,
           {}});
   }
-  std::vector<std::thread> threads;
+  std::vector<std::thread> lane_threads;
   if (!stopped()) {
-    const std::size_t depth = std::max<std::size_t>(1, limits_.read_depth);
-    readers_running_ = std::min(kMaxReaders, order_.extents.size() * depth);
-    const std::size_t reader_count = readers_running_;
     try {
+      {
+        const std::size_t of_use = order_.extents.size() * std::max(1u, limits_.read_depth);
+        std::lock_guard lock(mutex_);
+        while (readers_.size() < std::min(kFirstReaders, of_use)) start_reader();
+      }
       for (std::uint16_t lane = 0; lane < order_.lanes; ++lane) {
-        threads.push_back(guarded([this, lane] {
+        lane_threads.push_back(guarded([this, lane] {
           if (Status status = lane_main(lane); !status) stop(std::move(status).error());
         }));
-      }
-      for (std::size_t i = 0; i < reader_count; ++i) {
-        threads.push_back(guarded([this] { reader_main(); }));
       }
     } catch (const std::exception& e) {
       stop({Code::kResourceExhausted,
@@ -222,7 +228,8 @@ Status StreamSender::Impl::run() {
             {}});
     }
   }
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : lane_threads) thread.join();
+  for (auto& thread : readers_) thread.join();  // lanes start them, so none is added any more
   queue_.clear();
   reading_.clear();
   for (auto& lane : lanes_) lane.socket.close();
@@ -267,6 +274,23 @@ SenderCounters StreamSender::Impl::counters() const {
 
 // ---- readers -----------------------------------------------------------------------------------
 
+// With mutex_ held.
+void StreamSender::Impl::start_reader() {
+  readers_.push_back(guarded([this] { reader_main(); }));
+  ++readers_running_;
+}
+
+// With mutex_ held, by a lane that has nothing to send. When every reader is at work in the store
+// (and not waiting for memory), more depth may help; when one is idle, it would not.
+void StreamSender::Impl::add_reader_if_of_use() {
+  const bool work = !reading_.empty() || next_to_open_ < order_.extents.size();
+  if (!work || idle_readers_ > 0 || readers_.size() >= kMaxReaders || pool_.waiters() > 0) return;
+  try {
+    start_reader();
+  } catch (const std::system_error&) {  // those that run have to do
+  }
+}
+
 void StreamSender::Impl::reader_main() {
   while (auto errand = next_errand()) {
     if (errand->extent) {
@@ -303,7 +327,9 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
       errands_.notify_all();
       return std::nullopt;
     }
+    ++idle_readers_;
     errands_.wait(lock);
+    --idle_readers_;
   }
   return std::nullopt;
 }
@@ -514,6 +540,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
         next = Next::kEnd;
         break;
       }
+      add_reader_if_of_use();
       if (frames_.wait_until(lock, until) == std::cv_status::timeout) break;
     }
   }

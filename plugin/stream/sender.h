@@ -1,9 +1,10 @@
 // StreamSender: the source's end of a transfer attempt. Reads extents, sends them over the lanes,
 // reports one result per extent.
 //
-// A few blocking threads: `readers` fill buffers from the store (bounded per extent by the store's
-// read depth), one thread per lane sums and sends them. Buffers come from one pool, so bytes in
-// flight are bounded; a full pool stops the readers, nothing else does.
+// Blocking threads: `readers` fill buffers from the store (bounded per extent by the store's read
+// depth), one thread per lane sums and sends them. While the store is what the lanes wait for,
+// there come more readers. Buffers come from one pool, so bytes in flight are bounded; a full pool
+// stops the readers, nothing else does.
 #pragma once
 
 #include <cstdint>

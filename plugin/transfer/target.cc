@@ -13,27 +13,18 @@ using std::chrono::steady_clock;
 
 // An extent's session (guarded by the transfer's mutex) and what a writer needs to store it.
 struct TargetTransfer::Extent {
-  explicit Extent(std::uint32_t i, const ExtentPair& p) : index(i), pair(p), session(p.source) {}
+  Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
+      : index(i), pair(p), session(p.source), stored(place, p.target) {}
 
   const std::uint32_t index;
   const ExtentPair& pair;
   ExtentSession session;
-  PrivateId private_id;
+  TargetExtent stored;
   bool inline_candidate = false;  // its one frame is held until the source has spoken
   ReceivedFrame held;             // written once, before inline_candidate is set
   bool begins_early = false;      // as planned, before its first frame; fixed
-  std::mutex begin_mutex;         // the first writer begins, the others wait for it
-  std::uint64_t begun_bytes = 0;  // guarded by begin_mutex, as is begin_status
-  Status begin_status;
-  std::unique_ptr<ScratchExtent> scratch;  // valid when begin() has returned
-  std::uint64_t generation = 0;
   std::uint64_t started_unix_ms = 0;
   bool has_outcome = false;
-};
-
-struct TargetTransfer::Task {
-  ReceivedFrame frame;       // to be stored, when it has a payload
-  Extent* extent = nullptr;  // else: to be published, if it is complete
 };
 
 namespace {
@@ -63,12 +54,14 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
       store_(store),
       env_(environment),
       store_limits_(store.limits()),
+      place_{store, environment.journal, spec_, environment.settings.scratch_lease,
+             environment.left_behind},
       started_unix_ms_(now_unix_ms()),
       started_at_(steady_clock::now()),
       fallback_at_start_(store.counters().fallback_parts) {
   extents_.reserve(spec_.extents.size());
   for (std::uint32_t i = 0; i < spec_.extents.size(); ++i) {
-    extents_.push_back(std::make_unique<Extent>(i, spec_.extents[i]));
+    extents_.push_back(std::make_unique<Extent>(i, spec_.extents[i], place_));
     const std::uint64_t planned = spec_.extents[i].planned_bytes;
     extents_.back()->begins_early = i < kBeginEarly && planned > store_limits_.inline_max_bytes &&
                                     planned <= env_.settings.max_extent_bytes;
@@ -171,6 +164,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   const ReceiveOptions options{limits, call.pace, deadline_in(call.deadline)};
   std::stop_callback stop_listening(stop_.get_token(), [&listener] { listener.cancel(); });
 
+  writers_.emplace(env_.settings.writers, [this](Task task) { do_task(std::move(task)); });
   env_.counters.open_data_ports.fetch_add(1);
   // The first write must not wait for a reservation that waits behind the source's first reads.
   const std::jthread early([this] { begin_first_extents(); });
@@ -185,10 +179,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   if (sockets) {
     step(Event::kLanesProven);
     std::vector<Status> ends(lane_count);
-    std::vector<std::thread> writers, lanes;
-    for (std::uint32_t i = 0; i < env_.settings.writers; ++i) {
-      writers.emplace_back([this] { write_loop(); });
-    }
+    std::vector<std::thread> lanes;
     std::jthread limit_watch([this](std::stop_token stop) { watch_limit(std::move(stop)); });
     {
       std::stop_callback cut(stop_.get_token(), [&] {
@@ -212,12 +203,6 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     if (!status) await_second_call();
     second_call.join();
     if (status) step(Event::kAllCompared);
-    {
-      std::lock_guard lock(mutex_);
-      tasks_closed_ = true;  // the writers drain what is queued, then end
-    }
-    work_.notify_all();
-    for (std::thread& t : writers) t.join();
     std::lock_guard lock(mutex_);
     for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
   } else {
@@ -225,6 +210,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     second_call.join();
     status = fail(std::move(sockets).error());
   }
+  writers_->finish();
   std::lock_guard lock(mutex_);
   strangers_ += listener.strangers();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
@@ -292,7 +278,7 @@ void TargetTransfer::finish(Status attempt) {
       extent->session.on_error(std::move(e).with_context("extent " + extent->pair.source));
       failed = extent->session.state() == ExtentSession::State::kFailed;
     }
-    if (failed) drop_scratch(*extent);
+    if (failed) extent->stored.drop();
   }
   std::lock_guard lock(mutex_);
   for (auto& extent : extents_) add_outcome_locked(*extent);
@@ -361,7 +347,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
     received_bytes_ += h.length_bytes;
   }
   env_.counters.bytes_received.fetch_add(frame.header.length_bytes, std::memory_order_relaxed);
-  push({std::move(frame), nullptr});
+  writers_->push({std::move(frame), nullptr});
   return {};
 }
 
@@ -408,52 +394,17 @@ void TargetTransfer::on_report(const SourceReport& report) {
       }
     }
   }
-  for (Extent* extent : ready) push({{}, extent});
-}
-
-void TargetTransfer::push(Task task) {
-  {
-    std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(task));
-  }
-  work_.notify_one();
+  for (Extent* extent : ready) writers_->push({{}, extent});
 }
 
 // ---- storing and publishing
 // ----------------------------------------------------------------------
 
-namespace {
-
-// A frame respects the source's part boundaries; where ours are elsewhere it becomes two writes.
-Status write_parts(ScratchExtent& scratch, std::uint64_t offset_bytes,
-                   std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const std::uint64_t room = scratch.part_bytes() - offset_bytes % scratch.part_bytes();
-    const auto piece = bytes.first(std::min<std::uint64_t>(bytes.size(), room));
-    SIPHON_TRY(scratch.write(offset_bytes, piece));
-    offset_bytes += piece.size();
-    bytes = bytes.subspan(piece.size());
-  }
-  return {};
-}
-
-}  // namespace
-
-void TargetTransfer::write_loop() {
-  for (;;) {
-    Task task;
-    {
-      std::unique_lock lock(mutex_);
-      work_.wait(lock, [this] { return !tasks_.empty() || tasks_closed_; });
-      if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
-    }
-    if (task.extent != nullptr) {
-      publish_if_complete(*task.extent);
-    } else {
-      store_frame(std::move(task.frame));
-    }
+void TargetTransfer::do_task(Task task) {
+  if (task.extent != nullptr) {
+    publish_if_complete(*task.extent);
+  } else {
+    store_frame(std::move(task.frame));
   }
 }
 
@@ -470,8 +421,8 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
     }
   }
   if (!extent.inline_candidate) {
-    Status stored = begin(extent, header.extent_bytes);
-    if (stored) stored = write_parts(*extent.scratch, header.offset_bytes, frame.payload.span());
+    Status stored = extent.stored.begin(header.extent_bytes);
+    if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
     frame.payload.reset();
     std::lock_guard lock(mutex_);
     if (!stored) {
@@ -496,44 +447,8 @@ void TargetTransfer::begin_first_extents() {
       std::lock_guard lock(mutex_);
       if (extent->session.done()) continue;
     }
-    std::lock_guard lock(extent->begin_mutex);
-    if (extent->begun_bytes != 0) continue;  // a writer was faster, and writes to it by now
-    begin_locked(*extent, extent->pair.planned_bytes);  // the first writer hears of an error
+    extent->stored.begin_early(extent->pair.planned_bytes);
   }
-}
-
-// Makes the extent's scratch unless it is there. Frames agree on the extent's size (the session
-// sees to that), so at most the plan was wrong: then it is made anew, before anybody writes to it.
-Status TargetTransfer::begin(Extent& extent, std::uint64_t extent_bytes) {
-  std::lock_guard lock(extent.begin_mutex);
-  if (extent.begun_bytes != extent_bytes) begin_locked(extent, extent_bytes);
-  return extent.begin_status;
-}
-
-void TargetTransfer::begin_locked(Extent& extent, std::uint64_t extent_bytes) {
-  drop_scratch(extent);
-  extent.begun_bytes = extent_bytes;
-  extent.begin_status = begin_scratch(extent, extent_bytes);
-}
-
-// Reserves the private id, journalled first so that a crash leaves a trace to collect by.
-Status TargetTransfer::begin_scratch(Extent& extent, std::uint64_t extent_bytes) {
-  extent.private_id = new_private_id();
-  SIPHON_TRY(env_.journal.add({spec_.target, extent.pair.target, extent.private_id}));
-  const auto lease = static_cast<std::uint64_t>(env_.settings.scratch_lease.count());
-  auto begun = store_.begin(
-      extent.pair.target, {extent_bytes, extent.private_id, now_unix_ms() + lease, spec_.replace});
-  if (!begun) {
-    // A reservation whose reply was lost may exist: collect() decides.
-    if (store_.collect(extent.pair.target, extent.private_id)) {
-      (void)env_.journal.remove(extent.private_id);
-    } else {
-      leave_behind(extent);
-    }
-    return fail(std::move(begun).error());
-  }
-  extent.scratch = std::move(*begun);
-  return {};
 }
 
 void TargetTransfer::publish_if_complete(Extent& extent) {
@@ -541,7 +456,14 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
     std::lock_guard lock(mutex_);
     if (!extent.session.start_publishing(/*durable_needed=*/!extent.inline_candidate)) return;
   }
-  Status published = extent.inline_candidate ? publish_inline(extent) : publish(extent);
+  const SealedHeader& header = extent.session.claim()->header;
+  Status published;
+  if (extent.inline_candidate) {
+    const BufferPool::Buffer bytes = std::move(extent.held.payload);
+    published = extent.stored.publish_inline(bytes.span(), header);
+  } else {
+    published = extent.stored.publish(header);
+  }
   const std::uint64_t bytes = extent.session.extent_bytes();
   std::lock_guard lock(mutex_);
   if (!published) {
@@ -559,46 +481,6 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
   env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
   add_outcome_locked(extent);
   if (done_count_ == extents_.size()) changed_.notify_all();
-}
-
-Status TargetTransfer::publish(Extent& extent) {
-  SIPHON_TRY(
-      extent.scratch->publish(extent.session.claim()->header, spec_.replace, ExtentState::kSealed));
-  (void)env_.journal.remove(extent.private_id);  // a row too many costs one look
-  // An ended transfer stays known for long; what it has open (a file, for a folder) must not.
-  extent.scratch.reset();
-  return {};
-}
-
-// One operation writes and publishes. A head that is already there (an earlier generation in the
-// trash, another attempt) takes the way of the larger extents.
-Status TargetTransfer::publish_inline(Extent& extent) {
-  BufferPool::Buffer bytes = std::move(extent.held.payload);
-  const SealedHeader& header = extent.session.claim()->header;
-  extent.private_id = new_private_id();
-  Status put = store_.put_inline(extent.pair.target, extent.private_id, bytes.span(), header);
-  if (put || put.error().code != Code::kAlreadyExists) return put;
-  SIPHON_TRY(begin_scratch(extent, bytes.size()));
-  SIPHON_TRY(extent.scratch->write(0, bytes.span()));
-  return publish(extent);
-}
-
-void TargetTransfer::drop_scratch(Extent& extent) {
-  if (!extent.scratch) return;
-  Status gone = extent.scratch->abort();
-  if (gone) {
-    (void)env_.journal.remove(extent.private_id);
-  } else {
-    log::warn("transfer {}: scratch {} of extent {} is left for the collector: {}", spec_.id,
-              to_hex(extent.private_id), extent.pair.target, gone.error().message);
-    leave_behind(extent);
-  }
-  extent.scratch.reset();
-}
-
-void TargetTransfer::leave_behind(const Extent& extent) {
-  if (!env_.left_behind) return;
-  env_.left_behind({spec_.target, extent.pair.target, extent.private_id});
 }
 
 // ---- what watchers see
@@ -637,7 +519,7 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   r.source_crc32 = claim.crc32;
   r.target_crc32 = extent.session.target_crc32();
   r.header = claim.header;
-  r.private_id = extent.private_id;
+  r.private_id = extent.stored.private_id();
   r.data_endpoint = data_endpoint_;
   r.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
   r.started_unix_ms = extent.started_unix_ms;

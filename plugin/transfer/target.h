@@ -3,13 +3,13 @@
 // `run` is one blocking thread that reads from top to bottom as design.md section 2 does: reserve,
 // open the port, make the second call, take in the lanes, compare, publish, answer. Beside it run,
 // for as long as the transfer streams: one thread for the second call, one per lane (receive,
-// verify), a few writers (store, publish). All of them end before `run` returns.
+// verify), as many writers (store, publish) as the frames that wait need. All of them end before
+// `run` returns.
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -20,11 +20,13 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/work_queue.h"
 #include "plugin/stream/handshake.h"
 #include "plugin/stream/listener.h"
 #include "plugin/stream/receiver.h"
 #include "plugin/transfer/journal.h"
 #include "plugin/transfer/session.h"
+#include "plugin/transfer/target_extent.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon {
@@ -85,8 +87,8 @@ struct TransferSettings {
   std::uint32_t max_frame_bytes = 4u << 20;
   std::uint32_t paced_frame_bytes = 512u << 10;  // with a bandwidth limit
   std::uint64_t bytes_per_second = 0;            // the device's own limit, each direction
-  std::uint32_t writers = 8;
-  std::uint32_t max_transfers = 4;  // at once, each direction
+  std::uint32_t writers = 32;                    // that store frames, per transfer, at most
+  std::uint32_t max_transfers = 4;               // at once, each direction
   std::uint64_t max_extent_bytes = 64ull << 30;
   Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
   std::chrono::milliseconds connect_timeout{15000};
@@ -141,7 +143,11 @@ class TargetTransfer final : private FrameSink {
 
  private:
   struct Extent;
-  struct Task;
+  // A writer's errand.
+  struct Task {
+    ReceivedFrame frame;       // to be stored, when it has a payload
+    Extent* extent = nullptr;  // else: to be published, if it is complete
+  };
 
   Status reserve(BufferPool::Buffer* lease);
   Status stream(BufferPool& pool);
@@ -149,7 +155,6 @@ class TargetTransfer final : private FrameSink {
   void make_second_call(StreamCall call, Listener& listener);
   void await_second_call();
   void give_up_if_hopeless_locked();
-  void write_loop();
   void finish(Status attempt);
   void watch_limit(std::stop_token stop);
 
@@ -159,17 +164,10 @@ class TargetTransfer final : private FrameSink {
   void lane_broken(const Error& error) override;
 
   void on_report(const SourceReport& report);
+  void do_task(Task task);
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
-  Status begin(Extent& extent, std::uint64_t extent_bytes);
-  void begin_locked(Extent& extent, std::uint64_t extent_bytes);  // with its begin_mutex
-  Status begin_scratch(Extent& extent, std::uint64_t extent_bytes);
   void publish_if_complete(Extent& extent);
-  Status publish(Extent& extent);
-  Status publish_inline(Extent& extent);
-  void drop_scratch(Extent& extent);
-  void leave_behind(const Extent& extent);
-  void push(Task task);
   void step(Event event);
   void add_outcome_locked(Extent& extent);
   Progress progress_locked() const;
@@ -178,17 +176,16 @@ class TargetTransfer final : private FrameSink {
   ExtentStore& store_;
   const TargetEnvironment env_;
   const StoreLimits store_limits_;
+  const TargetPlace place_;
   std::vector<std::unique_ptr<Extent>> extents_;
   std::stop_source stop_;
   LaneTimes times_;
+  std::optional<WorkQueue<Task>> writers_;  // while it streams
   std::uint64_t started_unix_ms_;
   std::chrono::steady_clock::time_point started_at_;
 
   mutable std::mutex mutex_;  // guards all below, and the sessions in extents_
   std::condition_variable_any changed_;
-  std::condition_variable work_;
-  std::deque<Task> tasks_;
-  bool tasks_closed_ = false;
   std::atomic<bool> cancel_requested_{false};
   bool hopeless_ = false;  // every extent has failed
   bool second_call_ended_ = false;
