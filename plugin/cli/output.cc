@@ -9,10 +9,17 @@
 namespace siphon::cli {
 namespace {
 
-// Names come from outside: bytes that are not UTF-8 are replaced, never thrown about.
-std::string dump(const Json& document, Format format) {
-  return document.dump(format == Format::kJsonPretty ? 2 : -1, ' ', false,
-                       Json::error_handler_t::replace);
+// Names come from outside: bytes that are not UTF-8 are replaced, never thrown about. Pretty text
+// begins its further lines `depth` levels in.
+std::string dump(const Json& json, Format format, std::size_t depth = 0) {
+  const bool pretty = format == Format::kJsonPretty;
+  std::string text = json.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace);
+  if (!pretty || depth == 0) return text;
+  const std::string indent(2 * depth, ' ');  // a line break within a string is \n, never a byte
+  for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at + 1)) {
+    text.insert(at + 1, indent);
+  }
+  return text;
 }
 
 }  // namespace
@@ -43,6 +50,31 @@ Json Output::new_document() const {
 void Output::document(Json document, Exit exit) {
   document["exit_code"] = static_cast<int>(exit);
   fmt::print(document_to_stderr_ ? stderr : stdout, "{}\n", dump(document, format_));
+  document_written_ = true;
+}
+
+void Output::document(Json document, Exit exit, const Rows& rows) {
+  document["exit_code"] = static_cast<int>(exit);
+  std::FILE* out = document_to_stderr_ ? stderr : stdout;
+  const bool pretty = format_ == Format::kJsonPretty;
+  const auto line = [&](std::size_t depth) {
+    return pretty ? "\n" + std::string(2 * depth, ' ') : std::string();
+  };
+  const char* colon = pretty ? ": " : ":";
+  const char* comma = "{";
+  for (const auto& [key, value] : document.items()) {
+    fmt::print(out, "{}{}{}{}", comma, line(1), dump(Json(key), format_), colon);
+    comma = ",";
+    if (key != rows.key) {
+      fmt::print(out, "{}", dump(value, format_, 1));
+      continue;
+    }
+    for (std::size_t i = 0; i < rows.count; ++i) {
+      fmt::print(out, "{}{}{}", i == 0 ? "[" : ",", line(2), dump(rows.row(i), format_, 2));
+    }
+    fmt::print(out, "{}", rows.count == 0 ? "[]" : line(1) + "]");
+  }
+  fmt::print(out, "{}}}\n", line(0));
   document_written_ = true;
 }
 

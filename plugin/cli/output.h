@@ -5,6 +5,7 @@
 // document's "error". Not thread safe.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -38,6 +39,14 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// An array of a document whose rows are made while it is printed: many of them are never in memory
+// at once.
+struct Rows {
+  std::string key;
+  std::size_t count = 0;
+  std::function<Json(std::size_t)> row;
+};
+
 class Output {
  public:
   Output(Format format, std::string verb) : format_(format), verb_(std::move(verb)) {}
@@ -49,6 +58,8 @@ class Output {
   Json new_document() const;
   // Prints the document, with the exit code in it. At most once.
   void document(Json document, Exit exit);
+  // The same, with `rows` where the document has null under their key.
+  void document(Json document, Exit exit, const Rows& rows);
   // A line on stdout, unless JSON was asked for.
   void line(const std::string& text) const;
   // The error as it is read by people; with JSON and no document so far, also as a document.

@@ -37,6 +37,10 @@ Json to_json(const CopyItem& item) {
   return json;
 }
 
+Rows rows_of(const CopyPlan& plan) {
+  return {"extents", plan.items.size(), [&plan](std::size_t i) { return to_json(plan.items[i]); }};
+}
+
 Json to_json(const CopyTotals& t) {
   return Json{{"bytes", t.bytes},
               {"seconds", t.seconds},
@@ -157,11 +161,10 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = true;
-    doc["extents"] = Json::array();
-    for (const CopyItem& item : plan.items) doc["extents"].push_back(to_json(item));
+    doc["extents"] = nullptr;
     doc["transfers"] = groups.size();
     doc["total_bytes"] = plan.total_bytes > 0 ? Json(plan.total_bytes) : Json();
-    session.out().document(std::move(doc), exit);
+    session.out().document(std::move(doc), exit, rows_of(plan));
   } else {
     Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"DEVICES"}, {"PLAN"}});
     for (const CopyItem& item : plan.items) {
@@ -226,8 +229,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = false;
-    doc["extents"] = Json::array();
-    for (const CopyItem& item : plan.items) doc["extents"].push_back(to_json(item));
+    doc["extents"] = nullptr;
     if (trashed != nullptr) {
       doc["trashed_sources"] = Json::array();
       for (const std::size_t i : *trashed) {
@@ -237,7 +239,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     doc["summary"] = to_json(totals);
     doc["going_on"] = Json::array();
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
-    session.out().document(std::move(doc), exit);
+    session.out().document(std::move(doc), exit, rows_of(plan));
   } else {
     print_table(plan);
     print_summary(session, plan, totals);
