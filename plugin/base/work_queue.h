@@ -23,7 +23,7 @@ class WorkQueue {
   // thread; throws std::system_error when there is none to be had.
   WorkQueue(std::uint32_t most_threads, std::function<void(Task)> work)
       : most_threads_(most_threads), work_(std::move(work)) {
-    threads_.emplace_back([this] { run(); });
+    start();
   }
   ~WorkQueue() { finish(); }
   WorkQueue(const WorkQueue&) = delete;
@@ -35,7 +35,7 @@ class WorkQueue {
     tasks_.push_back(std::move(task));
     if (idle_ < tasks_.size() && threads_.size() < most_threads_) {
       try {
-        threads_.emplace_back([this] { run(); });
+        start();
       } catch (const std::system_error&) {  // those that run have to do
       }
     }
@@ -60,10 +60,13 @@ class WorkQueue {
   }
 
  private:
+  void start() {
+    threads_.emplace_back([this] { run(); });
+    ++idle_;
+  }
   void run() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      ++idle_;
       wake_.wait(lock, [this] { return !tasks_.empty() || closed_; });
       --idle_;
       if (tasks_.empty()) return;
@@ -72,6 +75,7 @@ class WorkQueue {
       lock.unlock();
       work_(std::move(task));
       lock.lock();
+      ++idle_;
     }
   }
 
@@ -81,7 +85,7 @@ class WorkQueue {
   std::condition_variable wake_;
   std::deque<Task> tasks_;
   std::vector<std::thread> threads_;
-  std::size_t idle_ = 0;
+  std::size_t idle_ = 0;  // that wait, or will as soon as they run
   bool closed_ = false;
 };
 

@@ -388,6 +388,24 @@ TEST_F(StreamTest, ASlowStoreKeepsTheLaneAlive) {
   expect_all_arrived();
 }
 
+TEST_F(StreamTest, WhileTheLaneWaitsForTheStoreMoreIsReadAtOnce) {
+  make_store(small_parts());
+  for (std::uint32_t i = 0; i < 200; ++i) put("e" + std::to_string(i), random_bytes(1000, i));
+  std::atomic<int> now{0}, most{0};
+  provider_->set_fault_hook([&](const MemoryOperation& op) -> Status {
+    if (op.operation != "open") return {};
+    const int mine = ++now;
+    for (int seen = most; mine > seen && !most.compare_exchange_weak(seen, mine);) {
+    }
+    std::this_thread::sleep_for(milliseconds(2));  // a store that takes its time
+    --now;
+    return {};
+  });
+  run();
+  expect_all_arrived();
+  EXPECT_GT(most, 8);
+}
+
 TEST_F(StreamTest, AThrottleBelowTheLowestPaceKeepsTheLaneAlive) {
   make_store(small_parts());
   put("e", random_bytes(100 * kKiB, 1));
