@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <mutex>
 #include <set>
@@ -104,14 +105,13 @@ bool look_small(ExtentStore& store, const std::vector<Listed>& extents) {
   return seen > 0 && bytes / seen < kSmallBytes;
 }
 
-// Whether the target, as far as this client may list it, has one of the names already.
-bool any_at_target(Session& session, const std::vector<Listed>& extents, const Address& target) {
-  auto there = list_store(session, Role::kTarget, target, Listing::kNames);
-  if (!there) return false;
+// The names at the target, as far as this client may list them.
+std::set<std::string> names_at(Session& session, const Address& target) {
   std::set<std::string> names;
+  auto there = list_store(session, Role::kTarget, target, Listing::kNames);
+  if (!there) return names;
   for (Listed& one : *there) names.insert(std::move(one.address.extent));
-  return std::ranges::any_of(extents,
-                             [&](const Listed& one) { return names.contains(one.address.extent); });
+  return names;
 }
 
 // The extents of a whole store; by their names alone where that saves something and is enough.
@@ -124,11 +124,17 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
   if (!look_at_all && source.where == Where::kCeph && target.where == Where::kCeph) {
     auto store = session.store(source, Role::kSource);
     if (!store) return fail(std::move(store).error());
-    auto names = list_store(session, Role::kSource, source, Listing::kNames);
+    std::future<std::set<std::string>> there;  // listed meanwhile, once it is of use
+    auto names =
+        list_store(session, Role::kSource, source, Listing::kNames, [&](std::size_t names_so_far) {
+          if (names_so_far < kNamesAloneFrom || there.valid()) return;
+          there = std::async(std::launch::async, [&] { return names_at(session, target); });
+        });
     if (!names) return fail(std::move(names).error());
-    if (names->size() >= kNamesAloneFrom && look_small(**store, *names) &&
-        !any_at_target(session, *names, target)) {
-      return SourceList{std::move(*names), true};
+    if (there.valid() && look_small(**store, *names)) {
+      const std::set<std::string> taken = there.get();
+      const auto is_taken = [&](const Listed& one) { return taken.contains(one.address.extent); };
+      if (std::ranges::none_of(*names, is_taken)) return SourceList{std::move(*names), true};
     }
   }
   auto listed = list_store(session, Role::kSource, source);

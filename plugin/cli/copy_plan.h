@@ -12,7 +12,7 @@
 
 namespace siphon::cli {
 
-inline constexpr std::size_t kLookThreads = 8;
+inline constexpr std::size_t kLookThreads = 16;
 
 enum class ItemState {
   kPending,

@@ -71,6 +71,7 @@ Result<CopyTotals> CopyRun::run() {
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
         return item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
       });
+  session_.meter().settle(progress_of_all());
   session_.meter().finish(complete);
   return totals_;
 }
@@ -309,31 +310,36 @@ void CopyRun::check_already_there() {
 }
 
 void CopyRun::show(std::size_t slot, const Progress& progress) {
-  ProgressState state;
   {
     const std::lock_guard lock(mutex_);
     slots_[slot].progress = progress;
-    state.counts = true;
-    state.done_bytes = settled_bytes_;
-    std::uint64_t known_total = settled_bytes_;
-    for (const auto& [key, s] : slots_) {
-      const ProgressState one = progress_of(s.progress, s.source, s.target);
-      state.done_bytes += one.done_bytes;
-      known_total += one.total_bytes;
-      state.active += one.active;
-      if (!one.limit.empty()) state.limit = one.limit;
-    }
-    bool sizes_known = true;
-    for (const CopyItem& item : plan_.items) {
-      state.failed += item.state == ItemState::kFailed;
-      state.done_extents += item.state != ItemState::kPending;
-      sizes_known = sizes_known && !item.by_name;
-    }
-    state.total_extents = plan_.items.size();
-    if (sizes_known) state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
-    state.retried = totals_.retried;
   }
-  session_.meter().update(state);
+  if (session_.meter().due()) session_.meter().update(progress_of_all());
+}
+
+ProgressState CopyRun::progress_of_all() {
+  const std::lock_guard lock(mutex_);
+  ProgressState state;
+  state.counts = true;
+  state.done_bytes = settled_bytes_;
+  std::uint64_t known_total = settled_bytes_;
+  for (const auto& [key, s] : slots_) {
+    const ProgressState one = progress_of(s.progress, s.source, s.target);
+    state.done_bytes += one.done_bytes;
+    known_total += one.total_bytes;
+    state.active += one.active;
+    if (!one.limit.empty()) state.limit = one.limit;
+  }
+  bool sizes_known = true;
+  for (const CopyItem& item : plan_.items) {
+    state.failed += item.state == ItemState::kFailed;
+    state.done_extents += item.state != ItemState::kPending;
+    sizes_known = sizes_known && !item.by_name;
+  }
+  state.total_extents = plan_.items.size();
+  if (sizes_known) state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
+  state.retried = totals_.retried;
+  return state;
 }
 
 }  // namespace siphon::cli

@@ -59,6 +59,7 @@ class CopyRun {
   void check_already_there();
   void drop_gone();
   void show(std::size_t slot, const Progress& progress);
+  ProgressState progress_of_all();  // a walk over all items
   std::size_t requeue_retryable(std::string& reason);
 
   Session& session_;

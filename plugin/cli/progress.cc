@@ -121,16 +121,33 @@ void ProgressMeter::update(const ProgressState& state) {
     last_draw_ = now - std::chrono::seconds(10);
     last_sample_bytes_ = state.done_bytes;
   }
-  // What was acknowledged once stays acknowledged.
+  take(state);
+  measure(now);
+  if (now - last_draw_ < pace()) return;
+  last_draw_ = now;
+  draw(false);
+}
+
+// What was acknowledged once stays acknowledged.
+void ProgressMeter::take(const ProgressState& state) {
   const std::uint64_t floor = state_.done_bytes;
   state_ = state;
   state_.done_bytes = std::max(floor, state.done_bytes);
-  measure(now);
-  const auto pace = mode_ == ProgressMode::kTerminal ? std::chrono::milliseconds(200)
-                                                     : std::chrono::milliseconds(1000);
-  if (now - last_draw_ < pace) return;
-  last_draw_ = now;
-  draw(false);
+}
+
+void ProgressMeter::settle(const ProgressState& state) {
+  const std::lock_guard lock(mutex_);
+  if (started_ && !finished_) take(state);
+}
+
+bool ProgressMeter::due() {
+  if (mode_ == ProgressMode::kNone) return false;
+  const std::lock_guard lock(mutex_);
+  return !started_ || Clock::now() - last_draw_ >= pace() / 2;
+}
+
+std::chrono::milliseconds ProgressMeter::pace() const {
+  return std::chrono::milliseconds(mode_ == ProgressMode::kTerminal ? 200 : 1000);
 }
 
 void ProgressMeter::draw(bool finished) {

@@ -37,6 +37,10 @@ class ProgressMeter {
   ~ProgressMeter() { clear(); }
   // The latest state; drawn when its time has come.
   void update(const ProgressState& state);
+  // Whether an update would be looked at: there is a line, and its time is near.
+  bool due();
+  // The state to finish with, if anything was shown at all.
+  void settle(const ProgressState& state);
   // The last line; `complete`: everything is durable (100 %).
   void finish(bool complete);
   // A line of text on stderr that does not mix with the progress line. Shown in every mode.
@@ -45,6 +49,8 @@ class ProgressMeter {
  private:
   using Clock = std::chrono::steady_clock;
   void clear();
+  void take(const ProgressState& state);  // with mutex_ held
+  std::chrono::milliseconds pace() const;
   void draw(bool finished);             // with mutex_ held
   void measure(Clock::time_point now);  // with mutex_ held
 
