@@ -279,8 +279,10 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
   librados::bufferlist answer;
   const int result = execute(io, head, "hello_head", {}, answer);
   if (result < 0) {
-    // No extent of that name, or a key with but the one cap: the method that the OSD logs.
-    const bool other_way = result == -ENOENT || result == -EPERM || result == -EACCES;
+    // No extent of that name, a key with but the one cap, or an older plugin: the method that the
+    // OSD logs.
+    const bool other_way =
+        result == -ENOENT || result == -EPERM || result == -EACCES || result == -EOPNOTSUPP;
     if (!other_way) return fail(method_error(result, "hello", location.pool, name(), true));
     auto out = call_method(io, head, "hello", {}, name());
     if (!out) return fail(std::move(out).error());

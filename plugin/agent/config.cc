@@ -164,7 +164,7 @@ std::vector<Key> make_keys() {
       text("ceph.keyring", [](Config& c) -> std::string& { return c.ceph_keyring; }),
       numeric("ceph.osd_timeout_seconds", &Config::osd_timeout_seconds, 1, 3600),
       numeric("memory.arena_mib", &Config::arena_mib, 16, 1024),
-      numeric("memory.data_limit_mib", &Config::data_limit_mib, 256, 65536),
+      numeric("memory.data_limit_mib", &Config::data_limit_mib, 512, 65536),
       text("journal.file", [](Config& c) -> std::string& { return c.journal_file; }),
       {"log.level", set_level, "info"},
       text("log.file", [](Config& c) -> std::string& { return c.log_file; }),

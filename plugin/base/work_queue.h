@@ -53,7 +53,7 @@ class WorkQueue {
     threads_.clear();
   }
 
-  // Threads started so far.
+  // Threads that there are.
   std::size_t threads() const {
     const std::lock_guard lock(mutex_);
     return threads_.size();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <map>
 #include <mutex>
@@ -105,10 +106,13 @@ bool look_small(ExtentStore& store, const std::vector<Listed>& extents) {
   return seen > 0 && bytes / seen < kSmallBytes;
 }
 
-// The names at the target, as far as this client may list them.
-std::set<std::string> names_at(Session& session, const Address& target) {
+// The names at the target, as far as this client may list them; not all, once they are not
+// `wanted`.
+std::set<std::string> names_at(Session& session, const Address& target,
+                               const std::atomic<bool>& wanted) {
   std::set<std::string> names;
-  auto there = list_store(session, Role::kTarget, target, Listing::kNames);
+  auto there = list_store(session, Role::kTarget, target, Listing::kNames,
+                          [&](std::size_t) { return wanted.load(); });
   if (!there) return names;
   for (Listed& one : *there) names.insert(std::move(one.address.extent));
   return names;
@@ -124,18 +128,26 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
   if (!look_at_all && source.where == Where::kCeph && target.where == Where::kCeph) {
     auto store = session.store(source, Role::kSource);
     if (!store) return fail(std::move(store).error());
+    std::atomic<bool> wanted{true};
     std::future<std::set<std::string>> there;  // listed meanwhile, once it is of use
     auto names =
         list_store(session, Role::kSource, source, Listing::kNames, [&](std::size_t names_so_far) {
-          if (names_so_far < kNamesAloneFrom || there.valid()) return;
-          there = std::async(std::launch::async, [&] { return names_at(session, target); });
+          if (names_so_far >= kNamesAloneFrom && !there.valid()) {
+            there =
+                std::async(std::launch::async, [&] { return names_at(session, target, wanted); });
+          }
+          return true;
         });
-    if (!names) return fail(std::move(names).error());
+    if (!names) {
+      wanted = false;
+      return fail(std::move(names).error());
+    }
     if (there.valid() && look_small(**store, *names)) {
       const std::set<std::string> taken = there.get();
       const auto is_taken = [&](const Listed& one) { return taken.contains(one.address.extent); };
       if (std::ranges::none_of(*names, is_taken)) return SourceList{std::move(*names), true};
     }
+    wanted = false;
   }
   auto listed = list_store(session, Role::kSource, source);
   if (!listed) return fail(std::move(listed).error());

@@ -65,13 +65,13 @@ Result<CopyTotals> CopyRun::run() {
     }
   }
   check_already_there();
+  session_.meter().settle(progress_of_all());  // the total that was shown all along
   drop_gone();
   totals_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool complete =
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
         return item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
       });
-  session_.meter().settle(progress_of_all());
   session_.meter().finish(complete);
   return totals_;
 }

@@ -175,7 +175,7 @@ std::vector<Verified> verify_all(Session& session, Role role,
 
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing,
-                                       const std::function<void(std::size_t)>& on_page) {
+                                       const std::function<bool(std::size_t)>& on_page) {
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
   std::vector<Listed> listed;
@@ -188,7 +188,7 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
       listed.push_back({address.with_extent(page->names[i]), std::move(info)});
     }
     cursor = std::move(page->next_cursor);
-    if (on_page) on_page(listed.size());
+    if (on_page && !on_page(listed.size())) break;
   } while (!cursor.empty() && !session.interrupted());
   std::sort(listed.begin(), listed.end(),
             [](const Listed& a, const Listed& b) { return a.address.extent < b.address.extent; });

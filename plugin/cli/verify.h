@@ -23,14 +23,14 @@ std::vector<Verified> verify_all(Session& session, Role role,
 // Every extent that the address names: itself, or all of its store, by name.
 Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
 // All of a store, by name, with what the listing saw of each (state kNone: nothing). `on_page` is
-// told how many there are so far.
+// told how many there are so far; when it says false, that is all.
 struct Listed {
   Address address;
   ExtentInfo info;
 };
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing = Listing::kExtents,
-                                       const std::function<void(std::size_t)>& on_page = {});
+                                       const std::function<bool(std::size_t)>& on_page = {});
 
 Json to_json(const Verified& verified);
 

@@ -151,12 +151,12 @@ class StreamSender::Impl {
   std::condition_variable frames_;   // for lanes: a frame, or no more
   std::optional<Error> stop_error_;
   std::uint32_t next_to_open_ = 0;
-  std::uint32_t opening_ = 0;
+  std::uint32_t opening_ = 0;          // extents that a reader opens
+  std::uint32_t reading_now_ = 0;      // pieces that a reader reads
   std::deque<OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
   std::deque<Frame> queue_;
   std::vector<std::thread> readers_;
   std::size_t readers_running_ = 0;  // that have not ended
-  std::size_t idle_readers_ = 0;     // that wait for an errand
   std::vector<Lane> lanes_;
   std::vector<bool> reported_;
   std::deque<ExtentResult> results_;
@@ -214,6 +214,7 @@ Status StreamSender::Impl::run() {
       {
         const std::size_t of_use = order_.extents.size() * std::max(1u, limits_.read_depth);
         std::lock_guard lock(mutex_);
+        readers_.reserve(kMaxReaders);
         while (readers_.size() < std::min(kFirstReaders, of_use)) start_reader();
       }
       for (std::uint16_t lane = 0; lane < order_.lanes; ++lane) {
@@ -284,7 +285,8 @@ void StreamSender::Impl::start_reader() {
 // (and not waiting for memory), more depth may help; when one is idle, it would not.
 void StreamSender::Impl::add_reader_if_of_use() {
   const bool work = !reading_.empty() || next_to_open_ < order_.extents.size();
-  if (!work || idle_readers_ > 0 || readers_.size() >= kMaxReaders || pool_.waiters() > 0) return;
+  const bool all_busy = opening_ + reading_now_ >= readers_running_ && pool_.waiters() == 0;
+  if (!work || !all_busy || readers_.size() >= kMaxReaders) return;
   try {
     start_reader();
   } catch (const std::system_error&) {  // those that run have to do
@@ -316,6 +318,7 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
                     piece_length(extent, extent.next_offset)};
       extent.next_offset += errand.length_bytes;
       ++extent.reads_in_flight;
+      ++reading_now_;
       if (extent.next_offset == extent.bytes) reading_.erase(it);
       return errand;
     }
@@ -327,9 +330,7 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
       errands_.notify_all();
       return std::nullopt;
     }
-    ++idle_readers_;
     errands_.wait(lock);
-    --idle_readers_;
   }
   return std::nullopt;
 }
@@ -442,6 +443,7 @@ void StreamSender::Impl::read_piece(const Errand& errand) {
   {
     std::lock_guard lock(mutex_);
     --extent.reads_in_flight;
+    --reading_now_;
     if (status && !extent.reported) {
       queue_.push_back(std::move(frame));
       frames_.notify_one();

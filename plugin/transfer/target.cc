@@ -210,7 +210,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     second_call.join();
     status = fail(std::move(sockets).error());
   }
-  writers_->finish();
+  writers_.reset();  // when all is stored
   std::lock_guard lock(mutex_);
   strangers_ += listener.strangers();
   // A hopeless stream was cut by ourselves: every extent has its own error already.

@@ -3,6 +3,7 @@
 // ExtentSession.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
