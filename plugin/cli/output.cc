@@ -47,12 +47,6 @@ Json Output::new_document() const {
   return Json{{"schema_version", kSchemaVersion}, {"verb", verb_}};
 }
 
-void Output::document(Json document, Exit exit) {
-  document["exit_code"] = static_cast<int>(exit);
-  fmt::print(document_to_stderr_ ? stderr : stdout, "{}\n", dump(document, format_));
-  document_written_ = true;
-}
-
 void Output::document(Json document, Exit exit, const Rows& rows) {
   document["exit_code"] = static_cast<int>(exit);
   std::FILE* out = document_to_stderr_ ? stderr : stdout;

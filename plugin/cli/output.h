@@ -56,10 +56,9 @@ class Output {
 
   // {"schema_version": 1, "verb": ...}
   Json new_document() const;
-  // Prints the document, with the exit code in it. At most once.
-  void document(Json document, Exit exit);
-  // The same, with `rows` where the document has null under their key.
-  void document(Json document, Exit exit, const Rows& rows);
+  // Prints the document, with the exit code in it, and with `rows` where it has null under their
+  // key. At most once.
+  void document(Json document, Exit exit, const Rows& rows = {});
   // A line on stdout, unless JSON was asked for.
   void line(const std::string& text) const;
   // The error as it is read by people; with JSON and no document so far, also as a document.

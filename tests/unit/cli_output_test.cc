@@ -1,9 +1,9 @@
-#include "plugin/cli/output.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
+
+#include "plugin/cli/output.h"
 
 namespace siphon::cli {
 namespace {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <future>
 #include <map>
@@ -391,13 +392,16 @@ TEST_F(StreamTest, ASlowStoreKeepsTheLaneAlive) {
 TEST_F(StreamTest, WhileTheLaneWaitsForTheStoreMoreIsReadAtOnce) {
   make_store(small_parts());
   for (std::uint32_t i = 0; i < 200; ++i) put("e" + std::to_string(i), random_bytes(1000, i));
-  std::atomic<int> now{0}, most{0};
+  std::mutex mutex;
+  std::condition_variable changed;
+  int now = 0, most = 0;
   provider_->set_fault_hook([&](const MemoryOperation& op) -> Status {
     if (op.operation != "open") return {};
-    const int mine = ++now;
-    for (int seen = most; mine > seen && !most.compare_exchange_weak(seen, mine);) {
-    }
-    std::this_thread::sleep_for(milliseconds(2));  // a store that takes its time
+    std::unique_lock lock(mutex);
+    most = std::max(most, ++now);
+    changed.notify_all();
+    // A store that takes its time, until more of it is asked at once than the first readers do.
+    changed.wait_for(lock, milliseconds(20), [&] { return most > 8; });
     --now;
     return {};
   });
