@@ -42,14 +42,19 @@ void BufferPool::Buffer::reset() {
   carved_ = 0;
 }
 
-BufferPool::BufferPool(std::span<std::byte> arena)
-    : arena_(arena.first(arena.size() / kGranule * kGranule)) {
+BufferPool::BufferPool(std::span<std::byte> arena) : BufferPool(arena, nullptr) {}
+
+BufferPool::BufferPool(const Buffer& lease) : BufferPool(lease.span(), lease.pool_) {}
+
+BufferPool::BufferPool(std::span<std::byte> arena, BufferPool* lender)
+    : arena_(arena.first(arena.size() / kGranule * kGranule)), lender_(lender) {
   // Free ranges never touch, so between any two lies at least one granule in use.
   free_.reserve(arena_.size() / kGranule / 2 + 1);
   if (!arena_.empty()) free_.push_back({0, arena_.size()});
 }
 
-Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadline) {
+Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadline,
+                                               bool may_borrow) {
   const auto carved = carved_size(bytes);
   if (!carved) return fail(carved.error());
   std::unique_lock lock(mutex_);
@@ -63,6 +68,7 @@ Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadl
     }
     if (waiters_.front() == &self) {
       *result = carve(bytes, *carved);
+      if (!*result && may_borrow) *result = borrow(bytes, *carved);
       if (*result) break;
     }
     if (expired) {
@@ -75,24 +81,6 @@ Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadl
   waiters_.erase(place);
   wake_first();
   return result;
-}
-
-Result<BufferPool::Buffer> BufferPool::try_acquire(std::size_t bytes) {
-  const auto carved = carved_size(bytes);
-  if (!carved) return fail(carved.error());
-  std::lock_guard lock(mutex_);
-  if (closed_) return fail(Code::kCancelled, "the buffer pool is closed");
-  if (waiters_.empty()) {
-    if (Buffer buffer = carve(bytes, *carved)) return buffer;
-  }
-  return fail(Code::kResourceExhausted, "no buffer of " + std::to_string(bytes) + " bytes is free");
-}
-
-std::size_t BufferPool::largest_free_bytes() const {
-  std::lock_guard lock(mutex_);
-  std::size_t largest = 0;
-  for (const FreeRange& range : free_) largest = std::max(largest, range.length);
-  return largest;
 }
 
 std::size_t BufferPool::in_use_bytes() const {
@@ -135,6 +123,15 @@ BufferPool::Buffer BufferPool::carve(std::size_t bytes, std::size_t carved) {
   range->length -= carved;
   if (range->length == 0) free_.erase(range);
   return buffer;
+}
+
+BufferPool::Buffer BufferPool::borrow(std::size_t bytes, std::size_t carved) {
+  if (lender_ == nullptr) return {};
+  const std::lock_guard lock(lender_->mutex_);
+  if (lender_->closed_ || !lender_->waiters_.empty()) return {};
+  const std::size_t free_bytes = lender_->arena_.size() - lender_->in_use_bytes_;
+  if (free_bytes < carved + arena_.size()) return {};
+  return lender_->carve(bytes, carved);
 }
 
 void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {

@@ -2,8 +2,9 @@
 //
 // The arena is memory that somebody else owns (the exchange's region, or an anonymous mapping),
 // so "bytes in flight" can never exceed it. Buffers are carved first-fit at 4 KiB granularity.
-// A transfer leases one Buffer of the device's pool and runs a pool of its own inside it: its
-// share is guaranteed, and no transfer can starve another.
+// A transfer leases one Buffer of the device's pool and makes a share of it, a pool of its own: so
+// much is guaranteed, and no transfer can starve another. What nobody has leased a share borrows,
+// buffer by buffer.
 //
 // Thread safe. `acquire` blocks, first come first served; everything else does not.
 #pragma once
@@ -52,18 +53,18 @@ class BufferPool {
 
   // `arena` starts page-aligned and outlives the pool. Only its whole granules are used.
   explicit BufferPool(std::span<std::byte> arena);
+  // A share of the pool that `lease` is of. Beyond the lease it borrows there: not while others
+  // wait for a buffer, and never the last that a newcomer would need for a lease of this size.
+  // Outlives its buffers; `lease` and its pool outlive the share.
+  explicit BufferPool(const Buffer& lease);
   // Every buffer is back and nobody waits by then.
   ~BufferPool() = default;
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // Blocks until `bytes` contiguous bytes are free. INVALID_ARGUMENT: larger than the arena or
-  // zero; DEADLINE_EXCEEDED; CANCELLED after close().
-  Result<Buffer> acquire(std::size_t bytes, Deadline deadline);
-  // At once or RESOURCE_EXHAUSTED; does not overtake waiters.
-  Result<Buffer> try_acquire(std::size_t bytes);
-  // The largest buffer that could be had at once, were nobody waiting.
-  std::size_t largest_free_bytes() const;
+  // Blocks until `bytes` contiguous bytes are free; a share that may not borrow has only its lease.
+  // INVALID_ARGUMENT: larger than the arena or zero; DEADLINE_EXCEEDED; CANCELLED after close().
+  Result<Buffer> acquire(std::size_t bytes, Deadline deadline, bool may_borrow = true);
   std::size_t arena_bytes() const { return arena_.size(); }
   // Carved out of the arena: what was asked for, rounded up to whole granules.
   std::size_t in_use_bytes() const;
@@ -73,6 +74,8 @@ class BufferPool {
   void close();
 
  private:
+  BufferPool(std::span<std::byte> arena, BufferPool* lender);
+
   struct FreeRange {
     std::size_t offset;
     std::size_t length;
@@ -85,10 +88,13 @@ class BufferPool {
   Result<std::size_t> carved_size(std::size_t bytes) const;
   // An empty Buffer when nothing fits. With mutex_ held.
   Buffer carve(std::size_t bytes, std::size_t carved);
+  // The same for a share, of the lender's arena.
+  Buffer borrow(std::size_t bytes, std::size_t carved);
   void give_back(std::byte* data, std::size_t carved) noexcept;
   void wake_first() noexcept;  // with mutex_ held
 
   const std::span<std::byte> arena_;
+  BufferPool* const lender_;  // of a share; its mutex_ is taken after ours
   mutable std::mutex mutex_;
   // Guarded by mutex_. `free_` is sorted, coalesced, and reserved for the worst fragmentation,
   // so that giving back never allocates.

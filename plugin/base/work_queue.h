@@ -31,15 +31,17 @@ class WorkQueue {
 
   // From any thread, but not after finish(). Does not block.
   void push(Task task) {
-    const std::lock_guard lock(mutex_);
-    tasks_.push_back(std::move(task));
-    if (idle_ < tasks_.size() && threads_.size() < most_threads_) {
-      try {
-        start();
-      } catch (const std::system_error&) {  // those that run have to do
+    {
+      const std::lock_guard lock(mutex_);
+      tasks_.push_back(std::move(task));
+      if (idle_ < tasks_.size() && threads_.size() < most_threads_) {
+        try {
+          start();
+        } catch (const std::system_error&) {  // those that run have to do
+        }
       }
     }
-    wake_.notify_one();
+    wake_.notify_one();  // without the lock, which the thread needs first
   }
 
   // Blocks until everything that was pushed is done; ends the threads. More than once is fine.

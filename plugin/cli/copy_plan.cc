@@ -328,6 +328,12 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
     sorted[{item.source_device, item.target_device, item.source.location, item.target.location}]
         .push_back(i);
   }
+  // What takes longest begins first, so that no long transfer is left alone at the end.
+  const auto work = [&](const CopyGroup& group) {
+    std::uint64_t bytes = 0;
+    for (const std::size_t i : group.items) bytes += plan.items[i].bytes();
+    return std::pair(bytes, group.items.size());
+  };
   std::vector<CopyGroup> groups;
   for (auto& [key, items] : sorted) {
     for (std::size_t from = 0; from < items.size(); from += kMaxExtentsPerTransfer) {
@@ -338,6 +344,7 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
                          items.begin() + static_cast<std::ptrdiff_t>(to)}});
     }
   }
+  std::ranges::stable_sort(groups, std::greater{}, work);
   return groups;
 }
 

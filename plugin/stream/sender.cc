@@ -399,24 +399,35 @@ void StreamSender::Impl::start_extent(OpenExtentPtr extent, BufferPool::Buffer p
       prefetch_bytes_.store(bytes, std::memory_order_relaxed);
     }
   }
-  std::lock_guard lock(mutex_);
-  --opening_;
-  if (here) {
-    extent->next_offset = bytes;
-    const std::span<const std::byte> payload = prefetch.span();
-    queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
-    frames_.notify_one();
-    if (opening_ == 0 && next_to_open_ == order_.extents.size()) errands_.notify_all();
-  } else {
-    reading_.push_back(std::move(extent));
-    errands_.notify_all();
+  bool readers_end = false;
+  {
+    std::lock_guard lock(mutex_);
+    --opening_;
+    if (here) {
+      extent->next_offset = bytes;
+      const std::span<const std::byte> payload = prefetch.span();
+      queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
+      readers_end = opening_ == 0 && next_to_open_ == order_.extents.size();
+    } else {
+      reading_.push_back(std::move(extent));
+    }
   }
+  // Without the lock, which whoever wakes needs first.
+  if (here) frames_.notify_one();
+  if (!here || readers_end) errands_.notify_all();
 }
 
-// nullopt: the attempt has been stopped (by us, if there was no memory in time).
+// Memory beyond the lease is for when the lanes starve: what waits for a slow target, or for its
+// turn under a rate limit, must not fill what other transfers could use. nullopt: the attempt has
+// been stopped (by us, if there was no memory in time).
 std::optional<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes) {
   while (!stopped()) {
-    auto buffer = pool_.acquire(bytes, std::min(order_.deadline, Clock::now() + kSlice));
+    bool starving = false;
+    {
+      std::lock_guard lock(mutex_);
+      starving = queue_.empty();
+    }
+    auto buffer = pool_.acquire(bytes, std::min(order_.deadline, Clock::now() + kSlice), starving);
     if (buffer) return std::move(*buffer);
     if (buffer.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
       stop(std::move(buffer).error().with_context("wait for a send buffer"));
@@ -446,12 +457,12 @@ void StreamSender::Impl::read_piece(const Errand& errand) {
     --reading_now_;
     if (status && !extent.reported) {
       queue_.push_back(std::move(frame));
-      frames_.notify_one();
     } else if (!status && !extent.reported) {
       failed_now = extent.reported = true;
       std::erase(reading_, errand.extent);
     }
   }
+  frames_.notify_one();
   if (failed_now) {
     ExtentResult result;
     result.extent_index = extent.index;

@@ -11,10 +11,7 @@
 namespace siphon {
 
 Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes) {
-  const std::uint64_t least = 2 * frame_bytes;
-  const std::uint64_t half = send_pool_.largest_free_bytes() / 2;
-  auto buffer = send_pool_.try_acquire(std::max(least, half / frame_bytes * frame_bytes));
-  if (!buffer) buffer = send_pool_.acquire(least, deadline_in(settings_.connect_timeout / 2));
+  auto buffer = send_pool_.acquire(2 * frame_bytes, deadline_in(settings_.connect_timeout / 2));
   if (!buffer) {
     return fail(Code::kUnavailable, settings_.device + " has no send memory left: busy",
                 Side::kSource, "try again in a minute");
@@ -122,7 +119,7 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
     end.status = fail(std::move(leased).error());
     return end;
   }
-  BufferPool pool(leased->span());
+  BufferPool pool(*leased);
   Throttle own_throttle(call.bytes_per_second);
   // A request may ask for less than this device allows, never for more.
   const std::uint64_t own_rate = call.bytes_per_second, device_rate = throttle_.rate();

@@ -36,7 +36,7 @@ class SourceService {
                        std::stop_token stop);
 
  private:
-  // This call's share of the send memory: at least two frames, at most half of what is free.
+  // This call's lease of the send memory: two frames.
   Result<BufferPool::Buffer> lease(std::uint64_t frame_bytes);
 
   const TransferSettings& settings_;

@@ -79,7 +79,7 @@ void TargetTransfer::run() {
   Status status = reserve(&lease);
   if (status) {
     step(Event::kReserved);
-    BufferPool pool(lease.span());
+    BufferPool pool(lease);
     std::stop_callback wake(stop_.get_token(), [&pool] { pool.close(); });
     status = stream(pool);
     for (auto& extent : extents_) extent->held = {};  // buffers go back before their pool does
@@ -87,8 +87,8 @@ void TargetTransfer::run() {
   finish(std::move(status));
 }
 
-// Checks the target, looks for names that are taken, and takes this transfer's share of the
-// receive memory: at least two frames, at most half of what is free.
+// Checks the target, looks for names that are taken, and leases this transfer's share of the
+// receive memory: two frames.
 Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
   SIPHON_TRY(store_.check_ready(/*writable=*/true));
   // A stat per extent pays when extents are few and large; else the publish finds out.
@@ -110,14 +110,8 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
       return fail(Code::kAlreadyExists, "every extent is already at the target", Side::kTarget);
     }
   }
-  const std::uint64_t frame = env_.settings.max_frame_bytes;
-  const std::uint64_t least = 2 * frame;
-  const std::uint64_t share =
-      std::max(least, std::uint64_t{env_.receive_pool.largest_free_bytes()} / 2 / frame * frame);
-  auto buffer = env_.receive_pool.try_acquire(share);
-  if (!buffer) {
-    buffer = env_.receive_pool.acquire(least, deadline_in(env_.settings.queue_timeout));
-  }
+  auto buffer = env_.receive_pool.acquire(std::size_t{2} * env_.settings.max_frame_bytes,
+                                          deadline_in(env_.settings.queue_timeout));
   if (!buffer) {
     return fail(Code::kUnavailable, env_.settings.device + " has no receive memory left: busy",
                 Side::kTarget, "try again in a minute, or raise the region's size");
@@ -331,10 +325,11 @@ Result<bool> TargetTransfer::admit(const FrameHeader& header) {
 }
 
 Status TargetTransfer::deliver(ReceivedFrame frame) {
+  const FrameHeader h = frame.header;
+  Extent& extent = *extents_[h.extent_index];
+  env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
   {
     std::lock_guard lock(mutex_);
-    const FrameHeader& h = frame.header;
-    Extent& extent = *extents_[h.extent_index];
     if (extent.session.done()) return {};
     if (extent.started_unix_ms == 0) {
       extent.started_unix_ms = now_unix_ms();
@@ -345,9 +340,14 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       return {};  // that extent has failed; the lane goes on
     }
     received_bytes_ += h.length_bytes;
+    if (!spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
+        h.extent_bytes <= store_limits_.inline_max_bytes) {
+      extent.held = std::move(frame);
+      extent.inline_candidate = true;
+      if (!extent.session.complete()) return {};  // the source's claim will find it
+    }
   }
-  env_.counters.bytes_received.fetch_add(frame.header.length_bytes, std::memory_order_relaxed);
-  writers_->push({std::move(frame), nullptr});
+  writers_->push({std::move(frame), extent.inline_candidate ? &extent : nullptr});
   return {};
 }
 
@@ -414,16 +414,11 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   {
     std::lock_guard lock(mutex_);
     if (extent.session.done()) return;
-    if (!spec_.replace && !extent.begins_early && header.length_bytes == header.extent_bytes &&
-        header.extent_bytes <= store_limits_.inline_max_bytes) {
-      extent.held = std::move(frame);
-      extent.inline_candidate = true;
-    }
   }
-  if (!extent.inline_candidate) {
-    Status stored = extent.stored.begin(header.extent_bytes);
-    if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
-    frame.payload.reset();
+  Status stored = extent.stored.begin(header.extent_bytes);
+  if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
+  frame.payload.reset();
+  {
     std::lock_guard lock(mutex_);
     if (!stored) {
       extent.session.on_error(std::move(stored)

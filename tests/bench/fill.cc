@@ -1,7 +1,8 @@
 // bench_fill: what the benchmarks copy, made quickly. --kind extents: sealed extents named
 // e00000..., each exactly --bytes long with block headers, index and footer, through the rados
 // adapter; --kind objects: plain objects of the same length, for the peers. The content does not
-// compress. --rate: objects' bytes a second, 0 for no limit.
+// compress. --groups N, the pool's placement groups: the names go round them, so that none holds
+// more than another by more than one. --rate: objects' bytes a second, 0 for no limit.
 #include <atomic>
 #include <cstring>
 #include <thread>
@@ -33,6 +34,23 @@ std::string name_of(const std::string& prefix, std::uint64_t number) {
   char text[32];
   std::snprintf(text, sizeof text, "%05llu", static_cast<unsigned long long>(number));
   return prefix + text;
+}
+
+// `count` names. Where `groups` is not 0, the nth lies in the placement group n modulo `groups`.
+std::vector<std::string> names_in(librados::IoCtx& io, const std::string& prefix,
+                                  std::uint64_t count, std::uint64_t groups) {
+  std::vector<std::string> names;
+  for (std::uint64_t n = 0; n < count; ++n) {
+    const std::string first = name_of(prefix, n);
+    names.push_back(first);
+    std::uint32_t group = 0;
+    for (int variant = 1; groups != 0; ++variant) {
+      if (io.get_object_pg_hash_position2(names.back(), &group) != 0) die("no such group");
+      if (group == n % groups) break;
+      names.back() = first + "-" + std::to_string(variant);
+    }
+  }
+  return names;
 }
 
 void check(const Status& status) {
@@ -110,7 +128,8 @@ void put_extent(ExtentStore& store, const std::string& name, std::uint64_t exten
   writer.commit(*header);
 }
 
-void fill_extents(const Options& options, std::span<const std::byte> pattern) {
+void fill_extents(const Options& options, const std::vector<std::string>& names,
+                  std::span<const std::byte> pattern) {
   RadosOptions rados;
   rados.conf_path = options.text("--conf");
   auto cluster = RadosCluster::connect(rados);
@@ -119,34 +138,30 @@ void fill_extents(const Options& options, std::span<const std::byte> pattern) {
   auto store = provider.open({options.text("--pool"), ""});
   if (!store) die(store.error().message);
   std::atomic<std::uint64_t> next{0};
-  const std::uint64_t count = options.number("--count");
   std::vector<std::thread> threads;
   for (std::uint64_t i = 0; i < options.number("--depth"); ++i) {
     threads.emplace_back([&] {
-      for (std::uint64_t n = next++; n < count; n = next++) {
-        put_extent(**store, name_of(options.text("--prefix"), n), options.number("--bytes"),
-                   pattern, n);
+      for (std::uint64_t n = next++; n < names.size(); n = next++) {
+        put_extent(**store, names[n], options.number("--bytes"), pattern, n);
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
 }
 
-void fill_objects(const Options& options, std::span<const std::byte> pattern) {
-  librados::Rados rados;
-  connect(rados, options.text("--conf"));
-  librados::IoCtx io = open_pool(rados, options.text("--pool"));
+void fill_objects(const Options& options, librados::IoCtx& io,
+                  const std::vector<std::string>& names, std::span<const std::byte> pattern) {
   const std::uint64_t bytes = options.number("--bytes");
   if (bytes > pattern.size() / 2) die("objects of at most half the pattern");
   InFlight in_flight(options.number("--depth"));
   Throttle throttle(options.number("--rate"));
-  for (std::uint64_t n = 0; n < options.number("--count"); ++n) {
+  for (std::uint64_t n = 0; n < names.size(); ++n) {
     check(throttle.take(bytes, deadline_in(std::chrono::minutes(10))));
     librados::bufferlist data;
     const auto* from = reinterpret_cast<const char*>(pattern.data()) + n * 4096 % (bytes + 1);
     data.append(from, static_cast<unsigned>(bytes));
     in_flight.run([&](librados::AioCompletion* completion) {
-      return io.aio_write_full(name_of(options.text("--prefix"), n), completion, data);
+      return io.aio_write_full(names[n], completion, data);
     });
   }
   in_flight.drain();
@@ -164,13 +179,19 @@ int main(int argc, char** argv) {
                          {"--count", "-"},
                          {"--bytes", "-"},
                          {"--prefix", "e"},
+                         {"--groups", "0"},
                          {"--depth", "8"},
                          {"--rate", "0"}});
   const std::vector<std::byte> pattern = make_pattern();
+  librados::Rados rados;
+  connect(rados, options.text("--conf"));
+  librados::IoCtx io = open_pool(rados, options.text("--pool"));
+  const std::vector<std::string> names =
+      names_in(io, options.text("--prefix"), options.number("--count"), options.number("--groups"));
   if (options.text("--kind") == "extents") {
-    fill_extents(options, pattern);
+    fill_extents(options, names, pattern);
   } else if (options.text("--kind") == "objects") {
-    fill_objects(options, pattern);
+    fill_objects(options, io, names, pattern);
   } else {
     die("--kind is extents or objects");
   }

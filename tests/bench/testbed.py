@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -142,6 +143,8 @@ class Testbed:
     to end: a real device has no holes, and how fast a file system fills them is not in question."""
 
     OSDS = 3
+    GROUPS = 32  # of a pool
+    EVEN = ("--groups", str(GROUPS))  # for fill: as many names in each group
 
     def __init__(self, arguments, osd_gib=10):
         self.bin = arguments.bin.resolve()
@@ -221,12 +224,30 @@ class Testbed:
         for osd in range(self.OSDS):
             self.ask_osd(osd, "cache drop")
 
-    def make_pools(self, *names, groups=32):
+    def make_pools(self, *names, groups=GROUPS):
         def make(name):
             self.ceph("osd", "pool", "create", name, str(groups))
             self.ceph("osd", "pool", "application", "enable", name, "siphon")
         with concurrent.futures.ThreadPoolExecutor() as threads:
             list(threads.map(make, names))
+        self.settle()
+
+    def spread(self, target, *sources):
+        """Gives every OSD the same share of each pool, as the balancer does in life for pools of
+        many groups: of the few here, CRUSH may give one OSD half as many again as another, and a
+        ratio would be that luck. A group of the target has other OSDs than that of the same number
+        in the sources. To be filled by names that are spread EVEN."""
+        numbers = {pool["poolname"]: pool["poolnum"]
+                   for pool in json.loads(self.ceph("osd", "lspools", "-f", "json"))}
+        ways = sorted(itertools.permutations(range(self.OSDS), 2),  # their primaries alternate
+                      key=lambda way: (way[1] - way[0]) % self.OSDS)
+        commands = ["osd set-require-min-compat-client luminous"]
+        for name in (target, *sources):
+            for group in range(self.GROUPS):
+                turn = group // len(ways) + 1 if name == target else 0
+                primary, other = ways[(group + turn) % len(ways)]
+                commands.append(f"osd pg-upmap {numbers[name]}.{group:x} {primary} {other}")
+        run(["ceph", "-c", self.conf], input="\n".join(commands) + "\n")
         self.settle()
 
     def drop_pools(self, *names):

@@ -17,6 +17,10 @@ constexpr std::size_t kGranule = BufferPool::kGranule;
 Deadline far_away() { return deadline_in(std::chrono::minutes(5)); }
 Deadline long_ago() { return deadline_in(std::chrono::milliseconds(-1)); }
 
+Result<BufferPool::Buffer> at_once(BufferPool& pool, std::size_t bytes) {
+  return pool.acquire(bytes, long_ago());
+}
+
 class BaseBufferPool : public testing::Test {
  protected:
   // Until `count` threads block in acquire; every wait of these tests ends by a deadline.
@@ -35,7 +39,7 @@ class BaseBufferPool : public testing::Test {
 TEST_F(BaseBufferPool, BuffersAreAlignedDisjointAndInsideTheArena) {
   std::vector<BufferPool::Buffer> buffers;
   for (int i = 0; i < 16; ++i) {
-    auto buffer = pool.try_acquire(kGranule - static_cast<std::size_t>(i));
+    auto buffer = at_once(pool, kGranule - static_cast<std::size_t>(i));
     ASSERT_TRUE(buffer);
     EXPECT_EQ(buffer->size(), kGranule - static_cast<std::size_t>(i));
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer->data()) % kGranule, 0u);
@@ -48,51 +52,48 @@ TEST_F(BaseBufferPool, BuffersAreAlignedDisjointAndInsideTheArena) {
     EXPECT_EQ(buffers[static_cast<std::size_t>(i)].data()[100], static_cast<std::byte>(i));
   }
   EXPECT_EQ(pool.in_use_bytes(), pool.arena_bytes());
-  EXPECT_EQ(pool.largest_free_bytes(), 0u);
-  EXPECT_EQ(pool.try_acquire(1).error().code, Code::kResourceExhausted);
-  EXPECT_EQ(pool.acquire(1, long_ago()).error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(at_once(pool, 1).error().code, Code::kDeadlineExceeded);
 }
 
 TEST_F(BaseBufferPool, ImpossibleSizesAreRefused) {
   for (std::size_t bytes : {std::size_t{0}, pool.arena_bytes() + 1, ~std::size_t{0}}) {
-    EXPECT_EQ(pool.try_acquire(bytes).error().code, Code::kInvalidArgument);
     EXPECT_EQ(pool.acquire(bytes, far_away()).error().code, Code::kInvalidArgument);
   }
-  EXPECT_TRUE(pool.try_acquire(pool.arena_bytes()));
+  EXPECT_TRUE(at_once(pool, pool.arena_bytes()));
 }
 
 TEST_F(BaseBufferPool, OnlyWholeGranulesOfTheArenaCount) {
   BufferPool odd(memory.span().first(2 * kGranule + 100));
   EXPECT_EQ(odd.arena_bytes(), 2 * kGranule);
-  EXPECT_EQ(odd.try_acquire(2 * kGranule + 1).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(at_once(odd, 2 * kGranule + 1).error().code, Code::kInvalidArgument);
   BufferPool none(memory.span().first(100));
-  EXPECT_EQ(none.try_acquire(1).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(at_once(none, 1).error().code, Code::kInvalidArgument);
 }
 
 TEST_F(BaseBufferPool, NeighboursCoalesceInEveryOrder) {
   for (const auto& order : std::vector<std::vector<int>>{
            {0, 1, 2, 3}, {3, 2, 1, 0}, {0, 2, 1, 3}, {1, 3, 2, 0}, {2, 0, 3, 1}}) {
     std::vector<BufferPool::Buffer> buffers;
-    for (int i = 0; i < 4; ++i) buffers.push_back(pool.try_acquire(4 * kGranule).value());
+    for (int i = 0; i < 4; ++i) buffers.push_back(at_once(pool, 4 * kGranule).value());
     for (int i : order) buffers[static_cast<std::size_t>(i)].reset();
-    EXPECT_EQ(pool.largest_free_bytes(), pool.arena_bytes());
+    EXPECT_TRUE(at_once(pool, pool.arena_bytes()));
     EXPECT_EQ(pool.in_use_bytes(), 0u);
   }
 }
 
 TEST_F(BaseBufferPool, FirstFit) {
-  auto a = pool.try_acquire(2 * kGranule).value();
-  auto b = pool.try_acquire(kGranule).value();
+  auto a = at_once(pool, 2 * kGranule).value();
+  auto b = at_once(pool, kGranule).value();
   std::byte* const start = a.data();
   a.reset();
-  auto c = pool.try_acquire(kGranule).value();
+  auto c = at_once(pool, kGranule).value();
   EXPECT_EQ(c.data(), start);
-  auto d = pool.try_acquire(2 * kGranule).value();
+  auto d = at_once(pool, 2 * kGranule).value();
   EXPECT_EQ(d.data(), start + 3 * kGranule);
 }
 
 TEST_F(BaseBufferPool, MovingHandsTheLeaseOn) {
-  auto a = pool.try_acquire(100).value();
+  auto a = at_once(pool, 100).value();
   BufferPool::Buffer b = std::move(a);
   EXPECT_FALSE(a);  // NOLINT: looking at a moved-from buffer is the point
   EXPECT_EQ(a.size(), 0u);
@@ -102,7 +103,7 @@ TEST_F(BaseBufferPool, MovingHandsTheLeaseOn) {
   b.resize(50);
   EXPECT_EQ(b.size(), 50u);
   EXPECT_EQ(pool.in_use_bytes(), kGranule);
-  b = pool.try_acquire(2 * kGranule).value();
+  b = at_once(pool, 2 * kGranule).value();
   EXPECT_EQ(pool.in_use_bytes(), 2 * kGranule);
   b.reset();
   b.reset();
@@ -110,7 +111,7 @@ TEST_F(BaseBufferPool, MovingHandsTheLeaseOn) {
 }
 
 TEST_F(BaseBufferPool, WaitersAreServedInOrderOfArrival) {
-  auto all = pool.try_acquire(pool.arena_bytes()).value();
+  auto all = at_once(pool, pool.arena_bytes()).value();
   std::mutex mutex;
   std::vector<int> order;
   std::vector<std::thread> threads;
@@ -130,19 +131,18 @@ TEST_F(BaseBufferPool, WaitersAreServedInOrderOfArrival) {
 }
 
 TEST_F(BaseBufferPool, SmallRequestsDoNotOvertakeALargeWaiter) {
-  auto half = pool.try_acquire(8 * kGranule).value();
+  auto half = at_once(pool, 8 * kGranule).value();
   std::thread large([&] { EXPECT_TRUE(pool.acquire(16 * kGranule, far_away())); });
   await_waiters(1);
-  EXPECT_GT(pool.largest_free_bytes(), kGranule);
-  EXPECT_EQ(pool.try_acquire(1).error().code, Code::kResourceExhausted);
-  EXPECT_EQ(pool.acquire(1, long_ago()).error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(pool.in_use_bytes(), 8 * kGranule);
+  EXPECT_EQ(at_once(pool, 1).error().code, Code::kDeadlineExceeded);
   half.reset();
   large.join();
-  EXPECT_TRUE(pool.try_acquire(1));
+  EXPECT_TRUE(at_once(pool, 1));
 }
 
 TEST_F(BaseBufferPool, AWaiterThatGivesUpLetsTheNextOneIn) {
-  auto half = pool.try_acquire(8 * kGranule).value();
+  auto half = at_once(pool, 8 * kGranule).value();
   std::thread large([&] {
     const auto buffer = pool.acquire(16 * kGranule, deadline_in(std::chrono::milliseconds(50)));
     ASSERT_FALSE(buffer);
@@ -154,7 +154,7 @@ TEST_F(BaseBufferPool, AWaiterThatGivesUpLetsTheNextOneIn) {
 }
 
 TEST_F(BaseBufferPool, CloseWakesEveryWaiterAndLeavesBuffersValid) {
-  auto all = pool.try_acquire(pool.arena_bytes()).value();
+  auto all = at_once(pool, pool.arena_bytes()).value();
   std::vector<std::thread> threads;
   std::atomic<int> cancelled = 0;
   for (int i = 0; i < 3; ++i) {
@@ -168,7 +168,6 @@ TEST_F(BaseBufferPool, CloseWakesEveryWaiterAndLeavesBuffersValid) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(cancelled, 3);
   std::memset(all.data(), 1, all.size());
-  EXPECT_EQ(pool.try_acquire(1).error().code, Code::kCancelled);
   EXPECT_EQ(pool.acquire(1, far_away()).error().code, Code::kCancelled);
   all.reset();
   EXPECT_EQ(pool.in_use_bytes(), 0u);
@@ -197,17 +196,53 @@ TEST_F(BaseBufferPool, ManyThreadsNeverShareMemoryAndGiveAllBack) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(clashes, 0);
   EXPECT_EQ(pool.in_use_bytes(), 0u);
-  EXPECT_EQ(pool.largest_free_bytes(), pool.arena_bytes());
+  EXPECT_TRUE(at_once(pool, pool.arena_bytes()));
   EXPECT_EQ(pool.waiters(), 0u);
 }
 
-TEST_F(BaseBufferPool, APoolInsideALeaseKeepsToIt) {
-  auto lease = pool.try_acquire(4 * kGranule).value();
-  BufferPool share(lease.span());
+TEST_F(BaseBufferPool, AShareTakesItsLeaseFirstAndBorrowsAllButOneLeaseMore) {
+  auto lease = at_once(pool, 4 * kGranule).value();
+  BufferPool share(lease);
   EXPECT_EQ(share.arena_bytes(), 4 * kGranule);
-  auto inner = share.try_acquire(4 * kGranule).value();
-  EXPECT_EQ(inner.data(), lease.data());
-  EXPECT_TRUE(pool.try_acquire(12 * kGranule));
+  const auto own = at_once(share, 4 * kGranule).value();
+  EXPECT_EQ(own.data(), lease.data());
+  std::vector<BufferPool::Buffer> borrowed;
+  while (auto buffer = at_once(share, 2 * kGranule)) borrowed.push_back(*std::move(buffer));
+  EXPECT_EQ(borrowed.size(), 4u);
+  EXPECT_EQ(pool.in_use_bytes(), 12 * kGranule);
+  EXPECT_EQ(share.in_use_bytes(), 4 * kGranule);
+  auto newcomer = at_once(pool, 4 * kGranule);
+  ASSERT_TRUE(newcomer);
+  // What the newcomer does not use for a lease is left to it all the same.
+  borrowed.clear();
+  EXPECT_EQ(pool.in_use_bytes(), 8 * kGranule);
+  EXPECT_TRUE(at_once(share, 4 * kGranule));
+}
+
+TEST_F(BaseBufferPool, AShareThatMayNotBorrowHasItsLease) {
+  auto lease = at_once(pool, 4 * kGranule).value();
+  BufferPool share(lease);
+  auto own = share.acquire(4 * kGranule, long_ago(), /*may_borrow=*/false);
+  ASSERT_TRUE(own);
+  EXPECT_EQ(share.acquire(1, long_ago(), /*may_borrow=*/false).error().code,
+            Code::kDeadlineExceeded);
+  EXPECT_TRUE(at_once(share, 1));
+  EXPECT_EQ(pool.in_use_bytes(), 4 * kGranule);
+}
+
+TEST_F(BaseBufferPool, AShareBorrowsNothingThatOthersWaitFor) {
+  auto lease = at_once(pool, 4 * kGranule).value();
+  BufferPool share(lease);
+  auto own = at_once(share, 4 * kGranule).value();
+  auto borrowed = at_once(share, 4 * kGranule).value();
+  std::thread waiter([&] { EXPECT_TRUE(pool.acquire(12 * kGranule, far_away())); });
+  await_waiters(1);
+  EXPECT_EQ(at_once(share, kGranule).error().code, Code::kDeadlineExceeded);
+  borrowed.reset();
+  waiter.join();
+  EXPECT_TRUE(at_once(share, kGranule));
+  own.reset();
+  EXPECT_EQ(pool.in_use_bytes(), 4 * kGranule);
 }
 
 TEST(BaseArenaMemory, MapsMovesAndRefuses) {

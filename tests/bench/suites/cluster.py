@@ -48,7 +48,8 @@ def alternate(bed, result, runs, section, items, item_bytes, extent_count, exten
         # Nothing is read and nothing checked: what is left of a copy when all but the store's own
         # work is free.
         write = bed.tool("fill", "--pool", "target", "--kind", "objects", "--count", str(items),
-                         "--bytes", str(item_bytes), "--depth", "8" if item_bytes > SMALL else "32")
+                         "--bytes", str(item_bytes), "--depth", "8" if item_bytes > SMALL else "32",
+                         *bed.EVEN)
         metrics, _ = bed.measure([write], total, items)
         result.add(f"{section}: {BARE_WRITES}", **metrics)
         bed.empty_pool("target")
@@ -119,19 +120,23 @@ def run(arguments, result):
     with testbed.Testbed(arguments) as bed:
         if arguments.only in (None, "large"):
             extents = total // LARGE_EXTENT
-            bed.make_pools("target", f"objects-{PART}", f"extents-{PART}")
-            bed.fill(f"objects-{PART}", "objects", total // PART, PART)
-            bed.fill(f"extents-{PART}", "extents", extents, LARGE_EXTENT)
+            pools = ("target", f"objects-{PART}", f"extents-{PART}")
+            bed.make_pools(*pools)
+            bed.spread(*pools)
+            bed.fill(f"objects-{PART}", "objects", total // PART, PART, *bed.EVEN)
+            bed.fill(f"extents-{PART}", "extents", extents, LARGE_EXTENT, *bed.EVEN)
             alternate(bed, result, arguments.runs, "8 MiB", total // PART, PART, extents,
                       LARGE_EXTENT)
             large_ratios(result)
-            bed.drop_pools("target", f"objects-{PART}", f"extents-{PART}")
+            bed.drop_pools(*pools)
         if arguments.only in (None, "small"):
             few = min(small, FEW)
-            bed.make_pools("target", "few", f"objects-{SMALL}", f"extents-{SMALL}")
-            bed.fill("few", "objects", few, SMALL, "--depth", "16")
-            bed.fill(f"objects-{SMALL}", "objects", small, SMALL, "--depth", "16")
-            bed.fill(f"extents-{SMALL}", "extents", small, SMALL, "--depth", "16")
+            pools = ("target", "few", f"objects-{SMALL}", f"extents-{SMALL}")
+            bed.make_pools(*pools)
+            bed.spread(*pools)
+            bed.fill("few", "objects", few, SMALL, "--depth", "16", *bed.EVEN)
+            bed.fill(f"objects-{SMALL}", "objects", small, SMALL, "--depth", "16", *bed.EVEN)
+            bed.fill(f"extents-{SMALL}", "extents", small, SMALL, "--depth", "16", *bed.EVEN)
             alternate(bed, result, arguments.runs, "64 KiB", small, SMALL, small, SMALL, few)
             small_ratios(result)
     companion_ratio(result)

@@ -167,8 +167,10 @@ def run(arguments, result):
     left_out, accounted = collections.Counter(), collections.defaultdict(list)
     with testbed.Testbed(arguments) as bed:
         bed.make_pools("target", "extents", "objects")
-        bed.fill("extents", "extents", total // cluster.LARGE_EXTENT, cluster.LARGE_EXTENT)
-        bed.fill("objects", "objects", total // cluster.PART, cluster.PART)
+        bed.spread("target", "extents", "objects")
+        bed.fill("extents", "extents", total // cluster.LARGE_EXTENT, cluster.LARGE_EXTENT,
+                 *bed.EVEN)
+        bed.fill("objects", "objects", total // cluster.PART, cluster.PART, *bed.EVEN)
         commands = {"siphon": bed.siphon("copy", "extents", "target", "-f", "json", "--progress",
                                          "none"),
                     "copy_from": bed.tool("copy_from", "--src", "objects", "--dst", "target",
