@@ -115,6 +115,20 @@ struct BeginOptions {
   bool replace = false;             // false: ALREADY_EXISTS at once if there is a current one
 };
 
+// What `open_many` opens: see ExtentStore::open.
+struct OpenRequest {
+  std::string_view name;
+  std::span<std::byte> prefetch;
+};
+
+// What `put_inline_many` puts: see ExtentStore::put_inline.
+struct InlinePut {
+  std::string_view name;
+  PrivateId id;
+  std::span<const std::byte> bytes;
+  SealedHeader header;
+};
+
 class ExtentStore {
  public:
   virtual ~ExtentStore() = default;
@@ -141,6 +155,14 @@ class ExtentStore {
   virtual Result<std::unique_ptr<ExtentReader>> open(std::string_view name,
                                                      std::span<std::byte> prefetch,
                                                      bool allow_open = false) = 0;
+  // Opens sealed extents; one result for each, in order. A backend at a distance has all of them
+  // under way at once, which costs one thread one wait.
+  virtual std::vector<Result<std::unique_ptr<ExtentReader>>> open_many(
+      std::span<const OpenRequest> requests) {
+    std::vector<Result<std::unique_ptr<ExtentReader>>> readers;
+    for (const OpenRequest& r : requests) readers.push_back(open(r.name, r.prefetch));
+    return readers;
+  }
 
   // Reserves the private id in the head, before the first byte.
   virtual Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
@@ -149,6 +171,12 @@ class ExtentStore {
   // ALREADY_EXISTS when there is any head (use begin then). `bytes` at most inline_max_bytes.
   virtual Status put_inline(std::string_view name, const PrivateId& id,
                             std::span<const std::byte> bytes, const SealedHeader& header) = 0;
+  // The same for several, each by itself; as open_many.
+  virtual std::vector<Status> put_inline_many(std::span<const InlinePut> puts) {
+    std::vector<Status> results;
+    for (const InlinePut& p : puts) results.push_back(put_inline(p.name, p.id, p.bytes, p.header));
+    return results;
+  }
 
   // Seals the open current extent: appends `tail` (index and footer) at `offset_bytes`, cutting
   // whatever is behind, then records the header. ABORTED when the generation moved.

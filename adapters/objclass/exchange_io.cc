@@ -1,9 +1,12 @@
 #include "adapters/objclass/exchange_io.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <exception>
+#include <optional>
 
+#include "adapters/rados/aio_window.h"
 #include "plugin/base/crc32.h"
 
 namespace siphon {
@@ -40,6 +43,27 @@ const char* method_of(Transition kind) {
   return "";
 }
 
+// The class reads from the object's `offset_bytes` into `out`, and says how much into `answer`.
+void add_read(librados::ObjectReadOperation& operation, const ExchangeClient::Armed& armed,
+              std::uint64_t offset_bytes, std::span<std::byte> out, bufferlist& answer) {
+  bufferlist in = encoded(armed.request(offset_bytes, static_cast<std::uint32_t>(out.size())));
+  operation.exec(exchange::kClassName, "read_part", in, &answer, nullptr);
+}
+
+// Takes the buffer back. 0 and `got` bytes are in `out`, or a negative errno.
+int finish_read(int result, ExchangeClient::Armed& armed, bufferlist& answer,
+                std::span<std::byte> out, std::size_t& got) {
+  if (!armed.retire()) return -ETIMEDOUT;
+  if (result < 0) return result;
+  OperationReply reply;
+  const std::span<const char> bytes(answer.c_str(), answer.length());
+  if (!OperationReply::decode(std::as_bytes(bytes), reply) || reply.length_bytes > out.size()) {
+    return -EINVAL;
+  }
+  got = reply.length_bytes;
+  return 0;
+}
+
 // The OSD that answered has no such class or method, or this key may not call it.
 bool no_class(int result) { return result == -EOPNOTSUPP || result == -EPERM; }
 
@@ -72,31 +96,15 @@ bool ExchangeIo::go_round(int result, std::atomic<bool>& closed) {
   return true;
 }
 
-int ExchangeIo::read_with_class(librados::IoCtx& io, const std::string& object,
-                                std::uint64_t offset_bytes, ExchangeClient::Armed& armed,
-                                std::span<std::byte> out, std::size_t& got, bufferlist* head) {
-  bufferlist in = encoded(armed.request(offset_bytes, static_cast<std::uint32_t>(out.size())));
-  bufferlist answer;
-  librados::ObjectReadOperation operation;
-  if (head != nullptr) operation.getxattr(kHeadXattr, head, nullptr);
-  operation.exec(exchange::kClassName, "read_part", in, &answer, nullptr);
-  const int result = io.operate(object, &operation, nullptr);
-  if (!armed.retire()) return -ETIMEDOUT;
-  if (result < 0) return result;
-  OperationReply reply;
-  const std::span<const char> bytes(answer.c_str(), answer.length());
-  if (!OperationReply::decode(std::as_bytes(bytes), reply) || reply.length_bytes > out.size()) {
-    return -EINVAL;
-  }
-  got = reply.length_bytes;
-  return 0;
-}
-
 int ExchangeIo::read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                      std::span<std::byte> out, std::size_t& got) try {
   got = 0;
   if (auto armed = arm(OperationKind::kRead, out)) {
-    const int result = read_with_class(io, object, offset_bytes, *armed, out, got, nullptr);
+    bufferlist answer;
+    librados::ObjectReadOperation operation;
+    add_read(operation, *armed, offset_bytes, out, answer);
+    const int operated = io.operate(object, &operation, nullptr);
+    const int result = finish_read(operated, *armed, answer, out, got);
     if (!go_round(result, reads_closed_)) return result;
   }
   return ObjectIo::read(io, object, offset_bytes, out, got);
@@ -104,17 +112,37 @@ int ExchangeIo::read(librados::IoCtx& io, const std::string& object, std::uint64
   return -ENOMEM;
 }
 
-int ExchangeIo::read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
-                          std::span<std::byte> prefetch, std::size_t& got) try {
-  got = 0;
-  if (auto armed = arm(OperationKind::kRead, prefetch)) {
-    bufferlist stored;
-    const int result = read_with_class(io, object, 0, *armed, prefetch, got, &stored);
-    if (!go_round(result, reads_closed_)) return decode_stored(result, std::move(stored), head);
+void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
+  for (; !reads.empty(); reads = reads.subspan(std::min(reads.size(), kAioWindow))) {
+    const std::size_t count = std::min(reads.size(), kAioWindow);
+    std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
+    std::array<bufferlist, kAioWindow> stored, answers;
+    std::array<int, kAioWindow> results{};
+    for (std::size_t i = 0; i < count; ++i) {
+      if (auto one = arm(OperationKind::kRead, reads[i].prefetch))
+        armed[i].emplace(std::move(*one));
+    }
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      if (!armed[i]) return -ENXIO;
+      librados::ObjectReadOperation operation;
+      operation.getxattr(kHeadXattr, &stored[i], nullptr);
+      add_read(operation, *armed[i], 0, reads[i].prefetch, answers[i]);
+      return reads[i].io.aio_operate(reads[i].object, completion, &operation, nullptr);
+    });
+    for (std::size_t i = 0; i < count; ++i) {
+      HeadRead& read = reads[i];
+      read.got = 0;
+      int result = results[i];
+      if (armed[i]) result = finish_read(result, *armed[i], answers[i], read.prefetch, read.got);
+      if (!armed[i] || go_round(result, reads_closed_)) {
+        ObjectIo::read_heads({&read, 1});
+      } else {
+        read.result = decode_stored(result, std::move(stored[i]), read.head);
+      }
+    }
   }
-  return ObjectIo::read_head(io, object, head, prefetch, got);
 } catch (const std::exception&) {
-  return -ENOMEM;
+  for (HeadRead& one : reads) one.result = -ENOMEM;  // those not done yet
 }
 
 int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
@@ -147,24 +175,39 @@ int ExchangeIo::transition(librados::IoCtx& io, const std::string& object,
   return -ENOMEM;
 }
 
-int ExchangeIo::put_inline(librados::IoCtx& io, const std::string& object,
-                           std::span<const std::byte> in, const TransitionRequest& publish) try {
-  if (auto armed = arm(OperationKind::kWrite, in)) {
-    bufferlist request =
-        encoded(armed->request(0, static_cast<std::uint32_t>(in.size()), ceph_crc32c(in)));
-    bufferlist head = encoded(publish);
-    librados::ObjectWriteOperation operation;
-    operation.create(true);
-    operation.set_alloc_hint2(in.size(), in.size(), kAllocHints);
-    operation.exec(exchange::kClassName, "write_part", request);
-    operation.exec(exchange::kClassName, "publish", head);
-    const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
-    if (!armed->retire()) return -ETIMEDOUT;
-    if (result == -EIO || !go_round(result, writes_closed_)) return result;
+void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
+  for (; !puts.empty(); puts = puts.subspan(std::min(puts.size(), kAioWindow))) {
+    const std::size_t count = std::min(puts.size(), kAioWindow);
+    std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
+    std::array<int, kAioWindow> results{};
+    for (std::size_t i = 0; i < count; ++i) {
+      if (auto one = arm(OperationKind::kWrite, puts[i].bytes)) armed[i].emplace(std::move(*one));
+    }
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      if (!armed[i]) return -ENXIO;
+      HeadPut& put = puts[i];
+      const auto length = static_cast<std::uint32_t>(put.bytes.size());
+      bufferlist request = encoded(armed[i]->request(0, length, ceph_crc32c(put.bytes)));
+      bufferlist head = encoded(put.publish);
+      librados::ObjectWriteOperation operation;
+      operation.create(true);
+      operation.set_alloc_hint2(length, length, kAllocHints);
+      operation.exec(exchange::kClassName, "write_part", request);
+      operation.exec(exchange::kClassName, "publish", head);
+      return put.io.aio_operate(put.object, completion, &operation, librados::OPERATION_FULL_TRY);
+    });
+    for (std::size_t i = 0; i < count; ++i) {
+      HeadPut& put = puts[i];
+      put.result = results[i];
+      if (armed[i] && !armed[i]->retire()) {
+        put.result = -ETIMEDOUT;
+      } else if (!armed[i] || (put.result != -EIO && go_round(put.result, writes_closed_))) {
+        ObjectIo::put_heads({&put, 1});
+      }
+    }
   }
-  return ObjectIo::put_inline(io, object, in, publish);
 } catch (const std::exception&) {
-  return -ENOMEM;
+  for (HeadPut& one : puts) one.result = -ENOMEM;  // those not done yet
 }
 
 }  // namespace siphon

@@ -23,21 +23,15 @@ class ExchangeIo final : public ObjectIo {
            std::span<std::byte> out, std::size_t& got) override;
   int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
             std::span<const std::byte> in, std::uint64_t expected_bytes) override;
-  int read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
-                std::span<std::byte> prefetch, std::size_t& got) override;
+  void read_heads(std::span<HeadRead> reads) override;
   int transition(librados::IoCtx& io, const std::string& object,
                  const TransitionRequest& request) override;
-  int put_inline(librados::IoCtx& io, const std::string& object, std::span<const std::byte> in,
-                 const TransitionRequest& publish) override;
+  void put_heads(std::span<HeadPut> puts) override;
 
  private:
   // A descriptor for `buffer`, or nothing (and counted, when the buffer lies in the region).
   std::optional<ExchangeClient::Armed> arm(exchange::OperationKind kind,
                                            std::span<const std::byte> buffer);
-  // The class read `reply.length_bytes` into the buffer, or a negative errno.
-  int read_with_class(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
-                      ExchangeClient::Armed& armed, std::span<std::byte> out, std::size_t& got,
-                      librados::bufferlist* head);
   // True: another way may succeed where the class answered `result`. Remembers what will not
   // change.
   bool go_round(int result, std::atomic<bool>& closed);

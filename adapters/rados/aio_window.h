@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
+#include <exception>
 #include <memory>
 
 #include "rados/librados.hpp"
@@ -13,7 +15,7 @@ inline constexpr std::size_t kAioWindow = 16;
 
 // Starts one operation per index of [0, count), count at most kAioWindow, waits for all and leaves
 // their results. `start` is called as start(index, completion) and returns 0, or why nothing was
-// started; what the operation fills must outlive the call.
+// started (as does an exception: -ENOMEM); what the operation fills must outlive the call.
 template <typename Start>
 void run_window(std::size_t count, std::array<int, kAioWindow>& results, const Start& start) {
   struct Release {
@@ -21,11 +23,17 @@ void run_window(std::size_t count, std::array<int, kAioWindow>& results, const S
   };
   std::array<std::unique_ptr<librados::AioCompletion, Release>, kAioWindow> completions;
   for (std::size_t i = 0; i < count; ++i) {
-    completions[i].reset(librados::Rados::aio_create_completion());
-    results[i] = start(i, completions[i].get());
+    try {
+      completions[i].reset(librados::Rados::aio_create_completion());
+      results[i] = start(i, completions[i].get());
+    } catch (const std::exception&) {  // not out of here: others are under way already
+      results[i] = -ENOMEM;
+    }
     if (results[i] < 0) completions[i].reset();
   }
-  for (std::size_t i = 0; i < count; ++i) {
+  // The last one first: by its end most others are done, and cost no waiting (and waking) of their
+  // own.
+  for (std::size_t i = count; i-- > 0;) {
     if (!completions[i]) continue;
     completions[i]->wait_for_complete();
     results[i] = completions[i]->get_return_value();

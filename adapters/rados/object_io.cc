@@ -1,8 +1,11 @@
 #include "adapters/rados/object_io.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
+
+#include "adapters/rados/aio_window.h"
 
 namespace siphon {
 namespace {
@@ -85,21 +88,31 @@ int ObjectIo::write(librados::IoCtx& io, const std::string& object, std::uint64_
   return -ENOMEM;
 }
 
-int ObjectIo::read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
-                        std::span<std::byte> prefetch, std::size_t& got) try {
-  got = 0;
-  bufferlist stored, data;
-  librados::ObjectReadOperation operation;
-  operation.getxattr(kHeadXattr, &stored, nullptr);
-  if (!prefetch.empty()) operation.read(0, prefetch.size(), &data, nullptr);
-  const int result = io.operate(object, &operation, nullptr);
-  if (const int error = decode_stored(result, std::move(stored), head)) return error;
-  if (!head.present || data.length() > prefetch.size()) return 0;
-  data.begin().copy(data.length(), reinterpret_cast<char*>(prefetch.data()));
-  got = data.length();
-  return 0;
+void ObjectIo::read_heads(std::span<HeadRead> reads) try {
+  for (; !reads.empty(); reads = reads.subspan(std::min(reads.size(), kAioWindow))) {
+    const std::size_t count = std::min(reads.size(), kAioWindow);
+    std::array<bufferlist, kAioWindow> stored, data;
+    std::array<int, kAioWindow> results{};
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      HeadRead& read = reads[i];
+      librados::ObjectReadOperation operation;
+      operation.getxattr(kHeadXattr, &stored[i], nullptr);
+      if (!read.prefetch.empty()) operation.read(0, read.prefetch.size(), &data[i], nullptr);
+      return read.io.aio_operate(read.object, completion, &operation, nullptr);
+    });
+    for (std::size_t i = 0; i < count; ++i) {
+      HeadRead& read = reads[i];
+      read.got = 0;
+      read.result = decode_stored(results[i], std::move(stored[i]), read.head);
+      if (read.result < 0 || !read.head.present || data[i].length() > read.prefetch.size()) {
+        continue;
+      }
+      data[i].begin().copy(data[i].length(), reinterpret_cast<char*>(read.prefetch.data()));
+      read.got = data[i].length();
+    }
+  }
 } catch (const std::exception&) {
-  return -ENOMEM;
+  for (HeadRead& one : reads) one.result = -ENOMEM;  // those not done yet
 }
 
 // Read, decide, write back guarded by a compare of the old bytes: what the class method does under
@@ -107,9 +120,10 @@ int ObjectIo::read_head(librados::IoCtx& io, const std::string& object, StoredHe
 int ObjectIo::transition(librados::IoCtx& io, const std::string& object,
                          const TransitionRequest& request) try {
   for (int round = 0; round < kMaxGuardRounds; ++round) {
-    StoredHead head;
-    std::size_t ignored = 0;
-    if (const int error = ObjectIo::read_head(io, object, head, {}, ignored)) return error;
+    HeadRead read{io, object};
+    ObjectIo::read_heads({&read, 1});
+    if (read.result < 0) return read.result;
+    const StoredHead& head = read.head;
     HeadRegister next = head.reg;
     if (const int error = apply(next, head.present, request)) return error;
     if (next == head.reg) return 0;
@@ -139,21 +153,28 @@ int ObjectIo::transition(librados::IoCtx& io, const std::string& object,
   return -ENOMEM;
 }
 
-int ObjectIo::put_inline(librados::IoCtx& io, const std::string& object,
-                         std::span<const std::byte> in, const TransitionRequest& publish) try {
-  HeadRegister reg;
-  bufferlist encoded;
-  if (const int error = apply(reg, false, publish)) return error;
-  if (const int error = encode(reg, encoded)) return error;
-  librados::ObjectWriteOperation operation;
-  operation.create(true);
-  operation.set_alloc_hint2(in.size(), in.size(), kAllocHints);
-  operation.write_full(copy_of(in));
-  operation.set_op_flags2(librados::OP_FADVISE_DONTNEED);
-  operation.setxattr(kHeadXattr, encoded);
-  return io.operate(object, &operation, librados::OPERATION_FULL_TRY);
+void ObjectIo::put_heads(std::span<HeadPut> puts) try {
+  for (; !puts.empty(); puts = puts.subspan(std::min(puts.size(), kAioWindow))) {
+    const std::size_t count = std::min(puts.size(), kAioWindow);
+    std::array<int, kAioWindow> results{};
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      HeadPut& put = puts[i];
+      HeadRegister reg;
+      bufferlist encoded;
+      if (const int error = apply(reg, false, put.publish)) return error;
+      if (const int error = encode(reg, encoded)) return error;
+      librados::ObjectWriteOperation operation;
+      operation.create(true);
+      operation.set_alloc_hint2(put.bytes.size(), put.bytes.size(), kAllocHints);
+      operation.write_full(copy_of(put.bytes));
+      operation.set_op_flags2(librados::OP_FADVISE_DONTNEED);
+      operation.setxattr(kHeadXattr, encoded);
+      return put.io.aio_operate(put.object, completion, &operation, librados::OPERATION_FULL_TRY);
+    });
+    for (std::size_t i = 0; i < count; ++i) puts[i].result = results[i];
+  }
 } catch (const std::exception&) {
-  return -ENOMEM;
+  for (HeadPut& one : puts) one.result = -ENOMEM;  // those not done yet
 }
 
 }  // namespace siphon

@@ -26,6 +26,25 @@ struct StoredHead {
   librados::bufferlist stored;  // the very bytes, for the guard of a change
 };
 
+// One of several heads to be read, and what was found.
+struct HeadRead {
+  librados::IoCtx io;
+  std::string object;
+  std::span<std::byte> prefetch = {};  // filled with the head's own first bytes; may be empty
+  int result = 0;                      // -EUCLEAN: a register that does not decode
+  StoredHead head = {};
+  std::size_t got = 0;  // bytes in `prefetch`
+};
+
+// One of several heads to be created with data and register in one exclusive operation.
+struct HeadPut {
+  librados::IoCtx io;
+  std::string object;
+  std::span<const std::byte> bytes;
+  TransitionRequest publish;
+  int result = 0;  // -EEXIST: there is a head
+};
+
 class ObjectIo {
  public:
   // `whole_objects`: the pool takes no overwrites and only aligned appends (erasure-coded without
@@ -43,17 +62,15 @@ class ObjectIo {
   virtual int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                     std::span<const std::byte> in, std::uint64_t expected_bytes);
 
-  // The register, and the first bytes of the head's own data when `prefetch` is not empty, in one
-  // operation. -EUCLEAN: a register that does not decode.
-  virtual int read_head(librados::IoCtx& io, const std::string& object, StoredHead& head,
-                        std::span<std::byte> prefetch, std::size_t& got);
+  // Registers, and the first bytes of the heads' own data, one operation for each, all under way
+  // at once. Results in the requests.
+  virtual void read_heads(std::span<HeadRead> reads);
   // Applies `request` to the register, atomically; answers as siphon::apply. Idempotent.
   // -EBUSY: others changed it again and again meanwhile.
   virtual int transition(librados::IoCtx& io, const std::string& object,
                          const TransitionRequest& request);
-  // Creates the head with its data and its register in one exclusive operation. -EEXIST.
-  virtual int put_inline(librados::IoCtx& io, const std::string& object,
-                         std::span<const std::byte> in, const TransitionRequest& publish);
+  // Creates heads, one operation for each, all under way at once. Results in the requests.
+  virtual void put_heads(std::span<HeadPut> puts);
 
   // Operations that had to go another way than planned. Monotonic.
   std::uint64_t fallback_parts() const { return fallback_parts_.load(std::memory_order_relaxed); }

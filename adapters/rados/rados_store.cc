@@ -7,7 +7,6 @@
 #include <exception>
 #include <set>
 
-#include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
@@ -224,22 +223,20 @@ Error RadosStore::damaged(Error error, const std::string& object) const {
   return error;
 }
 
-Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name,
-                                         std::span<std::byte> prefetch, std::size_t& got) {
-  StoredHead head;
-  const int result = io_->read_head(io, head_object(name), head, prefetch, got);
-  if (result == -EUCLEAN) {
+Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
+  if (read.result == -EUCLEAN) {
     return fail(Code::kDataLoss, describe(name) + ": its head register does not decode");
   }
-  if (result < 0) {
-    return fail(damaged(to_error(result, "read the head of " + describe(name)), head_object(name)));
+  if (read.result < 0) {
+    return fail(damaged(to_error(read.result, "read the head of " + describe(name)), read.object));
   }
-  return head;
+  return std::move(read.head);
 }
 
 Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name) {
-  std::size_t ignored = 0;
-  return read_head(io, name, {}, ignored);
+  HeadRead read{io, head_object(name)};
+  io_->read_heads({&read, 1});
+  return head_of(name, read);
 }
 
 Status RadosStore::transition(librados::IoCtx& io, std::string_view name,
@@ -293,15 +290,14 @@ Result<ExtentInfo> RadosStore::stat(std::string_view name) {
   return info_from_register(name, head->reg);
 }
 
-Result<std::unique_ptr<ExtentReader>> RadosStore::open(std::string_view name,
-                                                       std::span<std::byte> prefetch,
-                                                       bool allow_open) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  std::size_t got = 0;
-  auto head = read_head(
-      io, name, prefetch.first(std::min<std::size_t>(prefetch.size(), limits_.inline_max_bytes)),
-      got);
+HeadRead RadosStore::head_read(const OpenRequest& request) const {
+  const std::size_t most = std::min<std::size_t>(request.prefetch.size(), limits_.inline_max_bytes);
+  return {context(request.name), head_object(request.name), request.prefetch.first(most)};
+}
+
+Result<std::unique_ptr<ExtentReader>> RadosStore::reader_of(std::string_view name, HeadRead& read,
+                                                            bool allow_open) {
+  auto head = head_of(name, read);
   if (!head) return fail(std::move(head).error());
   if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
   ExtentInfo info = info_from_register(name, head->reg);
@@ -312,12 +308,44 @@ Result<std::unique_ptr<ExtentReader>> RadosStore::open(std::string_view name,
                   "seal it first");
     }
     const int result =
-        measure_parts(io, info.private_id, info.header.part_bytes, info.header.extent_bytes);
+        measure_parts(read.io, info.private_id, info.header.part_bytes, info.header.extent_bytes);
     if (result < 0) return fail(to_error(result, "measure " + describe(name)));
   }
   // A short head is left to read(), which finds out why.
-  const bool whole = info.is_inline && got == info.header.extent_bytes;
-  return std::make_unique<RadosReader>(*this, std::move(io), std::move(info), whole ? got : 0);
+  const bool whole = info.is_inline && read.got == info.header.extent_bytes;
+  return std::make_unique<RadosReader>(*this, std::move(read.io), std::move(info),
+                                       whole ? read.got : 0);
+}
+
+Result<std::unique_ptr<ExtentReader>> RadosStore::open(std::string_view name,
+                                                       std::span<std::byte> prefetch,
+                                                       bool allow_open) {
+  SIPHON_TRY(check_extent_name(name));
+  HeadRead read = head_read({name, prefetch});
+  io_->read_heads({&read, 1});
+  return reader_of(name, read, allow_open);
+}
+
+std::vector<Result<std::unique_ptr<ExtentReader>>> RadosStore::open_many(
+    std::span<const OpenRequest> requests) {
+  std::vector<Result<std::unique_ptr<ExtentReader>>> readers;
+  std::vector<HeadRead> reads;
+  std::vector<std::size_t> asked;  // the request of each read
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Status named = check_extent_name(requests[i].name);
+    readers.emplace_back(nullptr);
+    if (!named) {
+      readers.back() = fail(std::move(named).error());
+      continue;
+    }
+    reads.push_back(head_read(requests[i]));
+    asked.push_back(i);
+  }
+  io_->read_heads(reads);
+  for (std::size_t i = 0; i < reads.size(); ++i) {
+    readers[asked[i]] = reader_of(requests[asked[i]].name, reads[i], /*allow_open=*/false);
+  }
+  return readers;
 }
 
 Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_names,
@@ -351,30 +379,20 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
 }
 
 Status RadosStore::add_current(const std::vector<std::string>& names, ExtentPage& page) {
-  for (std::size_t from = 0; from < names.size(); from += kAioWindow) {
-    const std::size_t count = std::min(kAioWindow, names.size() - from);
-    std::array<librados::bufferlist, kAioWindow> stored;
-    std::array<int, kAioWindow> results{};
-    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
-      librados::IoCtx io = context(names[from + i]);
-      librados::ObjectReadOperation operation;
-      operation.getxattr(kHeadXattr, &stored[i], nullptr);
-      return io.aio_operate(head_object(names[from + i]), completion, &operation, nullptr);
-    });
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::string& name = names[from + i];
-      StoredHead head;
-      const int result = decode_stored(results[i], std::move(stored[i]), head);
-      if (result == -EUCLEAN) {
-        page.names.push_back(name);  // whoever looks at it is told what is wrong
-        page.infos.emplace_back();
-      } else if (result < 0) {
-        return fail(to_error(result, "read the head of " + describe(name)));
-      } else if (head.reg.state != ExtentState::kNone) {
-        page.names.push_back(name);
-        page.infos.push_back(info_from_register(name, head.reg));
-      }
+  std::vector<HeadRead> reads;
+  for (const std::string& name : names) reads.push_back({context(name), head_object(name)});
+  io_->ObjectIo::read_heads(reads);  // nothing for the class to do
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (reads[i].result == -EUCLEAN) {
+      page.names.push_back(names[i]);  // whoever looks at it is told what is wrong
+      page.infos.emplace_back();
+      continue;
     }
+    auto head = head_of(names[i], reads[i]);
+    if (!head) return fail(std::move(head).error());
+    if (head->reg.state == ExtentState::kNone) continue;
+    page.names.push_back(names[i]);
+    page.infos.push_back(info_from_register(names[i], head->reg));
   }
   return {};
 }
@@ -403,28 +421,54 @@ Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
                                         head->reg.generation);
 }
 
-Status RadosStore::put_inline(std::string_view name, const PrivateId& id,
-                              std::span<const std::byte> bytes, const SealedHeader& header) {
-  SIPHON_TRY(check_extent_name(name));
-  SIPHON_TRY(check_inline(id, bytes.size(), header, limits_));
+HeadPut RadosStore::head_put(const InlinePut& put) const {
   TransitionRequest request;
   request.kind = Transition::kPublish;
-  request.id = id;
+  request.id = put.id;
   request.is_inline = true;
   request.expected_generation = TransitionRequest::kAnyGeneration;
-  request.header = header;
+  request.header = put.header;
   request.header.part_bytes = limits_.part_bytes;
   request.now_unix_ms = now_unix_ms();
-  librados::IoCtx io = context(name);
-  const int result = io_->put_inline(io, head_object(name), bytes, request);
-  if (result == 0) return {};
-  if (result == -EEXIST) {
+  return {context(put.name), head_object(put.name), put.bytes, request};
+}
+
+Status RadosStore::end_of(const InlinePut& put, HeadPut& done) {
+  if (done.result == 0) return {};
+  if (done.result == -EEXIST) {
     // Ours, when an earlier call took effect and its answer was lost.
-    auto head = read_head(io, name);
-    if (head && head->reg.state != ExtentState::kNone && head->reg.current == id) return {};
+    auto head = read_head(done.io, put.name);
+    if (head && head->reg.state != ExtentState::kNone && head->reg.current == put.id) return {};
   }
-  if (is_decision(result)) return fail(transition_error(result, request.kind, name));
-  return fail(to_error(result, "write " + describe(name)));
+  if (is_decision(done.result)) {
+    return fail(transition_error(done.result, Transition::kPublish, put.name));
+  }
+  return fail(to_error(done.result, "write " + describe(put.name)));
+}
+
+Status RadosStore::put_inline(std::string_view name, const PrivateId& id,
+                              std::span<const std::byte> bytes, const SealedHeader& header) {
+  const InlinePut put{name, id, bytes, header};
+  return std::move(put_inline_many({&put, 1}).front());
+}
+
+std::vector<Status> RadosStore::put_inline_many(std::span<const InlinePut> puts) {
+  std::vector<Status> ends;
+  std::vector<HeadPut> heads;
+  std::vector<std::size_t> asked;  // the put of each head
+  for (std::size_t i = 0; i < puts.size(); ++i) {
+    Status sound = check_extent_name(puts[i].name);
+    if (sound) sound = check_inline(puts[i].id, puts[i].bytes.size(), puts[i].header, limits_);
+    ends.push_back(std::move(sound));
+    if (!ends.back()) continue;
+    heads.push_back(head_put(puts[i]));
+    asked.push_back(i);
+  }
+  io_->put_heads(heads);
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    ends[asked[i]] = end_of(puts[asked[i]], heads[i]);
+  }
+  return ends;
 }
 
 // Writes the tail over whatever is there and cuts the rest off. Each part is written and cut in

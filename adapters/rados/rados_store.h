@@ -38,10 +38,13 @@ class RadosStore final : public ExtentStore {
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
+  std::vector<Result<std::unique_ptr<ExtentReader>>> open_many(
+      std::span<const OpenRequest> requests) override;
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
                                                const BeginOptions& options) override;
   Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
                     const SealedHeader& header) override;
+  std::vector<Status> put_inline_many(std::span<const InlinePut> puts) override;
   Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
@@ -55,9 +58,14 @@ class RadosStore final : public ExtentStore {
   librados::IoCtx context(std::string_view name) const;
   std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
   Error damaged(Error error, const std::string& object) const;
-  Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name,
-                               std::span<std::byte> prefetch, std::size_t& got);
   Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name);
+  // What a read of `name`'s head came to.
+  Result<StoredHead> head_of(std::string_view name, HeadRead& read);
+  Result<std::unique_ptr<ExtentReader>> reader_of(std::string_view name, HeadRead& read,
+                                                  bool allow_open);
+  HeadRead head_read(const OpenRequest& request) const;
+  HeadPut head_put(const InlinePut& put) const;
+  Status end_of(const InlinePut& put, HeadPut& done);
   Status transition(librados::IoCtx& io, std::string_view name, const TransitionRequest& request);
   // Condemns what is not condemned yet, removes the bytes, forgets. Parts [0, at_least) exist as
   // far as the caller knows. `keep_entry`: leave the trash entry to a later collector.

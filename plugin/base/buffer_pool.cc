@@ -55,24 +55,42 @@ BufferPool::BufferPool(std::span<std::byte> arena, BufferPool* lender)
 
 Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadline,
                                                bool may_borrow) {
-  const auto carved = carved_size(bytes);
+  auto buffers = acquire_many(bytes, 1, deadline, may_borrow);
+  if (!buffers) return fail(std::move(buffers).error());
+  return std::move(buffers->front());
+}
+
+Result<std::vector<BufferPool::Buffer>> BufferPool::acquire_many(std::size_t bytes,
+                                                                 std::size_t count,
+                                                                 Deadline deadline,
+                                                                 bool may_borrow) {
+  const auto carved = carved_size(bytes, count);
   if (!carved) return fail(carved.error());
+  std::vector<Buffer> buffers;
+  buffers.reserve(count);
   std::unique_lock lock(mutex_);
-  Waiter self;
+  Waiter self{*carved, count, may_borrow && count == 1, {}};
   const auto place = waiters_.insert(waiters_.end(), &self);
-  Result<Buffer> result = Buffer();
+  Status status;
   for (bool expired = false;;) {
     if (closed_) {
-      result = fail(Code::kCancelled, "the buffer pool is closed");
+      status = fail(Code::kCancelled, "the buffer pool is closed");
       break;
     }
     if (waiters_.front() == &self) {
-      *result = carve(bytes, *carved);
-      if (!*result && may_borrow) *result = borrow(bytes, *carved);
-      if (*result) break;
+      if (has_room(*carved, count)) {
+        while (buffers.size() < count) buffers.push_back(carve(bytes, *carved));
+        break;
+      }
+      if (self.may_borrow) {
+        if (Buffer buffer = borrow(bytes, *carved)) {
+          buffers.push_back(std::move(buffer));
+          break;
+        }
+      }
     }
     if (expired) {
-      result = fail(Code::kDeadlineExceeded,
+      status = fail(Code::kDeadlineExceeded,
                     "no buffer of " + std::to_string(bytes) + " bytes came free in time");
       break;
     }
@@ -80,7 +98,8 @@ Result<BufferPool::Buffer> BufferPool::acquire(std::size_t bytes, Deadline deadl
   }
   waiters_.erase(place);
   wake_first();
-  return result;
+  if (!status) return fail(std::move(status).error());
+  return buffers;
 }
 
 std::size_t BufferPool::in_use_bytes() const {
@@ -99,14 +118,28 @@ void BufferPool::close() {
   for (Waiter* waiter : waiters_) waiter->turn.notify_one();
 }
 
-Result<std::size_t> BufferPool::carved_size(std::size_t bytes) const {
-  if (bytes == 0) return fail(Code::kInvalidArgument, "a buffer of zero bytes was asked for");
-  if (bytes > arena_.size()) {  // arena_ is whole granules, so rounding up cannot exceed it
-    return fail(Code::kInvalidArgument, "a buffer of " + std::to_string(bytes) +
-                                            " bytes exceeds the pool of " +
-                                            std::to_string(arena_.size()) + " bytes");
+Result<std::size_t> BufferPool::carved_size(std::size_t bytes, std::size_t count) const {
+  if (bytes == 0 || count == 0) {
+    return fail(Code::kInvalidArgument, "a buffer of zero bytes was asked for");
   }
-  return (bytes + kGranule - 1) / kGranule * kGranule;
+  // The arena is whole granules, so rounding up what fits cannot exceed it.
+  const std::size_t carved = (bytes - 1) / kGranule * kGranule + kGranule;
+  if (bytes > arena_.size() || carved > arena_.size() / count) {
+    return fail(Code::kInvalidArgument,
+                (count == 1 ? "a buffer" : std::to_string(count) + " buffers") + " of " +
+                    std::to_string(bytes) + " bytes exceeds the pool of " +
+                    std::to_string(arena_.size()) + " bytes");
+  }
+  return carved;
+}
+
+bool BufferPool::has_room(std::size_t carved, std::size_t count) const {
+  std::size_t fit = 0;
+  for (const FreeRange& range : free_) {
+    fit += range.length / carved;
+    if (fit >= count) return true;
+  }
+  return false;
 }
 
 BufferPool::Buffer BufferPool::carve(std::size_t bytes, std::size_t carved) {
@@ -128,10 +161,18 @@ BufferPool::Buffer BufferPool::carve(std::size_t bytes, std::size_t carved) {
 BufferPool::Buffer BufferPool::borrow(std::size_t bytes, std::size_t carved) {
   if (lender_ == nullptr) return {};
   const std::lock_guard lock(lender_->mutex_);
-  if (lender_->closed_ || !lender_->waiters_.empty()) return {};
-  const std::size_t free_bytes = lender_->arena_.size() - lender_->in_use_bytes_;
-  if (free_bytes < carved + arena_.size()) return {};
-  return lender_->carve(bytes, carved);
+  return lender_->lends(carved, arena_.size()) ? lender_->carve(bytes, carved) : Buffer();
+}
+
+bool BufferPool::lends(std::size_t carved, std::size_t lease_bytes) const {
+  return !closed_ && waiters_.empty() && arena_.size() - in_use_bytes_ >= carved + lease_bytes;
+}
+
+bool BufferPool::may_be_served(const Waiter& waiter) const {
+  if (has_room(waiter.carved, waiter.count)) return true;
+  if (!waiter.may_borrow || lender_ == nullptr) return false;
+  const std::lock_guard lock(lender_->mutex_);
+  return lender_->lends(waiter.carved, arena_.size());
 }
 
 void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
@@ -160,7 +201,8 @@ void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
 }
 
 void BufferPool::wake_first() noexcept {
-  if (!waiters_.empty()) waiters_.front()->turn.notify_one();
+  if (waiters_.empty()) return;
+  if (may_be_served(*waiters_.front())) waiters_.front()->turn.notify_one();
 }
 
 Result<ArenaMemory> ArenaMemory::allocate(std::size_t bytes) {

@@ -65,6 +65,9 @@ class BufferPool {
   // Blocks until `bytes` contiguous bytes are free; a share that may not borrow has only its lease.
   // INVALID_ARGUMENT: larger than the arena or zero; DEADLINE_EXCEEDED; CANCELLED after close().
   Result<Buffer> acquire(std::size_t bytes, Deadline deadline, bool may_borrow = true);
+  // The same for `count` buffers of that size: all of them, or none. Several are never borrowed.
+  Result<std::vector<Buffer>> acquire_many(std::size_t bytes, std::size_t count, Deadline deadline,
+                                           bool may_borrow = true);
   std::size_t arena_bytes() const { return arena_.size(); }
   // Carved out of the arena: what was asked for, rounded up to whole granules.
   std::size_t in_use_bytes() const;
@@ -81,17 +84,25 @@ class BufferPool {
     std::size_t length;
   };
   struct Waiter {
+    const std::size_t carved;
+    const std::size_t count;
+    const bool may_borrow;
     std::condition_variable turn;
   };
 
-  // Rounds up to granules; INVALID_ARGUMENT when that can never fit.
-  Result<std::size_t> carved_size(std::size_t bytes) const;
+  // Rounds up to granules; INVALID_ARGUMENT when so many can never fit.
+  Result<std::size_t> carved_size(std::size_t bytes, std::size_t count) const;
+  // With mutex_ held.
+  bool has_room(std::size_t carved, std::size_t count) const;
+  bool may_be_served(const Waiter& waiter) const;
   // An empty Buffer when nothing fits. With mutex_ held.
   Buffer carve(std::size_t bytes, std::size_t carved);
   // The same for a share, of the lender's arena.
   Buffer borrow(std::size_t bytes, std::size_t carved);
+  // Whether a share with a lease of `lease_bytes` may borrow so much here. With mutex_ held.
+  bool lends(std::size_t carved, std::size_t lease_bytes) const;
   void give_back(std::byte* data, std::size_t carved) noexcept;
-  void wake_first() noexcept;  // with mutex_ held
+  void wake_first() noexcept;  // if there may be what it waits for; with mutex_ held
 
   const std::span<std::byte> arena_;
   BufferPool* const lender_;  // of a share; its mutex_ is taken after ours

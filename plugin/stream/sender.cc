@@ -31,6 +31,8 @@ constexpr std::size_t kMaxQueuedFrames = 64;  // bounds views, which no pool bou
 // What is summed and sent at a time. Measured (docs/wire_format.md): smaller calls cost throughput,
 // larger pieces leave the cache between the checksum and the kernel's copy.
 constexpr std::size_t kPieceBytes = kMiB;
+// Small extents that one reader opens at a time, once some have turned out to be small.
+constexpr std::size_t kOpenedTogether = 8;
 // What is tried first for an extent of a large batch; grows to the largest inline one seen.
 constexpr std::size_t kFirstPrefetchBytes = 128 * kKiB;
 constexpr std::size_t kSmallBatch = 16;
@@ -70,12 +72,13 @@ struct Frame {
   BufferPool::Buffer buffer;
 };
 
-// A reader's next errand: one read of an open extent, or (extent null) the opening of the next.
+// A reader's next errand: one read of an open extent, or (extent null) the opening of the next
+// ones.
 struct Errand {
   OpenExtentPtr extent;
-  std::uint32_t index = 0;
   std::uint64_t offset_bytes = 0;
   std::uint32_t length_bytes = 0;
+  std::uint32_t index = 0, count = 0;  // to open: [index, index + count)
 };
 
 }  // namespace
@@ -96,11 +99,15 @@ class StreamSender::Impl {
   void add_reader_if_of_use();
   void reader_main();
   std::optional<Errand> next_errand();
-  void open_extent(std::uint32_t index);
-  void start_extent(OpenExtentPtr extent, BufferPool::Buffer prefetch);
+  void open_extents(std::uint32_t index, std::uint32_t count);
+  std::vector<BufferPool::Buffer> acquire_prefetch(std::size_t at_most);
+  void start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
+                    BufferPool::Buffer prefetch);
   void read_piece(const Errand& errand);
-  std::optional<BufferPool::Buffer> acquire(std::size_t bytes);
+  std::vector<BufferPool::Buffer> acquire(std::size_t bytes, std::size_t count);
+  bool starving() const;
   std::size_t prefetch_bytes() const;
+  std::uint32_t open_count_locked() const;
   std::uint32_t piece_length(const OpenExtent& extent, std::uint64_t offset) const;
 
   // Lanes.
@@ -144,6 +151,7 @@ class StreamSender::Impl {
   std::atomic<std::uint64_t> bytes_read_{0};
   std::atomic<std::uint64_t> bytes_sent_{0};
   std::atomic<std::size_t> prefetch_bytes_{0};
+  std::atomic<bool> are_small_{false};  // one at least came whole with its opening
   std::atomic<bool> stop_{false};
 
   mutable std::mutex mutex_;         // guards what follows
@@ -151,7 +159,7 @@ class StreamSender::Impl {
   std::condition_variable frames_;   // for lanes: a frame, or no more
   std::optional<Error> stop_error_;
   std::uint32_t next_to_open_ = 0;
-  std::uint32_t opening_ = 0;          // extents that a reader opens
+  std::uint32_t opening_ = 0;          // readers that open extents
   std::uint32_t reading_now_ = 0;      // pieces that a reader reads
   std::deque<OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
   std::deque<Frame> queue_;
@@ -298,7 +306,7 @@ void StreamSender::Impl::reader_main() {
     if (errand->extent) {
       read_piece(*errand);
     } else {
-      open_extent(errand->index);
+      open_extents(errand->index, errand->count);
     }
   }
   std::lock_guard lock(mutex_);
@@ -314,8 +322,7 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
     for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
       OpenExtent& extent = **it;
       if (extent.reads_in_flight >= depth) continue;
-      Errand errand{*it, extent.index, extent.next_offset,
-                    piece_length(extent, extent.next_offset)};
+      Errand errand{*it, extent.next_offset, piece_length(extent, extent.next_offset)};
       extent.next_offset += errand.length_bytes;
       ++extent.reads_in_flight;
       ++reading_now_;
@@ -324,7 +331,9 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
     }
     if (room && next_to_open_ < order_.extents.size()) {
       ++opening_;
-      return Errand{nullptr, next_to_open_++, 0, 0};
+      const std::uint32_t index = next_to_open_;
+      next_to_open_ += open_count_locked();
+      return Errand{nullptr, 0, 0, index, next_to_open_ - index};
     }
     if (reading_.empty() && opening_ == 0 && next_to_open_ == order_.extents.size()) {
       errands_.notify_all();
@@ -333,6 +342,13 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
     errands_.wait(lock);
   }
   return std::nullopt;
+}
+
+// As many as leave the other readers their share.
+std::uint32_t StreamSender::Impl::open_count_locked() const {
+  if (!are_small_.load(std::memory_order_relaxed)) return 1;
+  const std::size_t share = (order_.extents.size() - next_to_open_) / kFirstReaders;
+  return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, kOpenedTogether));
 }
 
 std::uint32_t StreamSender::Impl::piece_length(const OpenExtent& extent,
@@ -347,47 +363,66 @@ std::size_t StreamSender::Impl::prefetch_bytes() const {
   return prefetch_bytes_.load(std::memory_order_relaxed);
 }
 
-void StreamSender::Impl::open_extent(std::uint32_t index) {
-  BufferPool::Buffer prefetch;
-  if (prefetch_bytes() > 0) {
-    auto buffer = acquire(prefetch_bytes());
-    if (!buffer) return;  // stopped
-    prefetch = std::move(*buffer);
-  }
-  auto reader = store_.open(order_.extents[index], prefetch.span());
-  Status status;
-  if (!reader) {
-    status = fail(std::move(reader).error().with_suspect(Side::kSource));
-  } else if ((*reader)->info().header.extent_bytes == 0) {
-    status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
-                  Side::kSource);
-  }
-  if (!status) {
-    ExtentResult result;
-    result.extent_index = index;
-    if (reader) result.info = (*reader)->info();
-    result.status = std::move(status);
-    report(std::move(result));
-    {
-      std::lock_guard lock(mutex_);
-      --opening_;
+// Opens as many at a time as there is memory for, so that no reader waits for memory while it holds
+// some.
+void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) {
+  const std::uint32_t end = index + count;
+  while (index < end) {
+    std::vector<BufferPool::Buffer> prefetch = acquire_prefetch(end - index);
+    if (prefetch.empty()) return;  // stopped
+    std::vector<OpenRequest> requests;
+    for (std::size_t i = 0; i < prefetch.size(); ++i) {
+      requests.push_back({order_.extents[index + i], prefetch[i].span()});
     }
-    errands_.notify_all();
-    deliver_results();
-    return;
+    auto readers = store_.open_many(requests);
+    for (std::size_t i = 0; i < readers.size(); ++i, ++index) {
+      Status status;
+      if (!readers[i]) {
+        status = fail(std::move(readers[i]).error().with_suspect(Side::kSource));
+      } else if ((*readers[i])->info().header.extent_bytes == 0) {
+        status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
+                      Side::kSource);
+      }
+      if (status) {
+        start_extent(index, std::move(*readers[i]), std::move(prefetch[i]));
+        continue;
+      }
+      ExtentResult result;
+      result.extent_index = index;
+      if (readers[i]) result.info = (*readers[i])->info();
+      result.status = std::move(status);
+      report(std::move(result));
+    }
   }
-  auto extent = std::make_shared<OpenExtent>();
-  extent->index = index;
-  extent->reader = std::move(*reader);
-  extent->bytes = extent->reader->info().header.extent_bytes;
-  start_extent(std::move(extent), std::move(prefetch));
+  bool last = false;
+  {
+    std::lock_guard lock(mutex_);
+    last = --opening_ == 0 && next_to_open_ == order_.extents.size();
+  }
+  if (last) errands_.notify_all();
+  deliver_results();
+}
+
+// Buffers for up to `at_most` extents, one at least; none: stopped. Empty ones where this store
+// needs none.
+std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t at_most) {
+  const std::size_t bytes = prefetch_bytes();
+  if (bytes == 0) return std::vector<BufferPool::Buffer>(at_most);
+  const std::size_t share = pool_.arena_bytes() / kFirstReaders / bytes;
+  return acquire(bytes, std::clamp<std::size_t>(share, 1, at_most));
 }
 
 // Puts an extent on the list of those to read, or, if it is here already, into the queue.
-void StreamSender::Impl::start_extent(OpenExtentPtr extent, BufferPool::Buffer prefetch) {
+void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
+                                      BufferPool::Buffer prefetch) {
+  auto extent = std::make_shared<OpenExtent>();
+  extent->index = index;
+  extent->reader = std::move(reader);
+  extent->bytes = extent->reader->info().header.extent_bytes;
   const std::uint64_t bytes = extent->bytes;
   const bool here = extent->reader->prefetched_bytes() == bytes;
   if (here) {
+    are_small_.store(true, std::memory_order_relaxed);
     prefetch.shrink(bytes);
     bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
   } else {
@@ -399,41 +434,42 @@ void StreamSender::Impl::start_extent(OpenExtentPtr extent, BufferPool::Buffer p
       prefetch_bytes_.store(bytes, std::memory_order_relaxed);
     }
   }
-  bool readers_end = false;
   {
     std::lock_guard lock(mutex_);
-    --opening_;
     if (here) {
       extent->next_offset = bytes;
       const std::span<const std::byte> payload = prefetch.span();
       queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
-      readers_end = opening_ == 0 && next_to_open_ == order_.extents.size();
     } else {
       reading_.push_back(std::move(extent));
     }
   }
   // Without the lock, which whoever wakes needs first.
-  if (here) frames_.notify_one();
-  if (!here || readers_end) errands_.notify_all();
+  if (here) {
+    frames_.notify_one();
+  } else {
+    errands_.notify_all();
+  }
 }
 
 // Memory beyond the lease is for when the lanes starve: what waits for a slow target, or for its
-// turn under a rate limit, must not fill what other transfers could use. nullopt: the attempt has
-// been stopped (by us, if there was no memory in time).
-std::optional<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes) {
+// turn under a rate limit, must not fill what other transfers could use.
+bool StreamSender::Impl::starving() const {
+  std::lock_guard lock(mutex_);
+  return queue_.empty();
+}
+
+// None: the attempt has been stopped (by us, if there was no memory in time).
+std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
   while (!stopped()) {
-    bool starving = false;
-    {
-      std::lock_guard lock(mutex_);
-      starving = queue_.empty();
-    }
-    auto buffer = pool_.acquire(bytes, std::min(order_.deadline, Clock::now() + kSlice), starving);
-    if (buffer) return std::move(*buffer);
-    if (buffer.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
-      stop(std::move(buffer).error().with_context("wait for a send buffer"));
+    const Deadline slice = std::min(order_.deadline, Clock::now() + kSlice);
+    auto buffers = pool_.acquire_many(bytes, count, slice, starving());
+    if (buffers) return std::move(*buffers);
+    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
+      stop(std::move(buffers).error().with_context("wait for a send buffer"));
     }
   }
-  return std::nullopt;
+  return {};
 }
 
 void StreamSender::Impl::read_piece(const Errand& errand) {
@@ -443,9 +479,9 @@ void StreamSender::Impl::read_piece(const Errand& errand) {
   if (auto view = extent.reader->view(errand.offset_bytes, errand.length_bytes)) {
     frame.bytes = *view;
   } else {
-    auto buffer = acquire(errand.length_bytes);
-    if (!buffer) return;
-    frame.buffer = std::move(*buffer);
+    auto buffers = acquire(errand.length_bytes, 1);
+    if (buffers.empty()) return;
+    frame.buffer = std::move(buffers.front());
     frame.bytes = frame.buffer.span();
     status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
   }

@@ -31,6 +31,8 @@ namespace {
 
 // How many extents' scratch is made while the lanes are still being opened.
 constexpr std::size_t kBeginEarly = 4;
+// Small extents that one writer publishes at a time.
+constexpr std::size_t kPublishedTogether = 8;
 
 // What a lane's own bytes have shown, and no broken connection can explain.
 bool are_wrong_bytes(const Error& error) {
@@ -347,7 +349,11 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       if (!extent.session.complete()) return {};  // the source's claim will find it
     }
   }
-  writers_->push({std::move(frame), extent.inline_candidate ? &extent : nullptr});
+  if (extent.inline_candidate) {
+    push_complete({&extent});
+  } else {
+    writers_->push({std::move(frame)});
+  }
   return {};
 }
 
@@ -394,17 +400,29 @@ void TargetTransfer::on_report(const SourceReport& report) {
       }
     }
   }
-  for (Extent* extent : ready) writers_->push({{}, extent});
+  push_complete(ready);
+}
+
+// Small ones together: each is one operation, and one writer has several under way. What large ones
+// need to be published is not theirs alone.
+void TargetTransfer::push_complete(const std::vector<Extent*>& extents) {
+  Task task;
+  for (Extent* extent : extents) {
+    task.extents.push_back(extent);
+    if (extent->inline_candidate && task.extents.size() < kPublishedTogether) continue;
+    writers_->push(std::exchange(task, {}));
+  }
+  if (!task.extents.empty()) writers_->push(std::move(task));
 }
 
 // ---- storing and publishing
 // ----------------------------------------------------------------------
 
 void TargetTransfer::do_task(Task task) {
-  if (task.extent != nullptr) {
-    publish_if_complete(*task.extent);
-  } else {
+  if (task.extents.empty()) {
     store_frame(std::move(task.frame));
+  } else {
+    publish_complete(task.extents);
   }
 }
 
@@ -432,7 +450,8 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
     durable_bytes_ += header.length_bytes;
     last_durable_at_ = steady_clock::now();
   }
-  publish_if_complete(extent);
+  Extent* const whole[] = {&extent};
+  publish_complete(whole);
 }
 
 void TargetTransfer::begin_first_extents() {
@@ -446,36 +465,50 @@ void TargetTransfer::begin_first_extents() {
   }
 }
 
-void TargetTransfer::publish_if_complete(Extent& extent) {
+void TargetTransfer::publish_complete(std::span<Extent* const> extents) {
+  std::vector<Extent*> small, large;
   {
     std::lock_guard lock(mutex_);
-    if (!extent.session.start_publishing(/*durable_needed=*/!extent.inline_candidate)) return;
+    for (Extent* extent : extents) {
+      const bool is_inline = extent->inline_candidate;
+      if (!extent->session.start_publishing(/*durable_needed=*/!is_inline)) continue;
+      (is_inline ? small : large).push_back(extent);
+    }
   }
-  const SealedHeader& header = extent.session.claim()->header;
-  Status published;
-  if (extent.inline_candidate) {
-    const BufferPool::Buffer bytes = std::move(extent.held.payload);
-    published = extent.stored.publish_inline(bytes.span(), header);
-  } else {
-    published = extent.stored.publish(header);
+  std::vector<InlinePut> puts;
+  for (Extent* extent : small) {
+    puts.push_back(
+        extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
   }
-  const std::uint64_t bytes = extent.session.extent_bytes();
+  std::vector<Status> ends = store_.put_inline_many(puts);
+  for (std::size_t i = 0; i < small.size(); ++i) {
+    ends[i] = small[i]->stored.finish_inline(puts[i], std::move(ends[i]));
+    small[i]->held.payload.reset();
+  }
+  for (Extent* extent : large) {
+    ends.push_back(extent->stored.publish(extent->session.claim()->header));
+  }
+  small.insert(small.end(), large.begin(), large.end());
   std::lock_guard lock(mutex_);
-  if (!published) {
-    extent.session.on_publish_failed(std::move(published)
+  for (std::size_t i = 0; i < small.size(); ++i) published_locked(*small[i], std::move(ends[i]));
+  if (done_count_ == extents_.size()) changed_.notify_all();
+}
+
+void TargetTransfer::published_locked(Extent& extent, Status status) {
+  if (!status) {
+    extent.session.on_publish_failed(std::move(status)
                                          .error()
                                          .with_context("extent " + extent.pair.target)
                                          .with_suspect(Side::kTarget));
     return;
   }
   if (extent.inline_candidate) {
-    durable_bytes_ += bytes;
+    durable_bytes_ += extent.session.extent_bytes();
     last_durable_at_ = steady_clock::now();
   }
   extent.session.on_published();
   env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
   add_outcome_locked(extent);
-  if (done_count_ == extents_.size()) changed_.notify_all();
 }
 
 // ---- what watchers see

@@ -145,8 +145,8 @@ class TargetTransfer final : private FrameSink {
   struct Extent;
   // A writer's errand.
   struct Task {
-    ReceivedFrame frame;       // to be stored, when it has a payload
-    Extent* extent = nullptr;  // else: to be published, if it is complete
+    ReceivedFrame frame;             // to be stored, when it has a payload
+    std::vector<Extent*> extents{};  // else: to be published, those that are complete
   };
 
   Status reserve(BufferPool::Buffer* lease);
@@ -167,7 +167,9 @@ class TargetTransfer final : private FrameSink {
   void do_task(Task task);
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
-  void publish_if_complete(Extent& extent);
+  void push_complete(const std::vector<Extent*>& extents);
+  void publish_complete(std::span<Extent* const> extents);
+  void published_locked(Extent& extent, Status status);
   void step(Event event);
   void add_outcome_locked(Extent& extent);
   Progress progress_locked() const;

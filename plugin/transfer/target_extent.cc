@@ -65,13 +65,16 @@ Status TargetExtent::publish(const SealedHeader& header) {
   return {};
 }
 
-Status TargetExtent::publish_inline(std::span<const std::byte> bytes, const SealedHeader& header) {
+InlinePut TargetExtent::inline_put(std::span<const std::byte> bytes, const SealedHeader& header) {
   private_id_ = new_private_id();
-  Status put = place_.store.put_inline(name_, private_id_, bytes, header);
-  if (put || put.error().code != Code::kAlreadyExists) return put;
-  SIPHON_TRY(make_scratch(bytes.size()));
-  SIPHON_TRY(scratch_->write(0, bytes));
-  return publish(header);
+  return {name_, private_id_, bytes, header};
+}
+
+Status TargetExtent::finish_inline(const InlinePut& put, Status end) {
+  if (end || end.error().code != Code::kAlreadyExists) return end;
+  SIPHON_TRY(make_scratch(put.bytes.size()));
+  SIPHON_TRY(scratch_->write(0, put.bytes));
+  return publish(put.header);
 }
 
 void TargetExtent::drop() {

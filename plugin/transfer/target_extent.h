@@ -43,9 +43,12 @@ class TargetExtent {
   Status write(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
   // After the last write.
   Status publish(const SealedHeader& header);
-  // One operation writes and publishes all of a small extent, without scratch. A head that is
-  // already there (an earlier generation in the trash, another attempt) takes the larger ones' way.
-  Status publish_inline(std::span<const std::byte> bytes, const SealedHeader& header);
+  // One operation writes and publishes all of a small extent, without scratch: this one, for
+  // ExtentStore::put_inline_many.
+  InlinePut inline_put(std::span<const std::byte> bytes, const SealedHeader& header);
+  // And what is left to do when it came to `end`: a head that is already there (an earlier
+  // generation in the trash, another attempt) takes the larger ones' way.
+  Status finish_inline(const InlinePut& put, Status end);
   // Condemns and removes the scratch, if there is one; what cannot be removed is left behind. When
   // nobody writes any more.
   void drop();
