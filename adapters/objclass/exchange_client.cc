@@ -41,7 +41,7 @@ Status check_header(const RegionHeader& header, std::uint64_t file_bytes) {
     return refuse("its version is " + std::to_string(header.abi_version) + ", not " +
                   std::to_string(exchange::kAbiVersion));
   }
-  if (header.descriptor_count != exchange::kDescriptorCount ||
+  if (header.descriptor_count == 0 || header.descriptor_count > exchange::kDescriptorCount ||
       header.grant_count != exchange::kGrantCount || header.data_offset != exchange::kDataOffset ||
       header.region_bytes != file_bytes || header.data_bytes < exchange::kMinDataBytes ||
       header.data_bytes > exchange::kMaxDataBytes || header.data_bytes % 8192 != 0 ||
@@ -104,9 +104,10 @@ ExchangeClient::ExchangeClient(std::span<std::byte> mapping, const RegionHeader&
       data_(mapping.subspan(header.data_offset, header.data_bytes)),
       region_bytes_(header.region_bytes),
       boot_nonce_(header.boot_nonce),
+      descriptor_count_(header.descriptor_count),
       bulk_methods_(header.bulk_methods == 1) {
-  free_.reserve(exchange::kDescriptorCount);
-  for (std::uint32_t i = exchange::kDescriptorCount; i > 0; --i) free_.push_back(i - 1);
+  free_.reserve(descriptor_count_);
+  for (std::uint32_t i = descriptor_count_; i > 0; --i) free_.push_back(i - 1);
 }
 
 ExchangeClient::~ExchangeClient() { ::munmap(mapping_.data(), mapping_.size()); }
@@ -118,7 +119,7 @@ std::span<Grant> ExchangeClient::grants() const {
 
 std::span<Descriptor> ExchangeClient::descriptors() const {
   return {reinterpret_cast<Descriptor*>(mapping_.data() + exchange::kDescriptorsOffset),
-          exchange::kDescriptorCount};
+          descriptor_count_};
 }
 
 bool ExchangeClient::contains(std::span<const std::byte> bytes) const {

@@ -107,6 +107,7 @@ class ExchangeClient {
   const std::span<std::byte> data_;
   const std::uint64_t region_bytes_;
   const std::uint64_t boot_nonce_;
+  const std::uint32_t descriptor_count_;
   const bool bulk_methods_;
   std::mutex mutex_;
   std::vector<std::uint32_t> free_;  // guarded by mutex_

@@ -31,7 +31,8 @@ inline constexpr std::uint64_t kRegionMagic = 0x314e4f4850495353;  // "SSIPHON1"
 inline constexpr std::uint32_t kAbiVersion = 1;
 
 inline constexpr std::uint32_t kGrantCount = 1024;
-inline constexpr std::uint32_t kDescriptorCount = 512;
+// Operations under way at once. A companion works with a region that has fewer.
+inline constexpr std::uint32_t kDescriptorCount = 2048;
 inline constexpr std::uint64_t kGrantsOffset = 4096;
 inline constexpr std::uint64_t kDescriptorsOffset = 256 * 1024;
 inline constexpr std::uint64_t kDataOffset = 512 * 1024;

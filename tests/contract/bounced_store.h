@@ -88,6 +88,23 @@ class BouncedStore final : public ExtentStore {
     std::ranges::copy(buffer.span().first((*reader)->prefetched_bytes()), prefetch.begin());
     return std::make_unique<BouncedReader>(*std::move(reader), send_);
   }
+  std::vector<Result<std::unique_ptr<ExtentReader>>> open_many(
+      std::span<const OpenRequest> requests) override {
+    std::vector<BufferPool::Buffer> buffers;
+    std::vector<OpenRequest> bounced;
+    for (const OpenRequest& request : requests) {
+      buffers.push_back(lease(send_, std::max<std::size_t>(1, request.prefetch.size())).value());
+      bounced.push_back({request.name, buffers.back().span().first(request.prefetch.size())});
+    }
+    auto readers = inner_.open_many(bounced);
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+      if (!readers[i]) continue;
+      std::ranges::copy(bounced[i].prefetch.first((*readers[i])->prefetched_bytes()),
+                        requests[i].prefetch.begin());
+      readers[i] = std::make_unique<BouncedReader>(*std::move(readers[i]), send_);
+    }
+    return readers;
+  }
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
                                                const BeginOptions& options) override {
     auto scratch = inner_.begin(name, options);
@@ -100,6 +117,16 @@ class BouncedStore final : public ExtentStore {
     if (!buffer) return fail(std::move(buffer).error());
     std::ranges::copy(bytes, buffer->data());
     return inner_.put_inline(name, id, buffer->span(), header);
+  }
+  std::vector<Status> put_inline_many(std::span<const InlinePut> puts) override {
+    std::vector<BufferPool::Buffer> buffers;
+    std::vector<InlinePut> bounced(puts.begin(), puts.end());
+    for (InlinePut& put : bounced) {
+      buffers.push_back(lease(receive_, put.bytes.size()).value());
+      std::ranges::copy(put.bytes, buffers.back().data());
+      put.bytes = buffers.back().span();
+    }
+    return inner_.put_inline_many(bounced);
   }
   Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override {

@@ -281,6 +281,55 @@ TEST_P(ExtentStoreContract, InlineIsExclusive) {
   EXPECT_EQ(put("e2", second), "OK");
 }
 
+// More than any backend has under way at a time, and each answer at its place.
+TEST_P(ExtentStoreContract, ManyArePutAndOpenedTogether) {
+  if (limits_.inline_max_bytes == 0) return;
+  constexpr std::size_t kCount = 37, kBadName = 3, kTooLong = 11, kTaken = 20, kMissing = 30;
+  std::vector<std::string> names;
+  std::vector<Sample> samples;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    names.push_back(i == kBadName ? "no/such name" : "e" + std::to_string(i));
+    samples.push_back(i == kTooLong ? make_sample(limits_.inline_max_bytes + 1, 7)
+                                    : small_sample(100 + i));
+  }
+  const Sample taken = small_sample(9);
+  ASSERT_TRUE(store_->put_inline(names[kTaken], new_private_id(), taken.bytes, taken.header));
+
+  std::vector<InlinePut> puts;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    if (i == kMissing) continue;
+    puts.push_back({names[i], new_private_id(), samples[i].bytes, samples[i].header});
+  }
+  EXPECT_TRUE(store_->put_inline_many({}).empty());
+  const std::vector<Status> ends = store_->put_inline_many(puts);
+  ASSERT_EQ(ends.size(), puts.size());
+  for (std::size_t i = 0; i < puts.size(); ++i) {
+    const bool wrong = puts[i].name == names[kBadName] || puts[i].name == names[kTooLong];
+    EXPECT_EQ(code_of(ends[i]), wrong                           ? "INVALID_ARGUMENT"
+                                : puts[i].name == names[kTaken] ? "ALREADY_EXISTS"
+                                                                : "OK")
+        << puts[i].name;
+  }
+
+  std::vector<Bytes> prefetch(kCount, Bytes(limits_.inline_max_bytes));
+  std::vector<OpenRequest> requests;
+  for (std::size_t i = 0; i < kCount; ++i) requests.push_back({names[i], prefetch[i]});
+  EXPECT_TRUE(store_->open_many({}).empty());
+  auto readers = store_->open_many(requests);
+  ASSERT_EQ(readers.size(), kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    EXPECT_EQ(code_of(readers[i]), i == kBadName                    ? "INVALID_ARGUMENT"
+                                   : i == kTooLong || i == kMissing ? "NOT_FOUND"
+                                                                    : "OK")
+        << names[i];
+    if (!readers[i]) continue;
+    const Bytes& expected = i == kTaken ? taken.bytes : samples[i].bytes;
+    EXPECT_EQ((*readers[i])->info().name, names[i]);
+    ASSERT_EQ((*readers[i])->prefetched_bytes(), expected.size()) << names[i];
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), prefetch[i].begin())) << names[i];
+  }
+}
+
 TEST_P(ExtentStoreContract, ConcurrentInlinePutsOfOneNameHaveOneWinner) {
   if (limits_.inline_max_bytes == 0) return;
   constexpr std::size_t kThreads = 4;

@@ -141,6 +141,42 @@ TEST_F(BaseBufferPool, SmallRequestsDoNotOvertakeALargeWaiter) {
   EXPECT_TRUE(at_once(pool, 1));
 }
 
+TEST_F(BaseBufferPool, ManyAreAllOrNone) {
+  EXPECT_EQ(pool.acquire_many(kGranule, 0, far_away()).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(pool.acquire_many(kGranule, 17, far_away()).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(pool.acquire_many(1, 17, far_away()).error().code, Code::kInvalidArgument);
+  std::vector<BufferPool::Buffer> singles;
+  for (int i = 0; i < 16; ++i) singles.push_back(at_once(pool, kGranule).value());
+  for (int i : {1, 4, 5, 9}) singles[static_cast<std::size_t>(i)].reset();
+  // Holes of one, two and one granules: four of one, or one of two.
+  EXPECT_EQ(pool.acquire_many(kGranule, 5, long_ago()).error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(pool.in_use_bytes(), 12 * kGranule);
+  EXPECT_EQ(pool.acquire_many(2 * kGranule, 2, long_ago()).error().code, Code::kDeadlineExceeded);
+  auto many = pool.acquire_many(kGranule, 4, long_ago());
+  ASSERT_TRUE(many);
+  EXPECT_EQ(many->size(), 4u);
+  EXPECT_EQ(pool.in_use_bytes(), 16 * kGranule);
+  std::thread waiter([&] { EXPECT_EQ(pool.acquire_many(kGranule, 3, far_away())->size(), 3u); });
+  await_waiters(1);
+  many->clear();
+  waiter.join();
+}
+
+TEST_F(BaseBufferPool, AShareInLineBorrowsWhenItsTurnComes) {
+  auto lease = at_once(pool, 4 * kGranule).value();
+  BufferPool share(lease);
+  auto own = at_once(share, 2 * kGranule).value();
+  // The first in line waits for what only the lease has; whoever is next could borrow.
+  std::thread first([&] {
+    const auto soon = deadline_in(std::chrono::milliseconds(50));
+    EXPECT_EQ(share.acquire(4 * kGranule, soon, /*may_borrow=*/false).error().code,
+              Code::kDeadlineExceeded);
+  });
+  std::thread next([&] { EXPECT_TRUE(share.acquire(3 * kGranule, far_away())); });
+  first.join();
+  next.join();
+}
+
 TEST_F(BaseBufferPool, AWaiterThatGivesUpLetsTheNextOneIn) {
   auto half = at_once(pool, 8 * kGranule).value();
   std::thread large([&] {

@@ -81,11 +81,23 @@ TEST_F(ExchangeClientTest, OtherMemoryIsNoRegion) {
   EXPECT_EQ(try_header([](Header& h) { ++h.magic; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { ++h.abi_version; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { ++h.descriptor_count; }), Code::kFailedPrecondition);
+  EXPECT_EQ(try_header([](Header& h) { h.descriptor_count = 0; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { --h.grant_count; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { h.region_bytes *= 2; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { h.data_offset += 4096; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { h.data_bytes += 8192; }), Code::kFailedPrecondition);
   EXPECT_EQ(try_header([](Header& h) { h.data_bytes = 0; }), Code::kFailedPrecondition);
+  // An OSD that started with an older class has fewer descriptors.
+  EXPECT_EQ(try_header([](Header& h) { h.descriptor_count = 2; }), Code::kOk);
+  auto small = ExchangeClient::map(fd);
+  ASSERT_TRUE(small);
+  const auto buffer = (*small)->send_half().first(4096);
+  std::vector<ExchangeClient::Armed> armed;
+  while (auto one = (*small)->arm(exchange::OperationKind::kRead, buffer)) {
+    armed.push_back(std::move(*one));
+  }
+  EXPECT_EQ(armed.size(), 2u);
+  armed.clear();
   close(fd);
   auto closed = ExchangeClient::map(-1);
   EXPECT_FALSE(closed);
