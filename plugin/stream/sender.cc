@@ -1,38 +1,24 @@
-#include "plugin/stream/sender.h"
-
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
-#include <cstdint>
-#include <deque>
 #include <exception>
-#include <mutex>
-#include <optional>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "plugin/base/crc32.h"
+#include "plugin/stream/sender_impl.h"
 
 namespace siphon {
+
+using namespace sender;
+
 namespace {
 
-using Clock = Deadline::clock;
-
-// Readers are added one by one, whenever a lane has nothing to send and all of them are at work.
-constexpr std::size_t kFirstReaders = 4;
-constexpr std::size_t kMaxReaders = 32;
-constexpr std::size_t kMaxQueuedFrames = 64;  // bounds views, which no pool bounds
 // What is summed and sent at a time. Measured (docs/wire_format.md): smaller calls cost throughput,
 // larger pieces leave the cache between the checksum and the kernel's copy.
 constexpr std::size_t kPieceBytes = kMiB;
-// Small extents that one reader opens at a time, once some have turned out to be small.
-constexpr std::size_t kOpenedTogether = 8;
 // What is tried first for an extent of a large batch; grows to the largest inline one seen.
 constexpr std::size_t kFirstPrefetchBytes = 128 * kKiB;
 constexpr std::size_t kSmallBatch = 16;
@@ -41,7 +27,6 @@ constexpr std::size_t kSmallBatch = 16;
 // Measured: docs/benchmarks.md.
 constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
 constexpr std::size_t kLoopbackLargeFrame = 512 * kKiB;
-constexpr std::chrono::milliseconds kSlice{100};  // longest wait that cancel() cannot interrupt
 constexpr std::chrono::seconds kConnectTimeout{10};
 // A flood of strangers can push an honest lane out of the target's waiting room.
 constexpr int kHandshakeTries = 3;
@@ -51,125 +36,7 @@ void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
   counter.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
 }
 
-// An extent between its opening and its result. Shared by the frames in flight, which may hold
-// views into the reader; the last one lets go of it.
-struct OpenExtent {
-  std::uint32_t index = 0;
-  std::unique_ptr<ExtentReader> reader;
-  std::uint64_t bytes = 0;
-  // Guarded by Impl::mutex_:
-  std::uint64_t next_offset = 0;  // everything before it has been claimed by a reader
-  std::uint32_t reads_in_flight = 0;
-  bool reported = false;
-  Crc32Assembly crc;
-};
-using OpenExtentPtr = std::shared_ptr<OpenExtent>;
-
-struct Frame {
-  OpenExtentPtr extent;
-  std::uint64_t offset_bytes = 0;
-  std::span<const std::byte> bytes;  // in `buffer`, or a view of the reader's
-  BufferPool::Buffer buffer;
-};
-
-// A reader's next errand: one read of an open extent, or (extent null) the opening of the next
-// ones.
-struct Errand {
-  OpenExtentPtr extent;
-  std::uint64_t offset_bytes = 0;
-  std::uint32_t length_bytes = 0;
-  std::uint32_t index = 0, count = 0;  // to open: [index, index + count)
-};
-
 }  // namespace
-
-class StreamSender::Impl {
- public:
-  Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle, StreamOrder order,
-       std::function<void(ExtentResult)> on_result);
-  ~Impl();
-  Status run();
-  void stop(Error why);
-  SenderCounters counters() const;
-  const LaneTimes& lane_times() const { return times_; }
-
- private:
-  // Readers.
-  void start_reader();
-  void add_reader_if_of_use();
-  void reader_main();
-  std::optional<Errand> next_errand();
-  void open_extents(std::uint32_t index, std::uint32_t count);
-  std::vector<BufferPool::Buffer> acquire_prefetch(std::size_t at_most);
-  void start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
-                    BufferPool::Buffer prefetch);
-  void read_piece(const Errand& errand);
-  std::vector<BufferPool::Buffer> acquire(std::size_t bytes, std::size_t count);
-  bool starving() const;
-  std::size_t prefetch_bytes() const;
-  std::uint32_t open_count_locked() const;
-  std::uint32_t piece_length(const OpenExtent& extent, std::uint64_t offset) const;
-
-  // Lanes.
-  Status lane_main(std::uint16_t lane);
-  Status open_lane(std::uint16_t lane);
-  enum class Next { kFrame, kIdle, kEnd, kStopped };
-  Next next_frame(Frame& frame, Deadline until);
-  Status send_control(std::uint16_t lane, FrameType type);
-  Result<std::uint32_t> send_frame(std::uint16_t lane, const Frame& frame);
-  Status wait_for_throttle(std::uint16_t lane, std::uint64_t bytes);
-  void frame_sent(const Frame& frame, std::uint32_t crc);
-
-  // Results.
-  Status still_current(const ExtentInfo& read);
-  void report(ExtentResult result);
-  void deliver_results();
-
-  bool stopped() const { return stop_.load(std::memory_order_relaxed); }
-  template <typename F>
-  std::thread guarded(F body);
-
-  struct Lane {
-    Socket socket;  // connected under mutex_; used by the lane's thread
-    std::uint64_t sequence = 0;
-    bool unsent_limited = false;
-    std::optional<PaceMeter> meter;
-  };
-
-  ExtentStore& store_;
-  BufferPool& pool_;
-  Throttle* const throttle_;
-  const StreamOrder order_;
-  const std::function<void(ExtentResult)> on_result_;
-  const StoreLimits limits_;
-  const bool is_loopback_;
-  const std::uint64_t fallback_parts_before_;
-  std::size_t frame_bytes_ = 0;
-  int wake_fd_ = -1;
-
-  LaneTimes times_;
-  std::atomic<std::uint64_t> bytes_read_{0};
-  std::atomic<std::uint64_t> bytes_sent_{0};
-  std::atomic<std::size_t> prefetch_bytes_{0};
-  std::atomic<bool> are_small_{false};  // one at least came whole with its opening
-  std::atomic<bool> stop_{false};
-
-  mutable std::mutex mutex_;         // guards what follows
-  std::condition_variable errands_;  // for readers: something to do, or nothing any more
-  std::condition_variable frames_;   // for lanes: a frame, or no more
-  std::optional<Error> stop_error_;
-  std::uint32_t next_to_open_ = 0;
-  std::uint32_t opening_ = 0;          // readers that open extents
-  std::uint32_t reading_now_ = 0;      // pieces that a reader reads
-  std::deque<OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
-  std::deque<Frame> queue_;
-  std::vector<std::thread> readers_;
-  std::size_t readers_running_ = 0;  // that have not ended
-  std::vector<Lane> lanes_;
-  std::vector<bool> reported_;
-  std::deque<ExtentResult> results_;
-  bool delivering_ = false;
-};
 
 StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle,
                          StreamOrder order, std::function<void(ExtentResult)> on_result)
@@ -195,18 +62,6 @@ StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, Throttle* throttl
 
 StreamSender::Impl::~Impl() {
   if (wake_fd_ >= 0) ::close(wake_fd_);
-}
-
-// A thread whose body, whatever it throws, ends the attempt and not the process.
-template <typename F>
-std::thread StreamSender::Impl::guarded(F body) {
-  return std::thread([this, body] {
-    try {
-      body();
-    } catch (const std::exception& e) {
-      stop({Code::kInternal, std::string("the sender failed: ") + e.what(), Side::kSource, {}});
-    }
-  });
 }
 
 Status StreamSender::Impl::run() {
@@ -279,234 +134,6 @@ SenderCounters StreamSender::Impl::counters() const {
   out.bytes_sent = bytes_sent_.load(std::memory_order_relaxed);
   out.fallback_parts = store_.counters().fallback_parts - fallback_parts_before_;
   return out;
-}
-
-// ---- readers -----------------------------------------------------------------------------------
-
-// With mutex_ held.
-void StreamSender::Impl::start_reader() {
-  readers_.push_back(guarded([this] { reader_main(); }));
-  ++readers_running_;
-}
-
-// With mutex_ held, by a lane that has nothing to send. When every reader is at work in the store
-// (and not waiting for memory), more depth may help; when one is idle, it would not.
-void StreamSender::Impl::add_reader_if_of_use() {
-  const bool work = !reading_.empty() || next_to_open_ < order_.extents.size();
-  const bool all_busy = opening_ + reading_now_ >= readers_running_ && pool_.waiters() == 0;
-  if (!work || !all_busy || readers_.size() >= kMaxReaders) return;
-  try {
-    start_reader();
-  } catch (const std::system_error&) {  // those that run have to do
-  }
-}
-
-void StreamSender::Impl::reader_main() {
-  while (auto errand = next_errand()) {
-    if (errand->extent) {
-      read_piece(*errand);
-    } else {
-      open_extents(errand->index, errand->count);
-    }
-  }
-  std::lock_guard lock(mutex_);
-  if (--readers_running_ == 0) frames_.notify_all();
-}
-
-// Extents already open come first; the next one is opened when these leave a reader idle.
-std::optional<Errand> StreamSender::Impl::next_errand() {
-  const std::uint32_t depth = std::max<std::uint32_t>(1, limits_.read_depth);
-  std::unique_lock lock(mutex_);
-  while (!stopped()) {
-    const bool room = queue_.size() < kMaxQueuedFrames;
-    for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
-      OpenExtent& extent = **it;
-      if (extent.reads_in_flight >= depth) continue;
-      Errand errand{*it, extent.next_offset, piece_length(extent, extent.next_offset)};
-      extent.next_offset += errand.length_bytes;
-      ++extent.reads_in_flight;
-      ++reading_now_;
-      if (extent.next_offset == extent.bytes) reading_.erase(it);
-      return errand;
-    }
-    if (room && next_to_open_ < order_.extents.size()) {
-      ++opening_;
-      const std::uint32_t index = next_to_open_;
-      next_to_open_ += open_count_locked();
-      return Errand{nullptr, 0, 0, index, next_to_open_ - index};
-    }
-    if (reading_.empty() && opening_ == 0 && next_to_open_ == order_.extents.size()) {
-      errands_.notify_all();
-      return std::nullopt;
-    }
-    errands_.wait(lock);
-  }
-  return std::nullopt;
-}
-
-// As many as leave the other readers their share.
-std::uint32_t StreamSender::Impl::open_count_locked() const {
-  if (!are_small_.load(std::memory_order_relaxed)) return 1;
-  const std::size_t share = (order_.extents.size() - next_to_open_) / kFirstReaders;
-  return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, kOpenedTogether));
-}
-
-std::uint32_t StreamSender::Impl::piece_length(const OpenExtent& extent,
-                                               std::uint64_t offset) const {
-  std::uint64_t length = std::min<std::uint64_t>(frame_bytes_, extent.bytes - offset);
-  const std::uint64_t part = extent.reader->info().header.part_bytes;
-  if (part > 0) length = std::min(length, part - offset % part);
-  return static_cast<std::uint32_t>(length);
-}
-
-std::size_t StreamSender::Impl::prefetch_bytes() const {
-  return prefetch_bytes_.load(std::memory_order_relaxed);
-}
-
-// Opens as many at a time as there is memory for, so that no reader waits for memory while it holds
-// some.
-void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) {
-  const std::uint32_t end = index + count;
-  while (index < end) {
-    std::vector<BufferPool::Buffer> prefetch = acquire_prefetch(end - index);
-    if (prefetch.empty()) return;  // stopped
-    std::vector<OpenRequest> requests;
-    for (std::size_t i = 0; i < prefetch.size(); ++i) {
-      requests.push_back({order_.extents[index + i], prefetch[i].span()});
-    }
-    auto readers = store_.open_many(requests);
-    for (std::size_t i = 0; i < readers.size(); ++i, ++index) {
-      Status status;
-      if (!readers[i]) {
-        status = fail(std::move(readers[i]).error().with_suspect(Side::kSource));
-      } else if ((*readers[i])->info().header.extent_bytes == 0) {
-        status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
-                      Side::kSource);
-      }
-      if (status) {
-        start_extent(index, std::move(*readers[i]), std::move(prefetch[i]));
-        continue;
-      }
-      ExtentResult result;
-      result.extent_index = index;
-      if (readers[i]) result.info = (*readers[i])->info();
-      result.status = std::move(status);
-      report(std::move(result));
-    }
-  }
-  bool last = false;
-  {
-    std::lock_guard lock(mutex_);
-    last = --opening_ == 0 && next_to_open_ == order_.extents.size();
-  }
-  if (last) errands_.notify_all();
-  deliver_results();
-}
-
-// Buffers for up to `at_most` extents, one at least; none: stopped. Empty ones where this store
-// needs none.
-std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t at_most) {
-  const std::size_t bytes = prefetch_bytes();
-  if (bytes == 0) return std::vector<BufferPool::Buffer>(at_most);
-  const std::size_t share = pool_.arena_bytes() / kFirstReaders / bytes;
-  return acquire(bytes, std::clamp<std::size_t>(share, 1, at_most));
-}
-
-// Puts an extent on the list of those to read, or, if it is here already, into the queue.
-void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
-                                      BufferPool::Buffer prefetch) {
-  auto extent = std::make_shared<OpenExtent>();
-  extent->index = index;
-  extent->reader = std::move(reader);
-  extent->bytes = extent->reader->info().header.extent_bytes;
-  const std::uint64_t bytes = extent->bytes;
-  const bool here = extent->reader->prefetched_bytes() == bytes;
-  if (here) {
-    are_small_.store(true, std::memory_order_relaxed);
-    prefetch.shrink(bytes);
-    bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
-  } else {
-    prefetch.reset();
-    if (extent->reader->view(0, 1)) {
-      prefetch_bytes_.store(0, std::memory_order_relaxed);  // this store needs no buffers
-    } else if (extent->reader->info().is_inline && bytes <= frame_bytes_ &&
-               bytes > prefetch_bytes()) {
-      prefetch_bytes_.store(bytes, std::memory_order_relaxed);
-    }
-  }
-  {
-    std::lock_guard lock(mutex_);
-    if (here) {
-      extent->next_offset = bytes;
-      const std::span<const std::byte> payload = prefetch.span();
-      queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
-    } else {
-      reading_.push_back(std::move(extent));
-    }
-  }
-  // Without the lock, which whoever wakes needs first.
-  if (here) {
-    frames_.notify_one();
-  } else {
-    errands_.notify_all();
-  }
-}
-
-// Memory beyond the lease is for when the lanes starve: what waits for a slow target, or for its
-// turn under a rate limit, must not fill what other transfers could use.
-bool StreamSender::Impl::starving() const {
-  std::lock_guard lock(mutex_);
-  return queue_.empty();
-}
-
-// None: the attempt has been stopped (by us, if there was no memory in time).
-std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
-  while (!stopped()) {
-    const Deadline slice = std::min(order_.deadline, Clock::now() + kSlice);
-    auto buffers = pool_.acquire_many(bytes, count, slice, starving());
-    if (buffers) return std::move(*buffers);
-    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
-      stop(std::move(buffers).error().with_context("wait for a send buffer"));
-    }
-  }
-  return {};
-}
-
-void StreamSender::Impl::read_piece(const Errand& errand) {
-  OpenExtent& extent = *errand.extent;
-  Frame frame{errand.extent, errand.offset_bytes, {}, {}};
-  Status status;
-  if (auto view = extent.reader->view(errand.offset_bytes, errand.length_bytes)) {
-    frame.bytes = *view;
-  } else {
-    auto buffers = acquire(errand.length_bytes, 1);
-    if (buffers.empty()) return;
-    frame.buffer = std::move(buffers.front());
-    frame.bytes = frame.buffer.span();
-    status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
-  }
-  if (status) bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
-  bool failed_now = false;
-  {
-    std::lock_guard lock(mutex_);
-    --extent.reads_in_flight;
-    --reading_now_;
-    if (status && !extent.reported) {
-      queue_.push_back(std::move(frame));
-    } else if (!status && !extent.reported) {
-      failed_now = extent.reported = true;
-      std::erase(reading_, errand.extent);
-    }
-  }
-  frames_.notify_one();
-  if (failed_now) {
-    ExtentResult result;
-    result.extent_index = extent.index;
-    result.info = extent.reader->info();
-    result.status = fail(std::move(status).error().with_suspect(Side::kSource));
-    report(std::move(result));
-    deliver_results();
-  }
 }
 
 // ---- lanes -------------------------------------------------------------------------------------

@@ -330,6 +330,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
   const FrameHeader h = frame.header;
   Extent& extent = *extents_[h.extent_index];
   env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
+  bool is_inline = false;
   {
     std::lock_guard lock(mutex_);
     if (extent.session.done()) return {};
@@ -342,15 +343,17 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       return {};  // that extent has failed; the lane goes on
     }
     received_bytes_ += h.length_bytes;
-    if (!spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
-        h.extent_bytes <= store_limits_.inline_max_bytes) {
-      extent.held = std::move(frame);
+    is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
+                h.extent_bytes <= store_limits_.inline_max_bytes;
+    if (is_inline) {
       extent.inline_candidate = true;
+      extent.held = std::move(frame);
       if (!extent.session.complete()) return {};  // the source's claim will find it
+      ready_.push_back(&extent);
     }
   }
-  if (extent.inline_candidate) {
-    push_complete({&extent});
+  if (is_inline) {
+    start_publishers();
   } else {
     writers_->push({std::move(frame)});
   }
@@ -382,7 +385,7 @@ void TargetTransfer::lane_broken(const Error& error) {
 }
 
 void TargetTransfer::on_report(const SourceReport& report) {
-  std::vector<Extent*> ready;
+  std::vector<Extent*> large;
   {
     std::lock_guard lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
@@ -392,7 +395,12 @@ void TargetTransfer::on_report(const SourceReport& report) {
       Extent& extent = *extents_[e.index];
       if (e.claim) {
         extent.session.on_claim(*e.claim);
-        if (extent.session.complete()) ready.push_back(&extent);
+        if (!extent.session.complete()) continue;
+        if (extent.inline_candidate) {
+          ready_.push_back(&extent);
+        } else {
+          large.push_back(&extent);
+        }
       } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
         extent.session.on_error(std::move(error).with_suspect(Side::kSource));
@@ -400,29 +408,20 @@ void TargetTransfer::on_report(const SourceReport& report) {
       }
     }
   }
-  push_complete(ready);
-}
-
-// Small ones together: each is one operation, and one writer has several under way. What large ones
-// need to be published is not theirs alone.
-void TargetTransfer::push_complete(const std::vector<Extent*>& extents) {
-  Task task;
-  for (Extent* extent : extents) {
-    task.extents.push_back(extent);
-    if (extent->inline_candidate && task.extents.size() < kPublishedTogether) continue;
-    writers_->push(std::exchange(task, {}));
-  }
-  if (!task.extents.empty()) writers_->push(std::move(task));
+  start_publishers();
+  for (Extent* extent : large) writers_->push({{}, extent});
 }
 
 // ---- storing and publishing
 // ----------------------------------------------------------------------
 
 void TargetTransfer::do_task(Task task) {
-  if (task.extents.empty()) {
+  if (task.frame.payload) {
     store_frame(std::move(task.frame));
+  } else if (task.complete != nullptr) {
+    publish_if_complete(*task.complete);
   } else {
-    publish_complete(task.extents);
+    publish_ready();
   }
 }
 
@@ -450,8 +449,7 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
     durable_bytes_ += header.length_bytes;
     last_durable_at_ = steady_clock::now();
   }
-  Extent* const whole[] = {&extent};
-  publish_complete(whole);
+  publish_if_complete(extent);
 }
 
 void TargetTransfer::begin_first_extents() {
@@ -465,33 +463,67 @@ void TargetTransfer::begin_first_extents() {
   }
 }
 
-void TargetTransfer::publish_complete(std::span<Extent* const> extents) {
-  std::vector<Extent*> small, large;
+void TargetTransfer::publish_if_complete(Extent& extent) {
   {
     std::lock_guard lock(mutex_);
-    for (Extent* extent : extents) {
-      const bool is_inline = extent->inline_candidate;
-      if (!extent->session.start_publishing(/*durable_needed=*/!is_inline)) continue;
-      (is_inline ? small : large).push_back(extent);
-    }
+    if (!extent.session.start_publishing(/*durable_needed=*/true)) return;
   }
-  std::vector<InlinePut> puts;
-  for (Extent* extent : small) {
-    puts.push_back(
-        extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
-  }
-  std::vector<Status> ends = store_.put_inline_many(puts);
-  for (std::size_t i = 0; i < small.size(); ++i) {
-    ends[i] = small[i]->stored.finish_inline(puts[i], std::move(ends[i]));
-    small[i]->held.payload.reset();
-  }
-  for (Extent* extent : large) {
-    ends.push_back(extent->stored.publish(extent->session.claim()->header));
-  }
-  small.insert(small.end(), large.begin(), large.end());
+  Status published = extent.stored.publish(extent.session.claim()->header);
   std::lock_guard lock(mutex_);
-  for (std::size_t i = 0; i < small.size(); ++i) published_locked(*small[i], std::move(ends[i]));
+  published_locked(extent, std::move(published));
   if (done_count_ == extents_.size()) changed_.notify_all();
+}
+
+// A writer for every group that is full. The last few that are ready are left to a writer that is
+// at work already, so that they find company: each is one operation, and what one thread waits for
+// together costs it one wait.
+void TargetTransfer::start_publishers() {
+  std::size_t more = 0;
+  {
+    std::lock_guard lock(mutex_);
+    std::size_t wanted = ready_.size() / kPublishedTogether;
+    if (publishers_ == 0 && !ready_.empty()) wanted = std::max<std::size_t>(wanted, 1);
+    if (wanted > publishers_to_start_) more = wanted - publishers_to_start_;
+    publishers_ += more;
+    publishers_to_start_ += more;
+  }
+  for (; more > 0; --more) writers_->push({});
+}
+
+std::vector<TargetTransfer::Extent*> TargetTransfer::take_ready_locked() {
+  std::vector<Extent*> taken;
+  while (!ready_.empty() && taken.size() < kPublishedTogether) {
+    Extent* extent = ready_.front();
+    ready_.pop_front();
+    if (extent->session.start_publishing(/*durable_needed=*/false)) taken.push_back(extent);
+  }
+  return taken;
+}
+
+void TargetTransfer::publish_ready() {
+  std::unique_lock lock(mutex_);
+  --publishers_to_start_;
+  for (;;) {
+    const std::vector<Extent*> extents = take_ready_locked();
+    if (extents.empty()) break;
+    lock.unlock();
+    std::vector<InlinePut> puts;
+    for (Extent* extent : extents) {
+      puts.push_back(
+          extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
+    }
+    std::vector<Status> ends = store_.put_inline_many(puts);
+    for (std::size_t i = 0; i < extents.size(); ++i) {
+      ends[i] = extents[i]->stored.finish_inline(puts[i], std::move(ends[i]));
+      extents[i]->held.payload.reset();
+    }
+    lock.lock();
+    for (std::size_t i = 0; i < extents.size(); ++i) {
+      published_locked(*extents[i], std::move(ends[i]));
+    }
+    if (done_count_ == extents_.size()) changed_.notify_all();
+  }
+  --publishers_;
 }
 
 void TargetTransfer::published_locked(Extent& extent, Status status) {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -87,7 +88,7 @@ struct TransferSettings {
   std::uint32_t max_frame_bytes = 4u << 20;
   std::uint32_t paced_frame_bytes = 512u << 10;  // with a bandwidth limit
   std::uint64_t bytes_per_second = 0;            // the device's own limit, each direction
-  std::uint32_t writers = 32;                    // that store frames, per transfer, at most
+  std::uint32_t writers = 16;                    // that store frames, per transfer, at most
   std::uint32_t max_transfers = 4;               // at once, each direction
   std::uint64_t max_extent_bytes = 64ull << 30;
   Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
@@ -145,8 +146,9 @@ class TargetTransfer final : private FrameSink {
   struct Extent;
   // A writer's errand.
   struct Task {
-    ReceivedFrame frame;             // to be stored, when it has a payload
-    std::vector<Extent*> extents{};  // else: to be published, those that are complete
+    ReceivedFrame frame;         // to be stored, when it has a payload
+    Extent* complete = nullptr;  // else: to be published, if it is complete
+                                 // neither: small ones that are ready
   };
 
   Status reserve(BufferPool::Buffer* lease);
@@ -167,8 +169,10 @@ class TargetTransfer final : private FrameSink {
   void do_task(Task task);
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
-  void push_complete(const std::vector<Extent*>& extents);
-  void publish_complete(std::span<Extent* const> extents);
+  void publish_if_complete(Extent& extent);
+  void start_publishers();
+  void publish_ready();
+  std::vector<Extent*> take_ready_locked();
   void published_locked(Extent& extent, Status status);
   void step(Event event);
   void add_outcome_locked(Extent& extent);
@@ -200,6 +204,9 @@ class TargetTransfer final : private FrameSink {
   std::size_t sized_count_ = 0;
   std::uint64_t received_bytes_ = 0;
   std::uint64_t durable_bytes_ = 0;
+  std::deque<Extent*> ready_;            // small ones, to be published
+  std::size_t publishers_ = 0;           // writers that publish these
+  std::size_t publishers_to_start_ = 0;  // of which have not begun
   std::uint32_t done_count_ = 0;
   std::uint32_t failed_count_ = 0;
   std::optional<std::chrono::steady_clock::time_point> first_frame_at_, last_durable_at_;

@@ -1,0 +1,246 @@
+// The readers of a StreamSender: they open extents and read their pieces into buffers, ahead of the
+// lanes.
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "plugin/stream/sender_impl.h"
+
+namespace siphon {
+
+using namespace sender;
+
+namespace {
+
+// Small extents that one reader opens at a time, once some have turned out to be small.
+constexpr std::size_t kOpenedTogether = 8;
+
+}  // namespace
+
+// With mutex_ held.
+void StreamSender::Impl::start_reader() {
+  readers_.push_back(guarded([this] { reader_main(); }));
+  ++readers_running_;
+}
+
+// With mutex_ held, by a lane that has nothing to send. When every reader is at work in the store
+// (and not waiting for memory), more depth may help; when one is idle, it would not.
+void StreamSender::Impl::add_reader_if_of_use() {
+  const bool work = !reading_.empty() || next_to_open_ < order_.extents.size();
+  const bool all_busy = opening_ + reading_now_ >= readers_running_ && pool_.waiters() == 0;
+  if (!work || !all_busy || readers_.size() >= kMaxReaders) return;
+  try {
+    start_reader();
+  } catch (const std::system_error&) {  // those that run have to do
+  }
+}
+
+void StreamSender::Impl::reader_main() {
+  while (auto errand = next_errand()) {
+    if (errand->extent) {
+      read_piece(*errand);
+    } else {
+      open_extents(errand->index, errand->count);
+    }
+  }
+  std::lock_guard lock(mutex_);
+  if (--readers_running_ == 0) frames_.notify_all();
+}
+
+// Extents already open come first; the next one is opened when these leave a reader idle.
+std::optional<Errand> StreamSender::Impl::next_errand() {
+  const std::uint32_t depth = std::max<std::uint32_t>(1, limits_.read_depth);
+  std::unique_lock lock(mutex_);
+  while (!stopped()) {
+    const bool room = queue_.size() < kMaxQueuedFrames;
+    for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
+      OpenExtent& extent = **it;
+      if (extent.reads_in_flight >= depth) continue;
+      Errand errand{*it, extent.next_offset, piece_length(extent, extent.next_offset)};
+      extent.next_offset += errand.length_bytes;
+      ++extent.reads_in_flight;
+      ++reading_now_;
+      if (extent.next_offset == extent.bytes) reading_.erase(it);
+      return errand;
+    }
+    if (room && next_to_open_ < order_.extents.size()) {
+      ++opening_;
+      const std::uint32_t index = next_to_open_;
+      next_to_open_ += open_count_locked();
+      return Errand{nullptr, 0, 0, index, next_to_open_ - index};
+    }
+    if (reading_.empty() && opening_ == 0 && next_to_open_ == order_.extents.size()) {
+      errands_.notify_all();
+      return std::nullopt;
+    }
+    errands_.wait(lock);
+  }
+  return std::nullopt;
+}
+
+// As many as leave the other readers their share.
+std::uint32_t StreamSender::Impl::open_count_locked() const {
+  if (!are_small_.load(std::memory_order_relaxed)) return 1;
+  const std::size_t share = (order_.extents.size() - next_to_open_) / kFirstReaders;
+  return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, kOpenedTogether));
+}
+
+std::uint32_t StreamSender::Impl::piece_length(const OpenExtent& extent,
+                                               std::uint64_t offset) const {
+  std::uint64_t length = std::min<std::uint64_t>(frame_bytes_, extent.bytes - offset);
+  const std::uint64_t part = extent.reader->info().header.part_bytes;
+  if (part > 0) length = std::min(length, part - offset % part);
+  return static_cast<std::uint32_t>(length);
+}
+
+std::size_t StreamSender::Impl::prefetch_bytes() const {
+  return prefetch_bytes_.load(std::memory_order_relaxed);
+}
+
+// Opens as many at a time as there is memory for, so that no reader waits for memory while it holds
+// some.
+void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) {
+  const std::uint32_t end = index + count;
+  while (index < end) {
+    std::vector<BufferPool::Buffer> prefetch = acquire_prefetch(end - index);
+    if (prefetch.empty()) return;  // stopped
+    std::vector<OpenRequest> requests;
+    for (std::size_t i = 0; i < prefetch.size(); ++i) {
+      requests.push_back({order_.extents[index + i], prefetch[i].span()});
+    }
+    auto readers = store_.open_many(requests);
+    for (std::size_t i = 0; i < readers.size(); ++i, ++index) {
+      Status status;
+      if (!readers[i]) {
+        status = fail(std::move(readers[i]).error().with_suspect(Side::kSource));
+      } else if ((*readers[i])->info().header.extent_bytes == 0) {
+        status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
+                      Side::kSource);
+      }
+      if (status) {
+        start_extent(index, std::move(*readers[i]), std::move(prefetch[i]));
+        continue;
+      }
+      ExtentResult result;
+      result.extent_index = index;
+      if (readers[i]) result.info = (*readers[i])->info();
+      result.status = std::move(status);
+      report(std::move(result));
+    }
+  }
+  bool last = false;
+  {
+    std::lock_guard lock(mutex_);
+    last = --opening_ == 0 && next_to_open_ == order_.extents.size();
+  }
+  if (last) errands_.notify_all();
+  deliver_results();
+}
+
+// Buffers for up to `at_most` extents, one at least; none: stopped. Empty ones where this store
+// needs none.
+std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t at_most) {
+  const std::size_t bytes = prefetch_bytes();
+  if (bytes == 0) return std::vector<BufferPool::Buffer>(at_most);
+  const std::size_t share = pool_.arena_bytes() / kFirstReaders / bytes;
+  return acquire(bytes, std::clamp<std::size_t>(share, 1, at_most));
+}
+
+// Puts an extent on the list of those to read, or, if it is here already, into the queue.
+void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
+                                      BufferPool::Buffer prefetch) {
+  auto extent = std::make_shared<OpenExtent>();
+  extent->index = index;
+  extent->reader = std::move(reader);
+  extent->bytes = extent->reader->info().header.extent_bytes;
+  const std::uint64_t bytes = extent->bytes;
+  const bool here = extent->reader->prefetched_bytes() == bytes;
+  if (here) {
+    are_small_.store(true, std::memory_order_relaxed);
+    prefetch.shrink(bytes);
+    bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
+  } else {
+    prefetch.reset();
+    if (extent->reader->view(0, 1)) {
+      prefetch_bytes_.store(0, std::memory_order_relaxed);  // this store needs no buffers
+    } else if (extent->reader->info().is_inline && bytes <= frame_bytes_ &&
+               bytes > prefetch_bytes()) {
+      prefetch_bytes_.store(bytes, std::memory_order_relaxed);
+    }
+  }
+  {
+    std::lock_guard lock(mutex_);
+    if (here) {
+      extent->next_offset = bytes;
+      const std::span<const std::byte> payload = prefetch.span();
+      queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
+    } else {
+      reading_.push_back(std::move(extent));
+    }
+  }
+  // Without the lock, which whoever wakes needs first.
+  if (here) {
+    frames_.notify_one();
+  } else {
+    errands_.notify_all();
+  }
+}
+
+// Memory beyond the lease is for when the lanes starve: what waits for a slow target, or for its
+// turn under a rate limit, must not fill what other transfers could use.
+bool StreamSender::Impl::starving() const {
+  std::lock_guard lock(mutex_);
+  return queue_.empty();
+}
+
+// None: the attempt has been stopped (by us, if there was no memory in time).
+std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
+  while (!stopped()) {
+    const Deadline slice = std::min(order_.deadline, Clock::now() + kSlice);
+    auto buffers = pool_.acquire_many(bytes, count, slice, starving());
+    if (buffers) return std::move(*buffers);
+    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
+      stop(std::move(buffers).error().with_context("wait for a send buffer"));
+    }
+  }
+  return {};
+}
+
+void StreamSender::Impl::read_piece(const Errand& errand) {
+  OpenExtent& extent = *errand.extent;
+  Frame frame{errand.extent, errand.offset_bytes, {}, {}};
+  Status status;
+  if (auto view = extent.reader->view(errand.offset_bytes, errand.length_bytes)) {
+    frame.bytes = *view;
+  } else {
+    auto buffers = acquire(errand.length_bytes, 1);
+    if (buffers.empty()) return;
+    frame.buffer = std::move(buffers.front());
+    frame.bytes = frame.buffer.span();
+    status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
+  }
+  if (status) bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
+  bool failed_now = false;
+  {
+    std::lock_guard lock(mutex_);
+    --extent.reads_in_flight;
+    --reading_now_;
+    if (status && !extent.reported) {
+      queue_.push_back(std::move(frame));
+    } else if (!status && !extent.reported) {
+      failed_now = extent.reported = true;
+      std::erase(reading_, errand.extent);
+    }
+  }
+  frames_.notify_one();
+  if (failed_now) {
+    ExtentResult result;
+    result.extent_index = extent.index;
+    result.info = extent.reader->info();
+    result.status = fail(std::move(status).error().with_suspect(Side::kSource));
+    report(std::move(result));
+    deliver_results();
+  }
+}
+
+}  // namespace siphon
