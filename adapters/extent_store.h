@@ -60,6 +60,8 @@ struct StoreLimits {
   std::uint64_t max_extent_bytes = 64ull << 30;
   std::uint32_t read_depth = 2;   // reads in flight worth having per extent
   std::uint32_t write_depth = 4;  // writes in flight worth having per extent
+  // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
+  std::uint32_t small_together = 1;
 };
 
 // What an adapter did, for progress and receipts. Monotonic; read any time.
@@ -156,7 +158,7 @@ class ExtentStore {
                                                      std::span<std::byte> prefetch,
                                                      bool allow_open = false) = 0;
   // Opens sealed extents; one result for each, in order. A backend at a distance has all of them
-  // under way at once, which costs one thread one wait.
+  // under way at once, which costs one thread one wait (StoreLimits::small_together).
   virtual std::vector<Result<std::unique_ptr<ExtentReader>>> open_many(
       std::span<const OpenRequest> requests) {
     std::vector<Result<std::unique_ptr<ExtentReader>>> readers;

@@ -122,6 +122,10 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
       if (auto one = arm(OperationKind::kRead, reads[i].prefetch))
         armed[i].emplace(std::move(*one));
     }
+    if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
+      ObjectIo::read_heads(reads.first(count));
+      continue;
+    }
     run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
       if (!armed[i]) return -ENXIO;
       librados::ObjectReadOperation operation;
@@ -182,6 +186,10 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     std::array<int, kAioWindow> results{};
     for (std::size_t i = 0; i < count; ++i) {
       if (auto one = arm(OperationKind::kWrite, puts[i].bytes)) armed[i].emplace(std::move(*one));
+    }
+    if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
+      ObjectIo::put_heads(puts.first(count));
+      continue;
     }
     run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
       if (!armed[i]) return -ENXIO;

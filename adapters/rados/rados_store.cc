@@ -7,6 +7,7 @@
 #include <exception>
 #include <set>
 
+#include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
@@ -29,6 +30,7 @@ StoreLimits within_bounds(StoreLimits limits, bool whole_objects) {
       std::clamp<std::uint32_t>(limits.operation_bytes, 4096, limits.part_bytes);
   if (whole_objects) limits.operation_bytes = limits.part_bytes;
   limits.inline_max_bytes = std::min(limits.inline_max_bytes, limits.part_bytes);
+  limits.small_together = kAioWindow / 2;
   return limits;
 }
 

@@ -159,20 +159,39 @@ BufferPool::Buffer BufferPool::carve(std::size_t bytes, std::size_t carved) {
 }
 
 BufferPool::Buffer BufferPool::borrow(std::size_t bytes, std::size_t carved) {
-  if (lender_ == nullptr) return {};
+  Buffer buffer;
+  if (lender_ == nullptr) return buffer;
   const std::lock_guard lock(lender_->mutex_);
-  return lender_->lends(carved, arena_.size()) ? lender_->carve(bytes, carved) : Buffer();
+  const auto range = lender_->range_to_lend(carved, arena_.size());
+  if (range == lender_->free_.end()) return buffer;
+  range->length -= carved;
+  buffer.pool_ = lender_;
+  buffer.data_ = lender_->arena_.data() + range->offset + range->length;
+  buffer.size_ = bytes;
+  buffer.carved_ = carved;
+  lender_->in_use_bytes_ += carved;
+  if (range->length == 0) lender_->free_.erase(range);
+  return buffer;
 }
 
-bool BufferPool::lends(std::size_t carved, std::size_t lease_bytes) const {
-  return !closed_ && waiters_.empty() && arena_.size() - in_use_bytes_ >= carved + lease_bytes;
+std::vector<BufferPool::FreeRange>::iterator BufferPool::range_to_lend(std::size_t carved,
+                                                                       std::size_t lease_bytes) {
+  if (closed_ || !waiters_.empty()) return free_.end();
+  const auto fits = [&](const FreeRange& r) { return r.length >= carved; };
+  const auto last = std::find_if(free_.rbegin(), free_.rend(), fits);
+  if (last == free_.rend()) return free_.end();
+  const auto chosen = std::prev(last.base());
+  for (auto range = free_.begin(); range != free_.end(); ++range) {
+    if (range->length - (range == chosen ? carved : 0) >= lease_bytes) return chosen;
+  }
+  return free_.end();
 }
 
-bool BufferPool::may_be_served(const Waiter& waiter) const {
+bool BufferPool::may_be_served(const Waiter& waiter) {
   if (has_room(waiter.carved, waiter.count)) return true;
   if (!waiter.may_borrow || lender_ == nullptr) return false;
   const std::lock_guard lock(lender_->mutex_);
-  return lender_->lends(waiter.carved, arena_.size());
+  return lender_->range_to_lend(waiter.carved, arena_.size()) != lender_->free_.end();
 }
 
 void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {

@@ -53,9 +53,9 @@ class BufferPool {
 
   // `arena` starts page-aligned and outlives the pool. Only its whole granules are used.
   explicit BufferPool(std::span<std::byte> arena);
-  // A share of the pool that `lease` is of. Beyond the lease it borrows there: not while others
-  // wait for a buffer, and never the last that a newcomer would need for a lease of this size.
-  // Outlives its buffers; `lease` and its pool outlive the share.
+  // A share of the pool that `lease` is of. Beyond the lease it borrows there, from the arena's
+  // end: not while others wait for a buffer, and never the last room for a lease of this size,
+  // which a newcomer would need. Outlives its buffers; `lease` and its pool outlive the share.
   explicit BufferPool(const Buffer& lease);
   // Every buffer is back and nobody waits by then.
   ~BufferPool() = default;
@@ -94,13 +94,14 @@ class BufferPool {
   Result<std::size_t> carved_size(std::size_t bytes, std::size_t count) const;
   // With mutex_ held.
   bool has_room(std::size_t carved, std::size_t count) const;
-  bool may_be_served(const Waiter& waiter) const;
+  bool may_be_served(const Waiter& waiter);
   // An empty Buffer when nothing fits. With mutex_ held.
   Buffer carve(std::size_t bytes, std::size_t carved);
   // The same for a share, of the lender's arena.
   Buffer borrow(std::size_t bytes, std::size_t carved);
-  // Whether a share with a lease of `lease_bytes` may borrow so much here. With mutex_ held.
-  bool lends(std::size_t carved, std::size_t lease_bytes) const;
+  // The free range at whose end a share with a lease of `lease_bytes` may borrow so much, or end().
+  // With mutex_ held.
+  std::vector<FreeRange>::iterator range_to_lend(std::size_t carved, std::size_t lease_bytes);
   void give_back(std::byte* data, std::size_t carved) noexcept;
   void wake_first() noexcept;  // if there may be what it waits for; with mutex_ held
 

@@ -106,7 +106,9 @@ Result<FrameHeader> LaneReceiver::next_header() {
 
 Status LaneReceiver::take_frame(const FrameHeader& header) {
   const auto start = Clock::now();
-  auto buffer = pool_.acquire(header.length_bytes, options_.deadline);
+  // A whole extent may have to wait for the source's word before it is stored: within the lease.
+  const bool may_borrow = header.length_bytes < header.extent_bytes;
+  auto buffer = pool_.acquire(header.length_bytes, options_.deadline, may_borrow);
   const auto acquired = Clock::now();
   charge(times_.waiting_for_buffer_ns, acquired - start);
   if (!buffer) return fail(std::move(buffer).error().with_context("wait for a receive buffer"));

@@ -10,13 +10,6 @@ namespace siphon {
 
 using namespace sender;
 
-namespace {
-
-// Small extents that one reader opens at a time, once some have turned out to be small.
-constexpr std::size_t kOpenedTogether = 8;
-
-}  // namespace
-
 // With mutex_ held.
 void StreamSender::Impl::start_reader() {
   readers_.push_back(guarded([this] { reader_main(); }));
@@ -78,11 +71,12 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
   return std::nullopt;
 }
 
-// As many as leave the other readers their share.
+// Several, once some have turned out to be small; as many as leave the other readers their share.
 std::uint32_t StreamSender::Impl::open_count_locked() const {
   if (!are_small_.load(std::memory_order_relaxed)) return 1;
   const std::size_t share = (order_.extents.size() - next_to_open_) / kFirstReaders;
-  return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, kOpenedTogether));
+  const std::size_t most = std::max(1u, limits_.small_together);
+  return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, most));
 }
 
 std::uint32_t StreamSender::Impl::piece_length(const OpenExtent& extent,
@@ -142,8 +136,14 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
 std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t at_most) {
   const std::size_t bytes = prefetch_bytes();
   if (bytes == 0) return std::vector<BufferPool::Buffer>(at_most);
-  const std::size_t share = pool_.arena_bytes() / kFirstReaders / bytes;
-  return acquire(bytes, std::clamp<std::size_t>(share, 1, at_most));
+  const std::size_t granules = (bytes - 1) / BufferPool::kGranule + 1;
+  const std::size_t share = pool_.arena_bytes() / kFirstReaders / (granules * BufferPool::kGranule);
+  const std::size_t count = std::clamp<std::size_t>(share, 1, at_most);
+  if (count > 1) {
+    if (auto group = pool_.acquire_many(bytes, count, Clock::now())) return std::move(*group);
+    if (starving()) return acquire(bytes, 1);  // which may be borrowed
+  }
+  return acquire(bytes, count);
 }
 
 // Puts an extent on the list of those to read, or, if it is here already, into the queue.
@@ -186,11 +186,11 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
   }
 }
 
-// Memory beyond the lease is for when the lanes starve: what waits for a slow target, or for its
-// turn under a rate limit, must not fill what other transfers could use.
+// Memory beyond the lease is for when the lanes starve, and for a few reads: what waits for a slow
+// target, or for its turn under a rate limit, must not fill what other transfers could use.
 bool StreamSender::Impl::starving() const {
   std::lock_guard lock(mutex_);
-  return queue_.empty();
+  return queue_.empty() && opening_ + reading_now_ <= kFirstReaders;
 }
 
 // None: the attempt has been stopped (by us, if there was no memory in time).

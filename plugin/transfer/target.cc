@@ -16,12 +16,17 @@ struct TargetTransfer::Extent {
   Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
       : index(i), pair(p), session(p.source), stored(place, p.target) {}
 
+  // With the transfer's mutex: what failed is not published, and others can use its memory.
+  void let_go_if_failed() {
+    if (session.state() == ExtentSession::State::kFailed) held.payload.reset();
+  }
+
   const std::uint32_t index;
   const ExtentPair& pair;
   ExtentSession session;
   TargetExtent stored;
   bool inline_candidate = false;  // its one frame is held until the source has spoken
-  ReceivedFrame held;             // written once, before inline_candidate is set
+  ReceivedFrame held;             // that frame; its publisher's alone once it is being published
   bool begins_early = false;      // as planned, before its first frame; fixed
   std::uint64_t started_unix_ms = 0;
   bool has_outcome = false;
@@ -31,8 +36,8 @@ namespace {
 
 // How many extents' scratch is made while the lanes are still being opened.
 constexpr std::size_t kBeginEarly = 4;
-// Small extents that one writer publishes at a time.
-constexpr std::size_t kPublishedTogether = 8;
+// So many writers publish small extents at once before others wait for company.
+constexpr std::size_t kFirstPublishers = 4;
 
 // What a lane's own bytes have shown, and no broken connection can explain.
 bool are_wrong_bytes(const Error& error) {
@@ -329,7 +334,6 @@ Result<bool> TargetTransfer::admit(const FrameHeader& header) {
 Status TargetTransfer::deliver(ReceivedFrame frame) {
   const FrameHeader h = frame.header;
   Extent& extent = *extents_[h.extent_index];
-  env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
   bool is_inline = false;
   {
     std::lock_guard lock(mutex_);
@@ -343,6 +347,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       return {};  // that extent has failed; the lane goes on
     }
     received_bytes_ += h.length_bytes;
+    env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
     is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
                 h.extent_bytes <= store_limits_.inline_max_bytes;
     if (is_inline) {
@@ -404,6 +409,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
       } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
         extent.session.on_error(std::move(error).with_suspect(Side::kSource));
+        extent.let_go_if_failed();
         give_up_if_hopeless_locked();
       }
     }
@@ -474,15 +480,24 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
   if (done_count_ == extents_.size()) changed_.notify_all();
 }
 
-// A writer for every group that is full. The last few that are ready are left to a writer that is
-// at work already, so that they find company: each is one operation, and what one thread waits for
-// together costs it one wait.
+// Small extents that one writer publishes together: each is one operation, and what a thread waits
+// for together costs it one wait. A quarter of the lease at most, or receiving and publishing would
+// take turns.
+std::size_t TargetTransfer::group_locked() const {
+  const std::uint64_t bytes = std::max<std::uint64_t>(1, ready_.front()->session.extent_bytes());
+  const std::uint64_t most = std::max(1u, store_limits_.small_together);
+  return std::clamp<std::uint64_t>(env_.settings.max_frame_bytes / 2 / bytes, 1, most);
+}
+
+// A writer for every group that is full. Once a few are at work, the last that are ready are left
+// to them.
 void TargetTransfer::start_publishers() {
   std::size_t more = 0;
   {
     std::lock_guard lock(mutex_);
-    std::size_t wanted = ready_.size() / kPublishedTogether;
-    if (publishers_ == 0 && !ready_.empty()) wanted = std::max<std::size_t>(wanted, 1);
+    if (ready_.empty()) return;
+    std::size_t wanted = ready_.size() / group_locked();
+    if (publishers_ < kFirstPublishers) wanted = std::max<std::size_t>(wanted, 1);
     if (wanted > publishers_to_start_) more = wanted - publishers_to_start_;
     publishers_ += more;
     publishers_to_start_ += more;
@@ -492,10 +507,15 @@ void TargetTransfer::start_publishers() {
 
 std::vector<TargetTransfer::Extent*> TargetTransfer::take_ready_locked() {
   std::vector<Extent*> taken;
-  while (!ready_.empty() && taken.size() < kPublishedTogether) {
+  const std::size_t most = ready_.empty() ? 0 : group_locked();
+  while (!ready_.empty() && taken.size() < most) {
     Extent* extent = ready_.front();
     ready_.pop_front();
-    if (extent->session.start_publishing(/*durable_needed=*/false)) taken.push_back(extent);
+    if (extent->session.start_publishing(/*durable_needed=*/false)) {
+      taken.push_back(extent);
+    } else {
+      extent->let_go_if_failed();
+    }
   }
   return taken;
 }

@@ -170,6 +170,7 @@ class TargetTransfer final : private FrameSink {
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
   void publish_if_complete(Extent& extent);
+  std::size_t group_locked() const;
   void start_publishers();
   void publish_ready();
   std::vector<Extent*> take_ready_locked();

@@ -235,8 +235,8 @@ class Testbed:
     def spread(self, target, *sources):
         """Gives every OSD the same share of each pool, as the balancer does in life for pools of
         many groups: of the few here, CRUSH may give one OSD half as many again as another, and a
-        ratio would be that luck. A group of the target has other OSDs than that of the same number
-        in the sources. To be filled by names that are spread EVEN."""
+        ratio would be that luck. A group of the target has another way (primary and second) than that
+        of the same number in the sources. To be filled by names that are spread EVEN."""
         numbers = {pool["poolname"]: pool["poolnum"]
                    for pool in json.loads(self.ceph("osd", "lspools", "-f", "json"))}
         ways = sorted(itertools.permutations(range(self.OSDS), 2),  # their primaries alternate
@@ -244,10 +244,13 @@ class Testbed:
         commands = ["osd set-require-min-compat-client luminous"]
         for name in (target, *sources):
             for group in range(self.GROUPS):
-                turn = group // len(ways) + 1 if name == target else 0
+                turn = group // len(ways) % (len(ways) - 1) + 1 if name == target else 0
                 primary, other = ways[(group + turn) % len(ways)]
                 commands.append(f"osd pg-upmap {numbers[name]}.{group:x} {primary} {other}")
         run(["ceph", "-c", self.conf], input="\n".join(commands) + "\n")
+        mapped = json.loads(self.ceph("osd", "dump", "-f", "json"))["pg_upmap"]
+        if len(mapped) < self.GROUPS * (1 + len(sources)):
+            raise Failed(f"only {len(mapped)} placement groups took the OSDs they were given")
         self.settle()
 
     def drop_pools(self, *names):
