@@ -17,6 +17,8 @@ import tempfile
 import threading
 import time
 
+import rados
+
 import results
 
 CLUSTER = results.REPO / "vstart-scripts" / "cluster"
@@ -241,17 +243,32 @@ class Testbed:
                    for pool in json.loads(self.ceph("osd", "lspools", "-f", "json"))}
         ways = sorted(itertools.permutations(range(self.OSDS), 2),  # their primaries alternate
                       key=lambda way: (way[1] - way[0]) % self.OSDS)
-        commands = ["osd set-require-min-compat-client luminous"]
+        wanted = {}
         for name in (target, *sources):
             for group in range(self.GROUPS):
                 turn = group // len(ways) % (len(ways) - 1) + 1 if name == target else 0
-                primary, other = ways[(group + turn) % len(ways)]
-                commands.append(f"osd pg-upmap {numbers[name]}.{group:x} {primary} {other}")
-        run(["ceph", "-c", self.conf], input="\n".join(commands) + "\n")
-        mapped = json.loads(self.ceph("osd", "dump", "-f", "json"))["pg_upmap"]
-        if len(mapped) < self.GROUPS * (1 + len(sources)):
-            raise Failed(f"only {len(mapped)} placement groups took the OSDs they were given")
+                wanted[f"{numbers[name]}.{group:x}"] = list(ways[(group + turn) % len(ways)])
+
+        client = rados.Rados(conffile=str(self.conf))
+        client.connect()
+
+        def give(group):
+            command = {"prefix": "osd pg-upmap", "pgid": group, "id": wanted[group]}
+            result, _, text = client.mon_command(json.dumps(command), b"")
+            if result != 0:
+                raise Failed(f"osd pg-upmap {group}: {text}")
+
+        def missing():
+            pgs = json.loads(self.ceph("pg", "dump", "pgs_brief", "-f", "json"))["pg_stats"]
+            acting = {pg["pgid"]: pg["acting"] for pg in pgs}
+            return [group for group in wanted if acting.get(group) != wanted[group]]
+        self.ceph("osd", "set-require-min-compat-client", "luminous")
+        # All at once: the monitor answers when a new map is out, and one map takes many of them.
+        with concurrent.futures.ThreadPoolExecutor(len(wanted)) as threads:
+            list(threads.map(give, wanted))
+        client.shutdown()
         self.settle()
+        until("the placement groups to be where they should", lambda: not missing())
 
     def drop_pools(self, *names):
         for name in names:
