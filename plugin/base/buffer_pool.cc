@@ -123,7 +123,7 @@ Result<std::size_t> BufferPool::carved_size(std::size_t bytes, std::size_t count
     return fail(Code::kInvalidArgument, "a buffer of zero bytes was asked for");
   }
   // The arena is whole granules, so rounding up what fits cannot exceed it.
-  const std::size_t carved = (bytes - 1) / kGranule * kGranule + kGranule;
+  const std::size_t carved = whole_granules(bytes);
   if (bytes > arena_.size() || carved > arena_.size() / count) {
     return fail(Code::kInvalidArgument,
                 (count == 1 ? "a buffer" : std::to_string(count) + " buffers") + " of " +

@@ -50,6 +50,10 @@ class BufferPool {
   };
 
   static constexpr std::size_t kGranule = 4096;
+  // What a buffer of so many bytes (one at least) takes of the arena.
+  static constexpr std::size_t whole_granules(std::size_t bytes) {
+    return (bytes - 1) / kGranule * kGranule + kGranule;
+  }
 
   // `arena` starts page-aligned and outlives the pool. Only its whole granules are used.
   explicit BufferPool(std::span<std::byte> arena);

@@ -136,8 +136,7 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
 std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t at_most) {
   const std::size_t bytes = prefetch_bytes();
   if (bytes == 0) return std::vector<BufferPool::Buffer>(at_most);
-  const std::size_t granules = (bytes - 1) / BufferPool::kGranule + 1;
-  const std::size_t share = pool_.arena_bytes() / kFirstReaders / (granules * BufferPool::kGranule);
+  const std::size_t share = pool_.arena_bytes() / kFirstReaders / BufferPool::whole_granules(bytes);
   const std::size_t count = std::clamp<std::size_t>(share, 1, at_most);
   if (count > 1) {
     if (auto group = pool_.acquire_many(bytes, count, Clock::now())) return std::move(*group);
@@ -187,10 +186,11 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
 }
 
 // Memory beyond the lease is for when the lanes starve, and for a few reads: what waits for a slow
-// target, or for its turn under a rate limit, must not fill what other transfers could use.
+// target, or for its turn under a rate limit, must not fill what other transfers could use. Readers
+// that wait for memory themselves do not count.
 bool StreamSender::Impl::starving() const {
   std::lock_guard lock(mutex_);
-  return queue_.empty() && opening_ + reading_now_ <= kFirstReaders;
+  return queue_.empty() && opening_ + reading_now_ <= kFirstReaders + pool_.waiters();
 }
 
 // None: the attempt has been stopped (by us, if there was no memory in time).

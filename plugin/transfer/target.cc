@@ -39,6 +39,9 @@ constexpr std::size_t kBeginEarly = 4;
 // So many writers publish small extents at once before others wait for company.
 constexpr std::size_t kFirstPublishers = 4;
 
+// What one half of a transfer leaves the other, once it is over, to end by itself.
+constexpr std::chrono::seconds kLastMoment{2};
+
 // What a lane's own bytes have shown, and no broken connection can explain.
 bool are_wrong_bytes(const Error& error) {
   return error.code == Code::kDataLoss || error.code == Code::kInvalidArgument ||
@@ -117,8 +120,9 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
       return fail(Code::kAlreadyExists, "every extent is already at the target", Side::kTarget);
     }
   }
-  auto buffer = env_.receive_pool.acquire(std::size_t{2} * env_.settings.max_frame_bytes,
-                                          deadline_in(env_.settings.queue_timeout));
+  auto buffer =
+      env_.receive_pool.acquire(2 * BufferPool::whole_granules(env_.settings.max_frame_bytes),
+                                deadline_in(env_.settings.queue_timeout));
   if (!buffer) {
     return fail(Code::kUnavailable, env_.settings.device + " has no receive memory left: busy",
                 Side::kTarget, "try again in a minute, or raise the region's size");
@@ -197,6 +201,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
       }
       for (std::thread& t : lanes) t.join();
     }
+    note_lanes_ended();
     for (Status& end : ends) {
       if (!end && (status || status.error().code == Code::kCancelled)) status = std::move(end);
     }
@@ -207,6 +212,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     std::lock_guard lock(mutex_);
     for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
   } else {
+    note_lanes_ended();
     stop_.request_stop();
     second_call.join();
     status = fail(std::move(sockets).error());
@@ -239,14 +245,29 @@ void TargetTransfer::make_second_call(StreamCall call, Listener& listener) {
     second_call_ended_ = true;
   }
   changed_.notify_all();
-  if (failed) listener.cancel();  // nobody will connect any more
+  if (!failed) return;
+  listener.cancel();  // nobody will connect any more
+  // Nor will a claim come. The lanes end when the source gives up, unless they wait for memory that
+  // only claims would free.
+  std::unique_lock lock(mutex_);
+  if (changed_.wait_for(lock, kLastMoment, [this] { return lanes_ended_; })) return;
+  lock.unlock();
+  stop_.request_stop();
+}
+
+void TargetTransfer::note_lanes_ended() {
+  {
+    std::lock_guard lock(mutex_);
+    lanes_ended_ = true;
+  }
+  changed_.notify_all();
 }
 
 // A lane is gone. If the source still speaks, it knows why: give it a moment, then hang up.
 void TargetTransfer::await_second_call() {
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::seconds(2), [this] { return second_call_ended_; });
+    changed_.wait_for(lock, kLastMoment, [this] { return second_call_ended_; });
   }
   stop_.request_stop();
 }

@@ -155,6 +155,7 @@ class TargetTransfer final : private FrameSink {
   Status stream(BufferPool& pool);
   Status run_lanes(Listener& listener, const Ticket& ticket, StreamCall call, BufferPool& pool);
   void make_second_call(StreamCall call, Listener& listener);
+  void note_lanes_ended();
   void await_second_call();
   void give_up_if_hopeless_locked();
   void finish(Status attempt);
@@ -196,6 +197,7 @@ class TargetTransfer final : private FrameSink {
   std::atomic<bool> cancel_requested_{false};
   bool hopeless_ = false;  // every extent has failed
   bool second_call_ended_ = false;
+  bool lanes_ended_ = false;
   Phase phase_ = Phase::kQueued;
   Limit limit_ = Limit::kNone;
   Limit source_limit_ = Limit::kNone;

@@ -264,9 +264,11 @@ class Testbed:
             return [group for group in wanted if acting.get(group) != wanted[group]]
         self.ceph("osd", "set-require-min-compat-client", "luminous")
         # All at once: the monitor answers when a new map is out, and one map takes many of them.
-        with concurrent.futures.ThreadPoolExecutor(len(wanted)) as threads:
-            list(threads.map(give, wanted))
-        client.shutdown()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(len(wanted)) as threads:
+                list(threads.map(give, wanted))
+        finally:
+            client.shutdown()
         self.settle()
         until("the placement groups to be where they should", lambda: not missing())
 

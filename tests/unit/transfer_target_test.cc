@@ -118,12 +118,31 @@ class DirectCaller final : public SourceCaller {
   StreamEnd stream(const StreamCall& call,
                    const std::function<void(const SourceReport&)>& on_report,
                    std::stop_token stop) override {
-    return service_.stream(call, store_, on_report, std::move(stop));
+    if (!lose_connection_when) return service_.stream(call, store_, on_report, std::move(stop));
+    // The source goes on sending, and nobody hears what it has to say.
+    lost_ = std::jthread([this, order = copy_of(call)] {
+      (void)service_.stream(order, store_, [](const SourceReport&) {}, {});
+    });
+    lose_connection_when->wait();
+    StreamEnd end;
+    end.status = fail(Code::kUnavailable, "the connection was lost");
+    return end;
+  }
+
+  Gate* lose_connection_when = nullptr;
+  void join() {
+    if (lost_.joinable()) lost_.join();
   }
 
  private:
+  static StreamCall copy_of(const StreamCall& c) {
+    return {c.transfer_id, c.attempt,        c.source_address,   c.source,    c.extents,
+            c.data,        c.ticket.clone(), c.target_device,    c.lanes,     c.max_frame_bytes,
+            c.pace,        c.deadline,       c.bytes_per_second, c.read_nonce};
+  }
   SourceService& service_;
   ExtentStore& store_;
+  std::jthread lost_;
 };
 
 class TargetTransferTest : public ::testing::Test {
@@ -145,7 +164,7 @@ class TargetTransferTest : public ::testing::Test {
     spec_.extents.push_back({name, name, planned_bytes});
   }
 
-  void run() {
+  void run(bool source_ends_too = false) {
     spec_.id = new_transfer_id();
     spec_.source = source_.location;
     spec_.target = target_.location;
@@ -154,6 +173,7 @@ class TargetTransferTest : public ::testing::Test {
                              [this](Attempt a) { left_behind_.push_back(std::move(a)); }});
     transfer_ = &transfer;
     transfer.run();
+    if (source_ends_too) caller_.join();
     std::size_t cursor = 0;
     auto update = transfer.wait_update(&cursor, std::chrono::milliseconds(0));
     transfer_ = nullptr;
@@ -520,6 +540,28 @@ TEST_F(TargetTransferTest, AFailedWriteDropsTheScratch) {
 }
 
 // ---- cancel ----------------------------------------------------------------------------------
+
+// More than the lease holds waits for claims that cannot come any more.
+TEST_F(TargetTransferTest, ALostSecondCallEndsATransferWhoseLanesWaitForMemory) {
+  for (int i = 0; i < 300; ++i) {
+    offer("e" + std::to_string(i), 20'000);
+    order("e" + std::to_string(i));
+  }
+  Gate under_way;
+  source_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation == "open" && source_.count("open") > 20) under_way.open();
+    return {};
+  };
+  caller_.lose_connection_when = &under_way;
+  run(/*source_ends_too=*/true);
+  EXPECT_EQ(summary_.phase, Phase::kFailed);
+  EXPECT_EQ(summary_.extents_done, 0u);
+  for (const auto& [name, sample] : samples_) {
+    EXPECT_EQ(outcome(name), "UNAVAILABLE") << name;
+    expect_no_trace_of(name);
+  }
+  expect_journal_empty();
+}
 
 TEST_F(TargetTransferTest, CancelInTheMiddleDropsTheScratch) {
   offer("e", 4 * kMiB);
