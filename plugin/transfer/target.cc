@@ -37,7 +37,7 @@ namespace {
 // How many extents' scratch is made while the lanes are still being opened.
 constexpr std::size_t kBeginEarly = 4;
 // So many writers publish small extents at once before others wait for company.
-constexpr std::size_t kFirstPublishers = 4;
+constexpr std::size_t kFirstPublishers = 2;
 
 // What one half of a transfer leaves the other, once it is over, to end by itself.
 constexpr std::chrono::seconds kLastMoment{2};
