@@ -3,7 +3,8 @@
 // tests/contract runs one suite over all of them; docs/adapters of a new one start there.
 //
 // An ExtentStore is one Location (pool and namespace) of one device. All methods block, for at
-// most the backend's operation timeout each, and may be called from any thread concurrently.
+// most the backend's operation timeout each (for each extent, those that take several), and may be
+// called from any thread concurrently.
 // Objects returned (reader, scratch) must not outlive their store; their own thread safety is
 // stated on each.
 //

@@ -119,8 +119,8 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
     std::array<bufferlist, kAioWindow> stored, answers;
     std::array<int, kAioWindow> results{};
     for (std::size_t i = 0; i < count; ++i) {
-      if (auto one = arm(OperationKind::kRead, reads[i].prefetch))
-        armed[i].emplace(std::move(*one));
+      auto one = arm(OperationKind::kRead, reads[i].prefetch);
+      if (one) armed[i].emplace(std::move(*one));
     }
     if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
       ObjectIo::read_heads(reads.first(count));
@@ -185,7 +185,8 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
     std::array<int, kAioWindow> results{};
     for (std::size_t i = 0; i < count; ++i) {
-      if (auto one = arm(OperationKind::kWrite, puts[i].bytes)) armed[i].emplace(std::move(*one));
+      auto one = arm(OperationKind::kWrite, puts[i].bytes);
+      if (one) armed[i].emplace(std::move(*one));
     }
     if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
       ObjectIo::put_heads(puts.first(count));

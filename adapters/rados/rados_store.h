@@ -72,7 +72,6 @@ class RadosStore final : public ExtentStore {
   Status drop(std::string_view name, const PrivateId& id, std::uint64_t at_least, bool keep_entry);
   Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
                     std::span<const std::byte> tail);
-  // Those of `names` whose head shows a current extent, in the same order.
   // Adds those of `names` that have a current extent; their heads are read side by side.
   Status add_current(const std::vector<std::string>& names, ExtentPage& page);
   bool tagged();

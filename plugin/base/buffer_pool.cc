@@ -143,35 +143,31 @@ bool BufferPool::has_room(std::size_t carved, std::size_t count) const {
 }
 
 BufferPool::Buffer BufferPool::carve(std::size_t bytes, std::size_t carved) {
-  Buffer buffer;
   const auto range = std::find_if(free_.begin(), free_.end(),
                                   [&](const FreeRange& r) { return r.length >= carved; });
-  if (range == free_.end()) return buffer;
+  return range == free_.end() ? Buffer() : take(range, From::kStart, bytes, carved);
+}
+
+BufferPool::Buffer BufferPool::take(std::vector<FreeRange>::iterator range, From from,
+                                    std::size_t bytes, std::size_t carved) {
+  Buffer buffer;
+  range->length -= carved;
   buffer.pool_ = this;
-  buffer.data_ = arena_.data() + range->offset;
+  buffer.data_ = arena_.data() + range->offset + (from == From::kEnd ? range->length : 0);
   buffer.size_ = bytes;
   buffer.carved_ = carved;
   in_use_bytes_ += carved;
-  range->offset += carved;
-  range->length -= carved;
+  if (from == From::kStart) range->offset += carved;
   if (range->length == 0) free_.erase(range);
   return buffer;
 }
 
 BufferPool::Buffer BufferPool::borrow(std::size_t bytes, std::size_t carved) {
-  Buffer buffer;
-  if (lender_ == nullptr) return buffer;
+  if (lender_ == nullptr) return {};
   const std::lock_guard lock(lender_->mutex_);
   const auto range = lender_->range_to_lend(carved, arena_.size());
-  if (range == lender_->free_.end()) return buffer;
-  range->length -= carved;
-  buffer.pool_ = lender_;
-  buffer.data_ = lender_->arena_.data() + range->offset + range->length;
-  buffer.size_ = bytes;
-  buffer.carved_ = carved;
-  lender_->in_use_bytes_ += carved;
-  if (range->length == 0) lender_->free_.erase(range);
-  return buffer;
+  if (range == lender_->free_.end()) return {};
+  return lender_->take(range, From::kEnd, bytes, carved);
 }
 
 std::vector<BufferPool::FreeRange>::iterator BufferPool::range_to_lend(std::size_t carved,

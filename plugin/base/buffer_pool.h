@@ -101,7 +101,11 @@ class BufferPool {
   bool may_be_served(const Waiter& waiter);
   // An empty Buffer when nothing fits. With mutex_ held.
   Buffer carve(std::size_t bytes, std::size_t carved);
-  // The same for a share, of the lender's arena.
+  // From the range's start or end. With mutex_ held.
+  enum class From { kStart, kEnd };
+  Buffer take(std::vector<FreeRange>::iterator range, From from, std::size_t bytes,
+              std::size_t carved);
+  // As carve, for a share, of the lender's arena.
   Buffer borrow(std::size_t bytes, std::size_t carved);
   // The free range at whose end a share with a lease of `lease_bytes` may borrow so much, or end().
   // With mutex_ held.

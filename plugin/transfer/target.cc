@@ -16,7 +16,12 @@ struct TargetTransfer::Extent {
   Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
       : index(i), pair(p), session(p.source), stored(place, p.target) {}
 
-  // With the transfer's mutex: what failed is not published, and others can use its memory.
+  // With the transfer's mutex, as is let_go_if_failed. Nothing while it is being published.
+  void on_error(Error error) {
+    session.on_error(std::move(error));
+    let_go_if_failed();
+  }
+  // What failed is not published, and others can use its memory.
   void let_go_if_failed() {
     if (session.state() == ExtentSession::State::kFailed) held.payload.reset();
   }
@@ -111,10 +116,10 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
       if (!info) return fail(std::move(info).error().with_suspect(Side::kTarget));
       ++taken;
       std::lock_guard lock(mutex_);
-      extent->session.on_error({Code::kAlreadyExists,
-                                "extent " + extent->pair.target + " is already in " +
-                                    spec_.target.to_string() + " at the target; nothing was copied",
-                                Side::kTarget, "copy with --replace, or remove it first"});
+      extent->on_error({Code::kAlreadyExists,
+                        "extent " + extent->pair.target + " is already in " +
+                            spec_.target.to_string() + " at the target; nothing was copied",
+                        Side::kTarget, "copy with --replace, or remove it first"});
     }
     if (taken == extents_.size()) {
       return fail(Code::kAlreadyExists, "every extent is already at the target", Side::kTarget);
@@ -297,7 +302,7 @@ void TargetTransfer::finish(Status attempt) {
     {
       std::lock_guard lock(mutex_);
       Error e = reason;
-      extent->session.on_error(std::move(e).with_context("extent " + extent->pair.source));
+      extent->on_error(std::move(e).with_context("extent " + extent->pair.source));
       failed = extent->session.state() == ExtentSession::State::kFailed;
     }
     if (failed) extent->stored.drop();
@@ -390,13 +395,13 @@ Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
                                  std::uint32_t received) {
   std::lock_guard lock(mutex_);
   Extent& extent = *extents_[header.extent_index];
-  extent.session.on_error(
-      {Code::kDataLoss,
-       "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
-           std::to_string(header.offset_bytes) + " (" + std::to_string(header.length_bytes) +
-           " bytes; source " + crc32_hex(sent) + ", target " + crc32_hex(received) +
-           "): suspect the wire; the source is untouched, nothing was published",
-       Side::kWire, "run the copy again"});
+  extent.on_error({Code::kDataLoss,
+                   "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
+                       std::to_string(header.offset_bytes) + " (" +
+                       std::to_string(header.length_bytes) + " bytes; source " + crc32_hex(sent) +
+                       ", target " + crc32_hex(received) +
+                       "): suspect the wire; the source is untouched, nothing was published",
+                   Side::kWire, "run the copy again"});
   give_up_if_hopeless_locked();
   return {};
 }
@@ -406,7 +411,7 @@ void TargetTransfer::lane_broken(const Error& error) {
   if (!are_wrong_bytes(error)) return;
   std::lock_guard lock(mutex_);
   for (auto& extent : extents_) {
-    extent->session.on_error(error.with_context("extent " + extent->pair.source));
+    extent->on_error(error.with_context("extent " + extent->pair.source));
   }
 }
 
@@ -429,8 +434,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
         }
       } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
-        extent.session.on_error(std::move(error).with_suspect(Side::kSource));
-        extent.let_go_if_failed();
+        extent.on_error(std::move(error).with_suspect(Side::kSource));
         give_up_if_hopeless_locked();
       }
     }
@@ -465,10 +469,10 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   {
     std::lock_guard lock(mutex_);
     if (!stored) {
-      extent.session.on_error(std::move(stored)
-                                  .error()
-                                  .with_context("extent " + extent.pair.target)
-                                  .with_suspect(Side::kTarget));
+      extent.on_error(std::move(stored)
+                          .error()
+                          .with_context("extent " + extent.pair.target)
+                          .with_suspect(Side::kTarget));
       give_up_if_hopeless_locked();
       return;
     }
@@ -628,86 +632,6 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   r.fallback_parts = store_.counters().fallback_parts - fallback_at_start_;
   outcome.result = std::move(r);
   outcomes_.push_back(std::move(outcome));
-}
-
-Progress TargetTransfer::progress_locked() const {
-  Progress p;
-  p.phase = phase_;
-  p.extents_total = static_cast<std::uint32_t>(spec_.extents.size());
-  p.extents_done = done_count_;
-  p.extents_failed = failed_count_;
-  if (sized_count_ == spec_.extents.size()) p.total_bytes = sized_bytes_;
-  p.received_bytes = received_bytes_;
-  p.durable_bytes = std::min(durable_bytes_, received_bytes_);
-  p.limit = limit_;
-  p.data_endpoint = data_endpoint_;
-  const auto end = summary_ ? milliseconds(summary_->elapsed_ms)
-                            : duration_cast<milliseconds>(steady_clock::now() - started_at_);
-  p.elapsed_ms = static_cast<std::uint64_t>(end.count());
-  return p;
-}
-
-TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, milliseconds timeout) {
-  std::unique_lock lock(mutex_);
-  const Phase seen = phase_;
-  changed_.wait_for(lock, timeout, [&] { return summary_ || phase_ != seen; });
-  Update update;
-  update.progress = progress_locked();
-  while (*cursor < outcomes_.size() && update.outcomes.size() < 1000) {
-    update.outcomes.push_back(outcomes_[(*cursor)++]);
-  }
-  if (*cursor == outcomes_.size()) update.summary = summary_;
-  return update;
-}
-
-TransferInfo TargetTransfer::info() const {
-  std::lock_guard lock(mutex_);
-  TransferInfo i{spec_.id,
-                 spec_.source,
-                 spec_.target,
-                 source_device_,
-                 env_.settings.device,
-                 started_unix_ms_,
-                 progress_locked(),
-                 {}};
-  if (summary_ && !summary_->status) i.status = fail(summary_->status.error());
-  return i;
-}
-
-// Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
-void TargetTransfer::watch_limit(std::stop_token stop) {
-  std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
-  auto last_at = steady_clock::now();
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, stop, milliseconds(500), [this] { return hopeless_; });
-      if (stop.stop_requested()) return;
-      if (hopeless_) {
-        lock.unlock();
-        stop_.request_stop();
-        return;
-      }
-    }
-    const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
-    const std::uint64_t socket_ns = times_.in_socket_ns.load();
-    const std::uint64_t buffer_delta = buffer_ns - std::exchange(last_buffer_ns, buffer_ns);
-    const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
-    const auto now = steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
-    std::lock_guard lock(mutex_);
-    const double rate =
-        static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
-    const auto setting = static_cast<double>(
-        spec_.bytes_per_second != 0 ? spec_.bytes_per_second : env_.settings.bytes_per_second);
-    if (setting > 0 && rate > 0.8 * setting) {
-      limit_ = Limit::kSetting;
-    } else if (buffer_delta > socket_delta) {
-      limit_ = Limit::kTargetStore;
-    } else {
-      limit_ = source_limit_ == Limit::kNone ? Limit::kLanes : source_limit_;
-    }
-  }
 }
 
 }  // namespace siphon

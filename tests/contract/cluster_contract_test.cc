@@ -13,6 +13,7 @@
 #include "tests/contract/bounced_store.h"
 #include "tests/contract/cluster_under_test.h"
 #include "tests/contract/extent_store_contract.h"
+#include "tests/contract/inline_extent_contract.h"
 
 namespace siphon::contract {
 namespace {

@@ -4,6 +4,7 @@
 #include "adapters/memory/memory_store.h"
 #include "adapters/posix/posix_store.h"
 #include "tests/contract/extent_store_contract.h"
+#include "tests/contract/inline_extent_contract.h"
 #include "tests/contract/temp_folder.h"
 
 namespace siphon::contract {

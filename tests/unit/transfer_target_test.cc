@@ -118,6 +118,16 @@ class DirectCaller final : public SourceCaller {
   StreamEnd stream(const StreamCall& call,
                    const std::function<void(const SourceReport&)>& on_report,
                    std::stop_token stop) override {
+    if (fails) {
+      const auto spoilt = [&](const SourceReport& said) {
+        SourceReport report = said;
+        for (auto& e : report.extents) {
+          if (fails(e.index)) e.claim = fail(Code::kDataLoss, "rot", Side::kSource);
+        }
+        on_report(report);
+      };
+      return service_.stream(call, store_, spoilt, std::move(stop));
+    }
     if (!lose_connection_when) return service_.stream(call, store_, on_report, std::move(stop));
     // The source goes on sending, and nobody hears what it has to say.
     lost_ = std::jthread([this, order = copy_of(call)] {
@@ -130,6 +140,7 @@ class DirectCaller final : public SourceCaller {
   }
 
   Gate* lose_connection_when = nullptr;
+  std::function<bool(std::uint32_t)> fails;  // by index: the source finds rot in it
   void join() {
     if (lost_.joinable()) lost_.join();
   }
@@ -540,6 +551,28 @@ TEST_F(TargetTransferTest, AFailedWriteDropsTheScratch) {
 }
 
 // ---- cancel ----------------------------------------------------------------------------------
+
+// They are more than the lease holds, and those behind them need its memory.
+TEST_F(TargetTransferTest, ExtentsThatFailLetGoOfTheirMemory) {
+  for (int i = 0; i < 100; ++i) {
+    offer("e" + std::to_string(i), 20'000);
+    order("e" + std::to_string(i));
+  }
+  caller_.fails = [](std::uint32_t index) { return index < 60; };
+  settings_.transfer_timeout = std::chrono::seconds(20);
+  run();
+  EXPECT_EQ(summary_.extents_done, 40u);
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = "e" + std::to_string(i);
+    if (i >= 60) {
+      expect_copied(name);
+    } else {
+      EXPECT_EQ(outcome(name), "DATA_LOSS");
+      expect_no_trace_of(name);
+    }
+  }
+  expect_journal_empty();
+}
 
 // More than the lease holds waits for claims that cannot come any more.
 TEST_F(TargetTransferTest, ALostSecondCallEndsATransferWhoseLanesWaitForMemory) {

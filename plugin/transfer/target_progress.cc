@@ -1,0 +1,92 @@
+// What watchers of a TargetTransfer see: progress, outcomes as they come, and what limits it.
+#include <algorithm>
+
+#include "plugin/transfer/target.h"
+
+namespace siphon {
+
+using std::chrono::duration_cast;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+Progress TargetTransfer::progress_locked() const {
+  Progress p;
+  p.phase = phase_;
+  p.extents_total = static_cast<std::uint32_t>(spec_.extents.size());
+  p.extents_done = done_count_;
+  p.extents_failed = failed_count_;
+  if (sized_count_ == spec_.extents.size()) p.total_bytes = sized_bytes_;
+  p.received_bytes = received_bytes_;
+  p.durable_bytes = std::min(durable_bytes_, received_bytes_);
+  p.limit = limit_;
+  p.data_endpoint = data_endpoint_;
+  const auto end = summary_ ? milliseconds(summary_->elapsed_ms)
+                            : duration_cast<milliseconds>(steady_clock::now() - started_at_);
+  p.elapsed_ms = static_cast<std::uint64_t>(end.count());
+  return p;
+}
+
+TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  const Phase seen = phase_;
+  changed_.wait_for(lock, timeout, [&] { return summary_ || phase_ != seen; });
+  Update update;
+  update.progress = progress_locked();
+  while (*cursor < outcomes_.size() && update.outcomes.size() < 1000) {
+    update.outcomes.push_back(outcomes_[(*cursor)++]);
+  }
+  if (*cursor == outcomes_.size()) update.summary = summary_;
+  return update;
+}
+
+TransferInfo TargetTransfer::info() const {
+  std::lock_guard lock(mutex_);
+  TransferInfo i{spec_.id,
+                 spec_.source,
+                 spec_.target,
+                 source_device_,
+                 env_.settings.device,
+                 started_unix_ms_,
+                 progress_locked(),
+                 {}};
+  if (summary_ && !summary_->status) i.status = fail(summary_->status.error());
+  return i;
+}
+
+// Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
+void TargetTransfer::watch_limit(std::stop_token stop) {
+  std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
+  auto last_at = steady_clock::now();
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, stop, milliseconds(500), [this] { return hopeless_; });
+      if (stop.stop_requested()) return;
+      if (hopeless_) {
+        lock.unlock();
+        stop_.request_stop();
+        return;
+      }
+    }
+    const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
+    const std::uint64_t socket_ns = times_.in_socket_ns.load();
+    const std::uint64_t buffer_delta = buffer_ns - std::exchange(last_buffer_ns, buffer_ns);
+    const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
+    const auto now = steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
+    std::lock_guard lock(mutex_);
+    const double rate =
+        static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
+    const auto setting = static_cast<double>(
+        spec_.bytes_per_second != 0 ? spec_.bytes_per_second : env_.settings.bytes_per_second);
+    if (setting > 0 && rate > 0.8 * setting) {
+      limit_ = Limit::kSetting;
+    } else if (buffer_delta > socket_delta) {
+      limit_ = Limit::kTargetStore;
+    } else {
+      limit_ = source_limit_ == Limit::kNone ? Limit::kLanes : source_limit_;
+    }
+  }
+}
+
+}  // namespace siphon
