@@ -154,10 +154,15 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
   return SourceList{std::move(*listed), false};
 }
 
-// What the source and the target say of one item. A client without the right to look leaves that
-// to the devices.
-void look(Session& session, CopyItem& item, const std::optional<TargetList>& list) {
+// What the source and the target say of one item; `how` the target is asked: beside the source or
+// after it. A client without the right to look leaves that to the devices.
+void look(Session& session, CopyItem& item, const std::optional<TargetList>& list,
+          std::launch how) {
   if (item.by_name) return;
+  std::future<Result<ExtentInfo>> there;
+  if (item.target.where == Where::kCeph && !session.options().replace) {
+    there = std::async(how, [&] { return look_at_target(session, item, list); });
+  }
   if (item.source.where == Where::kCeph && !item.info) {
     auto store = session.store(item.source, Role::kSource);
     if (!store) return item.fail_with(store.error());
@@ -173,11 +178,11 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
                            "extent " + item.source.to_string() + " is open: only sealed ones move",
                            Side::kSource, "siphon seal " + item.source.to_string()});
   }
-  if (item.target.where != Where::kCeph || session.options().replace) return;
-  auto there = look_at_target(session, item, list);
-  if (!there) return;
-  if (item.info && there->state == ExtentState::kSealed &&
-      same_header(there->header, item.info->header)) {
+  if (!there.valid()) return;
+  const auto found = there.get();
+  if (!found) return;
+  if (item.info && found->state == ExtentState::kSealed &&
+      same_header(found->header, item.info->header)) {
     item.state = ItemState::kAlreadyThere;
     return;
   }
@@ -264,8 +269,10 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
     }
   }
   const auto target_list = list_target(session, plan, *target);
+  // Many items are looked at side by side anyway; few of them wait for every answer.
+  const auto how = plan.items.size() < kLookThreads ? std::launch::async : std::launch::deferred;
   run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
-    if (!session.interrupted()) look(session, plan.items[i], target_list);
+    if (!session.interrupted()) look(session, plan.items[i], target_list, how);
   });
   for (const CopyItem& item : plan.items) {
     if (item.state != ItemState::kPending) continue;

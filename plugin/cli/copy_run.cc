@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <future>
 
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verify.h"
@@ -138,8 +139,14 @@ Status CopyRun::authorise(const CopyGroup& group, TransferSpec& spec) {
     }
     return fail(std::move(error));
   };
-  SIPHON_TRY(grant(Role::kSource, first.source, exchange::Right::kRead, spec.authority.read_nonce));
-  return grant(Role::kTarget, first.target, exchange::Right::kWrite, spec.authority.write_nonce);
+  // A grant is answered when a placement group's log has been written: both at once.
+  auto to_read = std::async(std::launch::async, [&] {
+    return grant(Role::kSource, first.source, exchange::Right::kRead, spec.authority.read_nonce);
+  });
+  Status to_write =
+      grant(Role::kTarget, first.target, exchange::Right::kWrite, spec.authority.write_nonce);
+  SIPHON_TRY(to_read.get());
+  return to_write;
 }
 
 CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
@@ -168,8 +175,11 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
   spec.bytes_per_second = options.bwlimit;
 
   Result<Summary> result;
-  auto client = session_.device(group.target.address);
-  Status ready = client ? authorise(group, spec) : Status(fail(client.error()));
+  auto connecting =
+      std::async(std::launch::async, [&] { return session_.device(group.target.address); });
+  Status ready = authorise(group, spec);
+  auto client = connecting.get();
+  if (!client) ready = fail(client.error());
   if (!ready) {
     result = fail(std::move(ready).error());
   } else {

@@ -45,10 +45,11 @@ class ProgressMeter {
   void finish(bool complete);
   // A line of text on stderr that does not mix with the progress line. Shown in every mode.
   void note(const std::string& text);
+  // Ends the line that is shown, if one is.
+  void clear();
 
  private:
   using Clock = std::chrono::steady_clock;
-  void clear();
   void take(const ProgressState& state);  // with mutex_ held
   std::chrono::milliseconds pace() const;
   void draw(bool finished);             // with mutex_ held
