@@ -71,9 +71,10 @@ bool no_class(int result) { return result == -EOPNOTSUPP || result == -EPERM; }
 
 // A pool that takes whole objects only is erasure-coded: the class cannot read there, and a
 // repeated write has to replace.
-ExchangeIo::ExchangeIo(ExchangeClient& exchange, bool whole_objects)
+ExchangeIo::ExchangeIo(ExchangeClient& exchange, Gate& writes, bool whole_objects)
     : ObjectIo(whole_objects),
       exchange_(exchange),
+      writes_(writes),
       reads_closed_(whole_objects || !exchange.bulk_methods()),
       writes_closed_(whole_objects || !exchange.bulk_methods()) {}
 
@@ -151,6 +152,7 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
 
 int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                       std::span<const std::byte> in, std::uint64_t expected_bytes) try {
+  const Gate::Pass pass = writes_.enter(std::max<std::uint64_t>(in.size(), kLeastCharge));
   if (auto armed = arm(OperationKind::kWrite, in)) {
     bufferlist request = encoded(
         armed->request(offset_bytes, static_cast<std::uint32_t>(in.size()), ceph_crc32c(in)));
@@ -182,6 +184,11 @@ int ExchangeIo::transition(librados::IoCtx& io, const std::string& object,
 void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
   for (; !puts.empty(); puts = puts.subspan(std::min(puts.size(), kAioWindow))) {
     const std::size_t count = std::min(puts.size(), kAioWindow);
+    std::uint64_t charge = 0;
+    for (const HeadPut& put : puts.first(count)) {
+      charge += std::max<std::uint64_t>(put.bytes.size(), kLeastCharge);
+    }
+    const Gate::Pass pass = writes_.enter(charge);
     std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
     std::array<int, kAioWindow> results{};
     for (std::size_t i = 0; i < count; ++i) {

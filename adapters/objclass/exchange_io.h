@@ -5,19 +5,27 @@
 // buffer outside the region (not counted, it was never planned otherwise), a primary that is
 // another OSD, an OSD without the class, an erasure-coded pool, damage (a replicated read repairs
 // itself there). Timeouts and errors retire the descriptor first. Thread safe.
+//
+// Writes of all pools go through one gate: what an OSD has not committed blocks its threads, and
+// so every client of it.
 #pragma once
 
 #include <atomic>
 
 #include "adapters/objclass/exchange_client.h"
 #include "adapters/rados/object_io.h"
+#include "plugin/base/gate.h"
 
 namespace siphon {
 
 class ExchangeIo final : public ObjectIo {
  public:
-  // `exchange` must outlive this.
-  ExchangeIo(ExchangeClient& exchange, bool whole_objects);
+  // What a write counts at the gate, at least: a small one costs its OSD more than its bytes. With
+  // the defaults that lets 128 in at once, or three of 4 MiB.
+  static constexpr std::uint64_t kLeastCharge = 96 << 10;
+
+  // `exchange` and `writes` (units: bytes) must outlive this.
+  ExchangeIo(ExchangeClient& exchange, Gate& writes, bool whole_objects);
 
   int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
            std::span<std::byte> out, std::size_t& got) override;
@@ -37,6 +45,7 @@ class ExchangeIo final : public ObjectIo {
   bool go_round(int result, std::atomic<bool>& closed);
 
   ExchangeClient& exchange_;
+  Gate& writes_;
   std::atomic<bool> reads_closed_;
   std::atomic<bool> writes_closed_;
 };

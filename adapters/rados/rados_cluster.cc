@@ -158,8 +158,8 @@ Error method_error(int result, const std::string& method, const std::string& poo
       return {Code::kUnavailable, what + ": the siphond of the OSD that serves it is not running",
               Side::kNone, "look at that OSD's log for lines of siphon"};
     case EUSERS:
-      return {Code::kResourceExhausted, what + ": the device's grant table is full", Side::kNone,
-              "try again when earlier grants have expired"};
+      return {Code::kResourceExhausted, what + ": the device's grant table is full: busy",
+              Side::kNone, "try again in five minutes: earlier grants have expired by then"};
     default:
       return to_error(result, what);
   }

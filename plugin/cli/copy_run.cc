@@ -121,18 +121,16 @@ void CopyRun::run_group(std::size_t slot, const CopyGroup& group) {
   }
 }
 
-Status CopyRun::authorise(const CopyGroup& group, TransferSpec& spec) {
+Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
   const CopyItem& first = plan_.items[group.items.front()];
   auto grant = [&](Role role, const Address& address, exchange::Right right,
                    std::optional<Nonce>& nonce) -> Status {
     if (address.where != Where::kCeph) return {};
     auto cluster = session_.cluster(role);
     if (!cluster) return fail(std::move(cluster).error());
-    auto granted = request_grant(**cluster, address.location, address.extent, right);
-    if (granted) {
-      nonce = *granted;
-      return {};
-    }
+    if (!nonce) fill_random(nonce.emplace());
+    Status granted = (*cluster)->grant(address.location, address.extent, right, *nonce, kGrantTtl);
+    if (granted) return {};
     Error error = std::move(granted).error();
     if (error.code == Code::kPermissionDenied) {
       error.next_step = caps_command((*cluster)->name(), first.source, first.target);
@@ -141,10 +139,10 @@ Status CopyRun::authorise(const CopyGroup& group, TransferSpec& spec) {
   };
   // A grant is answered when a placement group's log has been written: both at once.
   auto to_read = std::async(std::launch::async, [&] {
-    return grant(Role::kSource, first.source, exchange::Right::kRead, spec.authority.read_nonce);
+    return grant(Role::kSource, first.source, exchange::Right::kRead, authority.read_nonce);
   });
   Status to_write =
-      grant(Role::kTarget, first.target, exchange::Right::kWrite, spec.authority.write_nonce);
+      grant(Role::kTarget, first.target, exchange::Right::kWrite, authority.write_nonce);
   SIPHON_TRY(to_read.get());
   return to_write;
 }
@@ -177,30 +175,36 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
   Result<Summary> result;
   auto connecting =
       std::async(std::launch::async, [&] { return session_.device(group.target.address); });
-  Status ready = authorise(group, spec);
+  Status ready = authorise(group, spec.authority);
+  auto granted_at = std::chrono::steady_clock::now();
   auto client = connecting.get();
   if (!client) ready = fail(client.error());
   if (!ready) {
     result = fail(std::move(ready).error());
   } else {
     const auto on_event = [&](const rpc::TransferEvent& event) {
+      // It may wait in the target's queue for longer than a grant lasts.
+      if (std::chrono::steady_clock::now() - granted_at > kGrantRenewal) {
+        (void)authorise(group, spec.authority);  // without it the transfer says what it lacks
+        granted_at = std::chrono::steady_clock::now();
+      }
       if (const auto* progress = std::get_if<Progress>(&event)) show(slot, *progress);
       if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) on_outcome(*outcome, pending);
     };
     result = (*client)->transfer(spec, on_event, &session_.stop());
     if (!result && result.error().code == Code::kUnavailable && !is_busy(result.error())) {
-      result = rejoin(spec, group.target.address, result.error(), on_event);
+      result = rejoin(group, spec, result.error(), on_event);
     }
   }
   return settle(slot, group, pending, spec, result);
 }
 
-Result<Summary> CopyRun::rejoin(const TransferSpec& spec, const std::string& address, Error broken,
+Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
                                 const std::function<void(const rpc::TransferEvent&)>& on_event) {
   for (int i = 0; i < kMaxRejoins; ++i) {
     if (!session_.wait(seconds(1))) return fail(Code::kCancelled, "interrupted");
-    auto client = session_.device(address);
-    if (!client) continue;
+    auto client = session_.device(group.target.address);
+    if (!client || !authorise(group, spec.authority)) continue;
     auto result = (*client)->watch(spec.id, spec.authority, on_event, &session_.stop());
     if (result || result.error().code == Code::kCancelled) return result;
     if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over

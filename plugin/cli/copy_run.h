@@ -49,9 +49,10 @@ class CopyRun {
   void run_group(std::size_t slot, const CopyGroup& group);
   // One transfer of those items of the group that are not settled yet.
   Ended run_transfer(std::size_t slot, const CopyGroup& group);
-  Status authorise(const CopyGroup& group, TransferSpec& spec);
+  // Grants for the group's devices; renewed, when `authority` has some.
+  Status authorise(const CopyGroup& group, Authority& authority);
   // The call broke: the transfer may go on at the target. Watches it again.
-  Result<Summary> rejoin(const TransferSpec& spec, const std::string& address, Error broken,
+  Result<Summary> rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
                          const std::function<void(const rpc::TransferEvent&)>& on_event);
   void on_outcome(const ExtentOutcome& outcome, const std::vector<std::size_t>& pending);
   Ended settle(std::size_t slot, const CopyGroup& group, const std::vector<std::size_t>& pending,

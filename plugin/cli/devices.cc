@@ -11,7 +11,6 @@
 namespace siphon::cli {
 namespace {
 
-constexpr std::chrono::seconds kGrantTtl{900};
 constexpr std::size_t kProbeThreads = 8;
 
 // Names that fall into different placement groups of `location`, one per group.

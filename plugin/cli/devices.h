@@ -45,6 +45,10 @@ class Placement {
   std::map<Group, Device> known_;
 };
 
+// How long a grant lasts. What waits in a device's queue for longer needs it renewed.
+inline constexpr std::chrono::seconds kGrantTtl{300};
+inline constexpr std::chrono::seconds kGrantRenewal = kGrantTtl / 3;
+
 // A fresh nonce, left at the device that serves `locator`.
 Result<Nonce> request_grant(RadosCluster& cluster, const Location& location,
                             std::string_view locator, exchange::Right right);

@@ -10,6 +10,8 @@ import secrets
 import socket
 import struct
 
+import rados
+
 import harness
 from by_hand import NONE, ByHand
 from harness import MIB, wait_until
@@ -187,6 +189,22 @@ class Authority(ByHand, harness.ClusterTest):
         self.assertEqual(self.device(address, "verify", "a", "e", lasting, NONE)[0], "OK")
         for ttl_s in (0, 3601, 2**32 - 1):
             self.assertEqual(self.grant("client.least", "read", "a", ttl_s=ttl_s)[0], errno.EINVAL)
+
+    def test_a_full_grant_table_makes_a_copy_wait_for_its_turn(self):
+        c, kept = self.cluster, []
+        with c.io("a", "client.least", "", "e") as io:
+            def grant(nonce):
+                request = struct.pack("<II16sqII128s", 1, 0, nonce, c.pool_id("a"), 20, 0, b"")
+                io.execute(f"siphon.grant.{nonce.hex()}", "siphon", "grant_read", request)
+            with self.assertRaises(rados.Error) as full:
+                for _ in range(2000):
+                    kept.append(secrets.token_bytes(16))
+                    grant(kept[-1])
+            self.assertEqual(full.exception.errno, errno.EUSERS)
+            grant(kept[0])  # whoever has a grant can renew it all the same
+        ran = c.siphon("copy", "a/e", "b/in-turn", key="client.least")
+        self.assertIn("busy; waiting for a turn", ran.stderr)
+        c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/in-turn")
 
     def test_somebody_elses_transfer_is_neither_seen_nor_cancelled(self):
         c = self.cluster
