@@ -12,7 +12,7 @@ import results
 
 DOCS = results.REPO / "docs"
 TEMPLATE = pathlib.Path(__file__).resolve().parent / "benchmarks.md.in"
-NAMES = ("wire", "cluster", "citizen", "scale", "micro", "profile")
+NAMES = ("wire", "cluster", "memory", "citizen", "scale", "micro", "profile")
 
 # name -> (bound, as it reads); what the issue of this part of the project demands.
 BOUNDS = {
@@ -85,6 +85,10 @@ def plots_of(result, folder):
         yield "bench_wire_cpu.svg", lambda p: bars(
             p, "memory to memory, CPU seconds per GiB, both processes",
             list(points_of(result, "cpu_s_per_gib", rows)))
+    if result["suite"] == "memory":
+        yield "bench_memory.svg", lambda p: bars(
+            p, "1 GiB in 8 MiB objects, pool to pool, devices in memory, MB/s",
+            [(n.removeprefix("8 MiB: "), *v) for n, *v in points_of(result, "mb_per_s", rows)])
     if result["suite"] == "cluster":
         for section, metric, title, file in (
                 ("8 MiB: ", "mb_per_s", "1 GiB in 8 MiB objects, pool to pool, MB/s", "cluster"),

@@ -9,6 +9,8 @@ import testbed
 from testbed import MIB
 
 PART = 8 * MIB
+LARGE = 64 * MIB
+SMALL = 64 << 10
 
 
 class Beside:
@@ -77,19 +79,27 @@ def run(arguments, result):
     result.columns = [("p50_ms", "p50 ms", ".2f"), ("p99_ms", "p99 ms", ".2f"),
                       ("p999_ms", "p99.9 ms", ".2f"), ("writes_per_s", "writes/s", ".0f"),
                       ("copies", "copies", ".0f")]
-    seconds = 2 if arguments.quick else 15
+    seconds = 2 if arguments.quick else 10
     extent = (128 if arguments.quick else 512) * MIB
+    larges, smalls = (2, 500) if arguments.quick else (16, 10000)
     result.notes.append(f"A closed loop of 4 KiB writes, two in flight, {seconds} s each; the copy "
                         f"is of one extent of {extent // MIB} MiB (copy_from: the same bytes in "
-                        "objects of 8 MiB, 8 in flight), again and again. copies: how many ended.")
+                        "objects of 8 MiB, 8 in flight), or of a pool of "
+                        f"{larges} x {LARGE // MIB} MiB or {smalls:,} x {SMALL >> 10} KiB, again and "
+                        "again. copies: how many ended.")
     with testbed.Testbed(arguments) as bed:
-        bed.make_pools("client", "objects", "extents", "target")
+        bed.make_pools("client", "objects", "extents", "larges", "smalls", "target")
         bed.fill("objects", "objects", extent // PART, PART)
         bed.fill("extents", "extents", 1, extent)
+        bed.fill("larges", "extents", larges, LARGE)
+        bed.fill("smalls", "extents", smalls, SMALL, "--depth", "16")
 
         def siphon(*words):
             return lambda n: bed.siphon("copy", "extents/e00000", f"target/c{n}", "--progress",
                                         "none", *words)
+
+        def siphon_pool(pool):
+            return lambda n: bed.siphon("copy", pool, f"target/n{n}/", "--progress", "none")
 
         def copy_from(_):
             return bed.tool("copy_from", "--src", "objects", "--dst", "target", "--depth", "8")
@@ -104,6 +114,8 @@ def run(arguments, result):
                   "beside plain writes of 1 MiB, 50 MB/s": plain_writes,
                   "beside siphon --bwlimit 50M": siphon("--bwlimit", "50M"),
                   "beside siphon, no limit": siphon(),
+                  "beside siphon, no limit, a pool of large ones": siphon_pool("larges"),
+                  "beside siphon, no limit, a pool of small ones": siphon_pool("smalls"),
                   "beside copy_from, 8 in flight": copy_from}
         for _ in range(arguments.runs):
             for name, make_command in beside.items():
@@ -120,5 +132,8 @@ def run(arguments, result):
                  result.median("beside plain writes of 1 MiB, 50 MB/s", "p99_ms") / alone)
     result.ratio("citizen_p99_unthrottled",
                  result.median("beside siphon, no limit", "p99_ms") / alone)
+    for size in ("large", "small"):
+        row = f"beside siphon, no limit, a pool of {size} ones"
+        result.ratio(f"citizen_p99_{size}_pool", result.median(row, "p99_ms") / alone)
     result.ratio("citizen_p99_copy_from",
                  result.median("beside copy_from, 8 in flight", "p99_ms") / alone)

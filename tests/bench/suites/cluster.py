@@ -66,22 +66,26 @@ def alternate(bed, result, runs, section, items, item_bytes, extent_count, exten
             bed.empty_pool("target")
 
 
-def large_ratios(result):
+def large_ratios(result, name="cluster"):
     rate = {name: result.median(f"8 MiB: {name}", "mb_per_s")
             for name in ("siphon", "rados cppool", "copy_from, 8 in flight",
                          "rados export | import")}
-    result.ratio("cluster_vs_copy_from8", rate["siphon"] / rate["copy_from, 8 in flight"])
-    result.ratio("cluster_vs_cppool", rate["siphon"] / rate["rados cppool"])
-    result.ratio("cluster_vs_export_import", rate["siphon"] / rate["rados export | import"])
-    result.ratio("cluster_cpu_vs_copy_from8",
+    result.ratio(f"{name}_vs_copy_from8", rate["siphon"] / rate["copy_from, 8 in flight"])
+    result.ratio(f"{name}_vs_cppool", rate["siphon"] / rate["rados cppool"])
+    result.ratio(f"{name}_vs_export_import", rate["siphon"] / rate["rados export | import"])
+    result.ratio(f"{name}_cpu_vs_copy_from8",
                  result.median("8 MiB: siphon", "cpu_s_per_gib") /
                  result.median("8 MiB: copy_from, 8 in flight", "cpu_s_per_gib"))
+    floor = result.median(f"8 MiB: {BARE_WRITES}", "mb_per_s")
+    bare = "bare_writes" if name == "cluster" else f"{name}_bare_writes"
+    result.ratio(f"{bare}_vs_copy_from8", floor / rate["copy_from, 8 in flight"])
+    result.ratio(f"{bare}_vs_cppool", floor / rate["rados cppool"])
+    result.ratio(f"{bare}_vs_export_import", floor / rate["rados export | import"])
+
+
+def growth_ratio(result):
     result.ratio("osd_growth_mib", result.median("8 MiB: siphon", "osd_anonymous_mib") -
                  result.median(f"8 MiB: {BARE_WRITES}", "osd_anonymous_mib"))
-    floor = result.median(f"8 MiB: {BARE_WRITES}", "mb_per_s")
-    result.ratio("bare_writes_vs_copy_from8", floor / rate["copy_from, 8 in flight"])
-    result.ratio("bare_writes_vs_cppool", floor / rate["rados cppool"])
-    result.ratio("bare_writes_vs_export_import", floor / rate["rados export | import"])
 
 
 def companion_ratio(result):
@@ -102,7 +106,7 @@ def small_ratios(result):
     result.ratio("small_bare_writes_vs_copy_from", rate[f"64 KiB: {BARE_WRITES}"] / best)
 
 
-def run(arguments, result):
+def describe(result):
     result.columns = [("mb_per_s", "MB/s", ".0f"), ("items_per_s", "objects/s", ".0f"),
                       ("cpu_s_per_gib", "CPU s/GiB", ".2f"),
                       ("osd_cpu_s_per_gib", "OSDs", ".2f"),
@@ -113,22 +117,30 @@ def run(arguments, result):
                       ("op_in_mib", "op_in MiB", ".0f"), ("op_out_mib", "op_out MiB", ".0f")]
     result.notes.append("CPU: OSDs, companions, mon, mgr and clients together. companion MiB: the "
                         "largest companion's peak, anonymous and file pages, without the region.")
+
+
+def run_large(bed, result, runs, total):
+    extents = total // LARGE_EXTENT
+    pools = ("target", f"objects-{PART}", f"extents-{PART}")
+    bed.make_pools(*pools)
+    bed.spread(*pools)
+    bed.fill(f"objects-{PART}", "objects", total // PART, PART, *bed.EVEN)
+    bed.fill(f"extents-{PART}", "extents", extents, LARGE_EXTENT, *bed.EVEN)
+    alternate(bed, result, runs, "8 MiB", total // PART, PART, extents, LARGE_EXTENT)
+    bed.drop_pools(*pools)
+
+
+def run(arguments, result):
+    describe(result)
     result.notes.append(f"64 KiB: 10,000 objects; {FEW:,} for those that take one at a time (cppool, "
                         "export | import, copy_from with 1 in flight), to stay under ten minutes.")
     total = 128 * MIB if arguments.quick else GIB
     small = 500 if arguments.quick else 10000
     with testbed.Testbed(arguments) as bed:
         if arguments.only in (None, "large"):
-            extents = total // LARGE_EXTENT
-            pools = ("target", f"objects-{PART}", f"extents-{PART}")
-            bed.make_pools(*pools)
-            bed.spread(*pools)
-            bed.fill(f"objects-{PART}", "objects", total // PART, PART, *bed.EVEN)
-            bed.fill(f"extents-{PART}", "extents", extents, LARGE_EXTENT, *bed.EVEN)
-            alternate(bed, result, arguments.runs, "8 MiB", total // PART, PART, extents,
-                      LARGE_EXTENT)
+            run_large(bed, result, arguments.runs, total)
             large_ratios(result)
-            bed.drop_pools(*pools)
+            growth_ratio(result)
         if arguments.only in (None, "small"):
             few = min(small, FEW)
             pools = ("target", "few", f"objects-{SMALL}", f"extents-{SMALL}")
