@@ -60,8 +60,10 @@ struct StoreLimits {
   std::uint32_t inline_max_bytes = 1u << 20;  // extents up to this use put_inline; 0: never
   std::uint64_t max_extent_bytes = 64ull << 30;
   std::uint32_t read_depth = 2;   // reads in flight worth having per extent
-  // Writes of operation_bytes worth having in flight: of an extent that is put, and in an OSD.
-  std::uint32_t write_depth = 3;
+  std::uint32_t write_depth = 4;  // writes in flight worth having per extent
+  // What most writes of a companion should take in its OSD: nobody's client waits behind them for
+  // longer.
+  std::uint32_t write_target_ms = 80;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;
 };

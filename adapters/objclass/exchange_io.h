@@ -20,8 +20,7 @@ namespace siphon {
 
 class ExchangeIo final : public ObjectIo {
  public:
-  // What a write counts at the gate, at least: a small one costs its OSD more than its bytes. With
-  // the defaults that lets 128 in at once, or three of 4 MiB.
+  // What a write counts at the gate, at least: a small one costs its OSD more than its bytes.
   static constexpr std::uint64_t kLeastCharge = 96 << 10;
 
   // `exchange` and `writes` (units: bytes) must outlive this.

@@ -11,18 +11,20 @@ namespace siphon {
 namespace {
 
 // Longer than an OSD takes for a write that only waits behind others.
-constexpr std::chrono::seconds kGatePatience{2};
+constexpr std::chrono::milliseconds kPatience{2000};
 
-std::uint64_t bytes_at_once(const StoreLimits& limits) {
-  return std::uint64_t{limits.write_depth} * limits.operation_bytes;
+// From two operations, so that one is worked on while the other one commits, to what memory holds.
+Gate::Bounds bounds_of(const StoreLimits& limits) {
+  const std::uint64_t operation = limits.operation_bytes;
+  return {2 * operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms),
+          kPatience};
 }
 
 }  // namespace
 
 struct ObjclassProvider::Impl {
   Impl(RadosCluster& cluster, ExchangeClient& exchange, const StoreLimits& limits)
-      : writes(bytes_at_once(limits), kGatePatience),
-        table(cluster, limits, [this, &exchange](bool whole_objects) {
+      : writes(bounds_of(limits)), table(cluster, limits, [this, &exchange](bool whole_objects) {
           return std::make_unique<ExchangeIo>(exchange, writes, whole_objects);
         }) {}
 

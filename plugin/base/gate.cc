@@ -1,26 +1,37 @@
 #include "plugin/base/gate.h"
 
-#include <iterator>
+#include <algorithm>
 #include <utility>
 
 namespace siphon {
 
 Gate::Pass Gate::enter(std::uint64_t units) {
+  Waiting waiting(units);
   std::unique_lock lock(mutex_);
-  Waiting self{units, {}, false, {}};
-  queue_.push_back(&self);
+  queue_.push_back(&waiting);
   admit_locked();
   // Whoever leaves lets the next one in. That somebody has become overdue nobody tells.
-  while (!self.admitted) {
-    self.turn.wait_for(lock, patience_);
+  while (!waiting.admitted) {
+    waiting.turn.wait_for(lock, bounds_.patience);
     admit_locked();
   }
-  return {*this, self.guest};
+  return {*this, waiting.guest};
+}
+
+std::uint64_t Gate::limit_units() const {
+  const std::lock_guard lock(mutex_);
+  return limit_units_;
 }
 
 void Gate::leave(Guests::iterator guest) {
   const std::lock_guard lock(mutex_);
-  units_ -= guest->units;
+  const std::uint64_t units = guest->units;
+  units_ -= units;
+  if (Clock::now() - guest->since > bounds_.target) {
+    limit_units_ = std::max(bounds_.least_units, limit_units_ - std::min(limit_units_, units / 2));
+  } else if (!queue_.empty()) {
+    limit_units_ = std::min(bounds_.most_units, limit_units_ + units / 8);
+  }
   guests_.erase(guest);
   admit_locked();
 }
@@ -28,15 +39,17 @@ void Gate::leave(Guests::iterator guest) {
 void Gate::admit_locked() {
   const Clock::time_point now = Clock::now();
   for (Guest& guest : guests_) {
-    if (now - guest.since < patience_) break;
+    if (now - guest.since < bounds_.patience) break;
     units_ -= std::exchange(guest.units, 0);
   }
   while (!queue_.empty()) {
     Waiting& next = *queue_.front();
-    if (units_ > 0 && units_ + next.units > most_units_) return;
+    const std::uint64_t units = next.guest->units;
+    if (units_ > 0 && units_ + units > limit_units_) return;
     queue_.pop_front();
-    units_ += next.units;
-    next.guest = guests_.insert(guests_.end(), {next.units, now});
+    units_ += units;
+    next.guest->since = now;
+    guests_.splice(guests_.end(), next.self);
     next.admitted = true;
     next.turn.notify_one();
   }

@@ -1,7 +1,11 @@
 // Gate: bounds what is under way at once, in units of its user's. First come, first served.
 //
-// What stays inside longer than the gate's patience no longer counts: an operation that hangs must
-// not keep out those that would not. Thread safe.
+// The bound follows what lies behind it: most of what goes in is to be out again within `target`.
+// Each that takes longer lowers the bound by half of its units; each that does not, while others
+// wait, raises it by an eighth. So four in five stay below the target, at any rate.
+//
+// What stays inside for longer than `patience` no longer counts: an operation that hangs must not
+// keep out those that would not. Thread safe.
 #pragma once
 
 #include <chrono>
@@ -22,6 +26,11 @@ class Gate {
   using Guests = std::list<Guest>;
 
  public:
+  struct Bounds {
+    std::uint64_t least_units, most_units;  // begins with the most
+    std::chrono::milliseconds target, patience;
+  };
+
   // Inside until it is destroyed, which does not block. The gate must outlive it.
   class Pass {
    public:
@@ -36,28 +45,29 @@ class Gate {
     const Guests::iterator guest_;
   };
 
-  Gate(std::uint64_t most_units, std::chrono::milliseconds patience)
-      : most_units_(most_units), patience_(patience) {}
+  explicit Gate(const Bounds& bounds) : bounds_(bounds), limit_units_(bounds.most_units) {}
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
 
   // Blocks until there is room for `units`, at most `patience` for everyone before it. Who needs
   // more than the gate has gets in when nobody else counts.
   Pass enter(std::uint64_t units);
+  std::uint64_t limit_units() const;
 
  private:
   struct Waiting {
-    const std::uint64_t units;
+    explicit Waiting(std::uint64_t units) : self{{units, {}}}, guest(self.begin()) {}
+    Guests self;  // one; it moves into guests_, so that nobody needs memory under the lock
+    const Guests::iterator guest;
     std::condition_variable turn;
     bool admitted = false;
-    Guests::iterator guest;
   };
   void leave(Guests::iterator guest);
   void admit_locked();
 
-  const std::uint64_t most_units_;
-  const std::chrono::milliseconds patience_;
-  std::mutex mutex_;         // guards what follows
+  const Bounds bounds_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::uint64_t limit_units_;
   std::uint64_t units_ = 0;  // of all guests
   Guests guests_;            // in the order of their entry
   std::deque<Waiting*> queue_;

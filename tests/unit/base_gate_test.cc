@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <future>
+#include <memory>
+#include <thread>
 #include <vector>
 
 #include "plugin/base/gate.h"
@@ -27,6 +29,9 @@ class Visitor {
     go_.set_value();
     ended_.get();
   }
+  bool leaves_within(milliseconds time) {
+    return ended_.wait_for(time) == std::future_status::ready;
+  }
   bool inside_within(milliseconds time) {
     return entered_.wait_for(time) == std::future_status::ready;
   }
@@ -41,8 +46,12 @@ constexpr seconds kLong{60};        // a test that waits so long has failed
 constexpr milliseconds kShort{50};  // long enough to see that somebody does not get in
 constexpr seconds kForever{3600};
 
+Gate::Bounds fixed(std::uint64_t units, milliseconds patience) {
+  return {units, units, milliseconds(0), patience};
+}
+
 TEST(Gate, LetsInAsMuchAsThereIsRoomFor) {
-  Gate gate(10, kForever);
+  Gate gate(fixed(10, kForever));
   Visitor a(gate, 6), b(gate, 4);
   ASSERT_TRUE(a.inside_within(kLong));
   ASSERT_TRUE(b.inside_within(kLong));
@@ -53,7 +62,7 @@ TEST(Gate, LetsInAsMuchAsThereIsRoomFor) {
 }
 
 TEST(Gate, WhoNeedsMoreThanThereIsGetsInAlone) {
-  Gate gate(10, kForever);
+  Gate gate(fixed(10, kForever));
   Visitor small(gate, 1);
   ASSERT_TRUE(small.inside_within(kLong));
   Visitor large(gate, 11);
@@ -63,7 +72,7 @@ TEST(Gate, WhoNeedsMoreThanThereIsGetsInAlone) {
 }
 
 TEST(Gate, SmallOnesDoNotPassALargeOneThatWaits) {
-  Gate gate(10, kForever);
+  Gate gate(fixed(10, kForever));
   Visitor first(gate, 6);
   ASSERT_TRUE(first.inside_within(kLong));
   Visitor large(gate, 8);
@@ -76,7 +85,7 @@ TEST(Gate, SmallOnesDoNotPassALargeOneThatWaits) {
 }
 
 TEST(Gate, WhoStaysTooLongKeepsNobodyOut) {
-  Gate gate(10, milliseconds(100));
+  Gate gate(fixed(10, milliseconds(100)));
   Visitor hangs(gate, 10);
   ASSERT_TRUE(hangs.inside_within(kLong));
   Visitor next(gate, 10);
@@ -90,9 +99,47 @@ TEST(Gate, WhoStaysTooLongKeepsNobodyOut) {
   EXPECT_TRUE(more.inside_within(kLong));  // `all` becomes overdue, too
 }
 
+TEST(Gate, TheBoundFallsWhenGuestsTakeLongAndNotBelowTheLeast) {
+  Gate gate({8, 64, milliseconds(0), kForever});  // everybody takes too long
+  std::uint64_t before = gate.limit_units();
+  EXPECT_EQ(before, 64u);
+  for (int i = 0; i < 100; ++i) {
+    { const Gate::Pass pass = gate.enter(16); }
+    EXPECT_LE(gate.limit_units(), before);
+    before = gate.limit_units();
+  }
+  EXPECT_EQ(before, 8u);
+}
+
+TEST(Gate, TheBoundRisesOnlyWhileOthersWaitAndNotAboveTheMost) {
+  Gate gate({8, 16, seconds(1), kForever});
+  {
+    Visitor late(gate, 16);
+    ASSERT_TRUE(late.inside_within(kLong));
+    EXPECT_FALSE(late.leaves_within(seconds(1)));  // so it takes longer than the target
+  }
+  ASSERT_EQ(gate.limit_units(), 8u);
+  for (int i = 0; i < 100; ++i) const Gate::Pass pass = gate.enter(8);  // nobody waits
+  EXPECT_EQ(gate.limit_units(), 8u);
+  std::atomic<int> left{3};
+  std::vector<std::future<void>> crowd;
+  for (int thread = 0; thread < 3; ++thread) {
+    crowd.push_back(std::async(std::launch::async, [&] {
+      --left;
+      while (left > 0) std::this_thread::yield();
+      for (int i = 0; i < 10000 && gate.limit_units() < 16; ++i) {
+        const Gate::Pass pass = gate.enter(8);
+      }
+    }));
+  }
+  for (auto& one : crowd) one.get();
+  EXPECT_GT(gate.limit_units(), 8u);
+  EXPECT_LE(gate.limit_units(), 16u);
+}
+
 TEST(Gate, NeverMoreInsideThanThereIsRoomFor) {
   constexpr std::uint64_t kRoom = 12;
-  Gate gate(kRoom, kForever);
+  Gate gate(fixed(kRoom, kForever));
   std::atomic<std::uint64_t> inside{0}, most{0};
   std::vector<std::future<void>> guests;
   for (std::uint64_t i = 0; i < 16; ++i) {
