@@ -10,7 +10,7 @@ namespace siphon {
 
 namespace {
 
-// Longer than an OSD takes for a write that only waits behind others.
+// Longer than an OSD takes for a write that only waits behind others, and than any target.
 constexpr std::chrono::milliseconds kPatience{2000};
 
 // From two operations, so that one is worked on while the other one commits, to what memory holds.

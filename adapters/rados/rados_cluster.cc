@@ -159,7 +159,7 @@ Error method_error(int result, const std::string& method, const std::string& poo
               Side::kNone, "look at that OSD's log for lines of siphon"};
     case EUSERS:
       return {Code::kResourceExhausted, what + ": the device's grant table is full: busy",
-              Side::kNone, "try again in five minutes: earlier grants have expired by then"};
+              Side::kNone, "try again in ten minutes: earlier grants have expired by then"};
     default:
       return to_error(result, what);
   }

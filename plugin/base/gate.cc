@@ -26,7 +26,7 @@ std::uint64_t Gate::limit_units() const {
 void Gate::leave(Guests::iterator guest) {
   const std::lock_guard lock(mutex_);
   const std::uint64_t units = guest->units;
-  units_ -= units;
+  if (guest->counts) units_ -= units;
   if (Clock::now() - guest->since > bounds_.target) {
     limit_units_ = std::max(bounds_.least_units, limit_units_ - std::min(limit_units_, units / 2));
   } else if (!queue_.empty()) {
@@ -40,7 +40,7 @@ void Gate::admit_locked() {
   const Clock::time_point now = Clock::now();
   for (Guest& guest : guests_) {
     if (now - guest.since < bounds_.patience) break;
-    units_ -= std::exchange(guest.units, 0);
+    if (std::exchange(guest.counts, false)) units_ -= guest.units;
   }
   while (!queue_.empty()) {
     Waiting& next = *queue_.front();

@@ -20,8 +20,9 @@ namespace siphon {
 class Gate {
   using Clock = std::chrono::steady_clock;
   struct Guest {
-    std::uint64_t units;  // 0 once overdue
+    std::uint64_t units;
     Clock::time_point since;
+    bool counts = true;  // until it is overdue
   };
   using Guests = std::list<Guest>;
 
@@ -68,7 +69,7 @@ class Gate {
   const Bounds bounds_;
   mutable std::mutex mutex_;  // guards what follows
   std::uint64_t limit_units_;
-  std::uint64_t units_ = 0;  // of all guests
+  std::uint64_t units_ = 0;  // of the guests that count
   Guests guests_;            // in the order of their entry
   std::deque<Waiting*> queue_;
 };

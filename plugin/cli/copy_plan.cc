@@ -154,8 +154,9 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
   return SourceList{std::move(*listed), false};
 }
 
-// What the source and the target say of one item; `how` the target is asked: beside the source or
-// after it. A client without the right to look leaves that to the devices.
+// What the source and the target say of one item; `how` the target is asked: beside the source, if
+// there is a thread to be had, or after it. A client without the right to look leaves that to the
+// devices.
 void look(Session& session, CopyItem& item, const std::optional<TargetList>& list,
           std::launch how) {
   if (item.by_name) return;
@@ -270,7 +271,8 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   }
   const auto target_list = list_target(session, plan, *target);
   // Many items are looked at side by side anyway; few of them wait for every answer.
-  const auto how = plan.items.size() < kLookThreads ? std::launch::async : std::launch::deferred;
+  const auto how = plan.items.size() < kLookThreads ? std::launch::async | std::launch::deferred
+                                                    : std::launch::deferred;
   run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
     if (!session.interrupted()) look(session, plan.items[i], target_list, how);
   });

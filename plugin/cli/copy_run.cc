@@ -98,8 +98,9 @@ void CopyRun::run_group(std::size_t slot, const CopyGroup& group) {
   const auto until = std::chrono::steady_clock::now() + kMaxBusyWait;
   milliseconds backoff{500};
   bool said = false;
+  Authority authority;  // kept from turn to turn: each new grant takes a place at both devices
   while (!session_.interrupted()) {
-    if (run_transfer(slot, group) == Ended::kDone) return;
+    if (run_transfer(slot, group, authority) == Ended::kDone) return;
     if (std::chrono::steady_clock::now() > until) return;
     {
       const std::lock_guard lock(mutex_);
@@ -138,7 +139,7 @@ Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
     return fail(std::move(error));
   };
   // A grant is answered when a placement group's log has been written: both at once.
-  auto to_read = std::async(std::launch::async, [&] {
+  auto to_read = std::async([&] {
     return grant(Role::kSource, first.source, exchange::Right::kRead, authority.read_nonce);
   });
   Status to_write =
@@ -147,7 +148,8 @@ Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
   return to_write;
 }
 
-CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
+CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
+                                     Authority& authority) {
   std::vector<std::size_t> pending;
   TransferSpec spec;
   {
@@ -173,9 +175,9 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
   spec.bytes_per_second = options.bwlimit;
 
   Result<Summary> result;
-  auto connecting =
-      std::async(std::launch::async, [&] { return session_.device(group.target.address); });
-  Status ready = authorise(group, spec.authority);
+  auto connecting = std::async([&] { return session_.device(group.target.address); });
+  Status ready = authorise(group, authority);
+  spec.authority = authority;
   auto granted_at = std::chrono::steady_clock::now();
   auto client = connecting.get();
   if (!client) ready = fail(client.error());
@@ -185,7 +187,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group) {
     const auto on_event = [&](const rpc::TransferEvent& event) {
       // It may wait in the target's queue for longer than a grant lasts.
       if (std::chrono::steady_clock::now() - granted_at > kGrantRenewal) {
-        (void)authorise(group, spec.authority);  // without it the transfer says what it lacks
+        (void)authorise(group, authority);  // without it the transfer says what it lacks
         granted_at = std::chrono::steady_clock::now();
       }
       if (const auto* progress = std::get_if<Progress>(&event)) show(slot, *progress);
@@ -204,7 +206,8 @@ Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Erro
   for (int i = 0; i < kMaxRejoins; ++i) {
     if (!session_.wait(seconds(1))) return fail(Code::kCancelled, "interrupted");
     auto client = session_.device(group.target.address);
-    if (!client || !authorise(group, spec.authority)) continue;
+    if (!client) continue;
+    (void)authorise(group, spec.authority);  // what it had may be good still
     auto result = (*client)->watch(spec.id, spec.authority, on_event, &session_.stop());
     if (result || result.error().code == Code::kCancelled) return result;
     if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over

@@ -48,7 +48,7 @@ class CopyRun {
   Status open_receipts();
   void run_group(std::size_t slot, const CopyGroup& group);
   // One transfer of those items of the group that are not settled yet.
-  Ended run_transfer(std::size_t slot, const CopyGroup& group);
+  Ended run_transfer(std::size_t slot, const CopyGroup& group, Authority& authority);
   // Grants for the group's devices; renewed, when `authority` has some.
   Status authorise(const CopyGroup& group, Authority& authority);
   // The call broke: the transfer may go on at the target. Watches it again.

@@ -46,7 +46,7 @@ class Placement {
 };
 
 // How long a grant lasts. What waits in a device's queue for longer needs it renewed.
-inline constexpr std::chrono::seconds kGrantTtl{300};
+inline constexpr std::chrono::seconds kGrantTtl{600};
 inline constexpr std::chrono::seconds kGrantRenewal = kGrantTtl / 3;
 
 // A fresh nonce, left at the device that serves `locator`.

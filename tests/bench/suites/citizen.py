@@ -50,14 +50,14 @@ class Beside:
             raise testbed.Failed(self.error)
 
 
-def cancel_all(bed):
-    """A requester that is ended leaves its transfer running at the target."""
-    for line in subprocess.run([str(c) for c in bed.siphon("transfers", "-f", "json")],
+def cancel_all(bed, where):
+    """A requester that is ended leaves its transfers running at their target."""
+    for line in subprocess.run([str(c) for c in bed.siphon("transfers", "-f", "json", where)],
                                capture_output=True, text=True, check=False).stdout.splitlines():
         with contextlib.suppress(ValueError):
             for one in json.loads(line).get("transfers", []):
                 if one.get("phase") not in ("succeeded", "failed", "cancelled"):
-                    subprocess.run([str(c) for c in bed.siphon("cancel", one["id"])],
+                    subprocess.run([str(c) for c in bed.siphon("cancel", one["id"], where)],
                                    capture_output=True, check=False)
 
 
@@ -124,7 +124,9 @@ def run(arguments, result):
                 result.add(name, p50_ms=answer["p50_ms"], p99_ms=answer["p99_ms"],
                            p999_ms=answer["p999_ms"], writes_per_s=answer["writes"] / seconds,
                            copies=load.copies if make_command else 0)
-                cancel_all(bed)
+                if make_command:  # the last copy, wherever it went
+                    for where in ("target", f"target/n{load.copies}/"):
+                        cancel_all(bed, where)
                 bed.empty_pool("target")
     alone = result.median("alone", "p99_ms")
     result.ratio("citizen_p99", result.median("beside siphon --bwlimit 50M", "p99_ms") / alone)
