@@ -3,10 +3,10 @@
 // tests/contract runs one suite over all of them; docs/adapters of a new one start there.
 //
 // An ExtentStore is one Location (pool and namespace) of one device. All methods block, for at
-// most the backend's operation timeout each (for each extent, those that take several), and may be
-// called from any thread concurrently.
-// Objects returned (reader, scratch) must not outlive their store; their own thread safety is
-// stated on each.
+// most the backend's operation timeout each (for each extent, those that take several; a
+// companion's writes wait for their turn at its OSD's gate besides), and may be called from any
+// thread concurrently. Objects returned (reader, scratch) must not outlive their store; their own
+// thread safety is stated on each.
 //
 // Errors common to all: INVALID_ARGUMENT (bad name or bound), PERMISSION_DENIED,
 // DEADLINE_EXCEEDED or UNAVAILABLE (the backend does not answer; retrying may help),
@@ -60,9 +60,8 @@ struct StoreLimits {
   std::uint32_t inline_max_bytes = 1u << 20;  // extents up to this use put_inline; 0: never
   std::uint64_t max_extent_bytes = 64ull << 30;
   std::uint32_t read_depth = 2;   // reads in flight worth having per extent
-  std::uint32_t write_depth = 4;  // writes in flight worth having per extent
-  // What most writes of a companion should take in its OSD: nobody's client waits behind them for
-  // longer.
+  std::uint32_t write_depth = 4;  // writes in flight worth having per extent that is put
+  // What four in five writes of a companion should take in its OSD, whose clients wait behind them.
   std::uint32_t write_target_ms = 80;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;

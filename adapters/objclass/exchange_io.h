@@ -7,7 +7,7 @@
 // itself there). Timeouts and errors retire the descriptor first. Thread safe.
 //
 // Writes of all pools go through one gate: what an OSD has not committed blocks its threads, and
-// so every client of it.
+// so every client of it. A write waits there for its turn before its operation's timeout begins.
 #pragma once
 
 #include <atomic>

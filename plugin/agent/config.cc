@@ -159,7 +159,6 @@ std::vector<Key> make_keys() {
       numeric("store.operation_bytes", &Config::store, &L::operation_bytes, 64 * kKiB, 8 * kMiB),
       numeric("store.inline_max_bytes", &Config::store, &L::inline_max_bytes, 0, 4 * kMiB),
       numeric("store.read_depth", &Config::store, &L::read_depth, 1, 16),
-      numeric("store.write_depth", &Config::store, &L::write_depth, 1, 16),
       numeric("store.write_target_ms", &Config::store, &L::write_target_ms, 1, 1000),
       text("ceph.name", [](Config& c) -> std::string& { return c.ceph_name; }),
       text("ceph.keyring", [](Config& c) -> std::string& { return c.ceph_keyring; }),

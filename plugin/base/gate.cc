@@ -1,7 +1,6 @@
 #include "plugin/base/gate.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace siphon {
 
@@ -23,11 +22,16 @@ std::uint64_t Gate::limit_units() const {
   return limit_units_;
 }
 
+std::size_t Gate::waiting() const {
+  const std::lock_guard lock(mutex_);
+  return queue_.size();
+}
+
 void Gate::leave(Guests::iterator guest) {
   const std::lock_guard lock(mutex_);
   const std::uint64_t units = guest->units;
   if (guest->counts) units_ -= units;
-  if (Clock::now() - guest->since > bounds_.target) {
+  if (now_() - guest->since > bounds_.target) {
     limit_units_ = std::max(bounds_.least_units, limit_units_ - std::min(limit_units_, units / 2));
   } else if (!queue_.empty()) {
     limit_units_ = std::min(bounds_.most_units, limit_units_ + units / 8);
@@ -37,7 +41,7 @@ void Gate::leave(Guests::iterator guest) {
 }
 
 void Gate::admit_locked() {
-  const Clock::time_point now = Clock::now();
+  const Time now = now_();
   for (Guest& guest : guests_) {
     if (now - guest.since < bounds_.patience) break;
     if (std::exchange(guest.counts, false)) units_ -= guest.units;

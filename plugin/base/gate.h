@@ -12,16 +12,18 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <mutex>
+#include <utility>
 
 namespace siphon {
 
 class Gate {
-  using Clock = std::chrono::steady_clock;
+  using Time = std::chrono::steady_clock::time_point;
   struct Guest {
     std::uint64_t units;
-    Clock::time_point since;
+    Time since;
     bool counts = true;  // until it is overdue
   };
   using Guests = std::list<Guest>;
@@ -46,7 +48,9 @@ class Gate {
     const Guests::iterator guest_;
   };
 
-  explicit Gate(const Bounds& bounds) : bounds_(bounds), limit_units_(bounds.most_units) {}
+  // `now` tells how long guests stay; called with the gate's lock held.
+  explicit Gate(const Bounds& bounds, std::function<Time()> now = std::chrono::steady_clock::now)
+      : bounds_(bounds), now_(std::move(now)), limit_units_(bounds.most_units) {}
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
 
@@ -54,6 +58,7 @@ class Gate {
   // more than the gate has gets in when nobody else counts.
   Pass enter(std::uint64_t units);
   std::uint64_t limit_units() const;
+  std::size_t waiting() const;
 
  private:
   struct Waiting {
@@ -67,6 +72,7 @@ class Gate {
   void admit_locked();
 
   const Bounds bounds_;
+  const std::function<Time()> now_;
   mutable std::mutex mutex_;  // guards what follows
   std::uint64_t limit_units_;
   std::uint64_t units_ = 0;  // of the guests that count

@@ -129,8 +129,7 @@ Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
     if (address.where != Where::kCeph) return {};
     auto cluster = session_.cluster(role);
     if (!cluster) return fail(std::move(cluster).error());
-    if (!nonce) fill_random(nonce.emplace());
-    Status granted = (*cluster)->grant(address.location, address.extent, right, *nonce, kGrantTtl);
+    Status granted = request_grant(**cluster, address.location, address.extent, right, nonce);
     if (granted) return {};
     Error error = std::move(granted).error();
     if (error.code == Code::kPermissionDenied) {

@@ -68,12 +68,13 @@ void Placement::forget() {
   known_.clear();
 }
 
-Result<Nonce> request_grant(RadosCluster& cluster, const Location& location,
-                            std::string_view locator, exchange::Right right) {
-  Nonce nonce;
-  fill_random(nonce);
-  SIPHON_TRY(cluster.grant(location, locator, right, nonce, kGrantTtl));
-  return nonce;
+Status request_grant(RadosCluster& cluster, const Location& location, std::string_view locator,
+                     exchange::Right right, std::optional<Nonce>& nonce) {
+  const bool fresh = !nonce;
+  if (fresh) fill_random(nonce.emplace());
+  Status granted = cluster.grant(location, locator, right, *nonce, kGrantTtl);
+  if (!granted && fresh) nonce.reset();
+  return granted;
 }
 
 Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations) {

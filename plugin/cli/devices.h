@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -49,9 +50,10 @@ class Placement {
 inline constexpr std::chrono::seconds kGrantTtl{600};
 inline constexpr std::chrono::seconds kGrantRenewal = kGrantTtl / 3;
 
-// A fresh nonce, left at the device that serves `locator`.
-Result<Nonce> request_grant(RadosCluster& cluster, const Location& location,
-                            std::string_view locator, exchange::Right right);
+// Leaves `nonce` at the device that serves `locator`: a fresh one, if there is none yet, or the
+// same for another kGrantTtl.
+Status request_grant(RadosCluster& cluster, const Location& location, std::string_view locator,
+                     exchange::Right right, std::optional<Nonce>& nonce);
 
 // A device, and per location a name that reaches it (the locator of grants).
 struct FoundDevice {

@@ -110,14 +110,12 @@ Result<DeviceDescription> describe(Session& session, const Peer& peer) {
 Result<Authority> watch_authority(const Peer& peer, const Location& location,
                                   const std::string& locator) {
   Authority authority;
-  auto write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite);
-  if (write) {
-    authority.write_nonce = *write;
-    return authority;
-  }
-  auto read = request_grant(*peer.cluster, location, locator, exchange::Right::kRead);
+  Status write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite,
+                               authority.write_nonce);
+  if (write) return authority;
+  const Status read =
+      request_grant(*peer.cluster, location, locator, exchange::Right::kRead, authority.read_nonce);
   if (!read) return fail(std::move(write).error());
-  authority.read_nonce = *read;
   return authority;
 }
 
@@ -199,11 +197,9 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
       Found found;
       found.info = candidate.info;
       if (peer.cluster != nullptr) {
-        auto nonce =
-            request_grant(*peer.cluster, candidate.info.target,
-                          peer.found.locators.at(candidate.info.target), exchange::Right::kWrite);
-        if (!nonce) return fail(std::move(nonce).error());
-        found.authority.write_nonce = *nonce;
+        SIPHON_TRY(request_grant(*peer.cluster, candidate.info.target,
+                                 peer.found.locators.at(candidate.info.target),
+                                 exchange::Right::kWrite, found.authority.write_nonce));
       }
       auto client = session.device(peer.found.device.address);
       if (!client) return fail(std::move(client).error());

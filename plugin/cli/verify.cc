@@ -66,16 +66,16 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
   if (batch.where == Where::kCeph) {
     auto cluster = session.cluster(role);
     if (!cluster) return fail_all(cluster.error());
-    auto nonce = request_grant(**cluster, batch.location, items[batch.items[0]].address.extent,
-                               exchange::Right::kRead);
-    if (!nonce) {
-      Error error = nonce.error();
+    const std::string& locator = items[batch.items[0]].address.extent;
+    Status granted = request_grant(**cluster, batch.location, locator, exchange::Right::kRead,
+                                   authority.read_nonce);
+    if (!granted) {
+      Error error = granted.error();
       if (error.code == Code::kPermissionDenied) {
         error.next_step += "; or read everything through this client: --local";
       }
       return fail_all(error);
     }
-    authority.read_nonce = *nonce;
   }
   auto client = session.device(batch.device.address);
   if (!client) return fail_all(client.error());

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <future>
-#include <memory>
 #include <thread>
 #include <vector>
 
@@ -29,9 +28,6 @@ class Visitor {
     go_.set_value();
     ended_.get();
   }
-  bool leaves_within(milliseconds time) {
-    return ended_.wait_for(time) == std::future_status::ready;
-  }
   bool inside_within(milliseconds time) {
     return entered_.wait_for(time) == std::future_status::ready;
   }
@@ -45,6 +41,21 @@ class Visitor {
 constexpr seconds kLong{60};        // a test that waits so long has failed
 constexpr milliseconds kShort{50};  // long enough to see that somebody does not get in
 constexpr seconds kForever{3600};
+
+constexpr milliseconds kTarget{80};
+
+// The time is what the test says.
+class Hand {
+ public:
+  auto clock() {
+    return [this] { return Time(Time::duration(ticks_.load())); };
+  }
+  void advance(milliseconds time) { ticks_ += Time::duration(time).count(); }
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  std::atomic<Time::rep> ticks_{0};
+};
 
 Gate::Bounds fixed(std::uint64_t units, milliseconds patience) {
   return {units, units, milliseconds(0), patience};
@@ -85,56 +96,71 @@ TEST(Gate, SmallOnesDoNotPassALargeOneThatWaits) {
 }
 
 TEST(Gate, WhoStaysTooLongKeepsNobodyOut) {
-  Gate gate(fixed(10, milliseconds(100)));
+  Hand hand;
+  Gate gate(fixed(10, kShort), hand.clock());
   Visitor hangs(gate, 10);
   ASSERT_TRUE(hangs.inside_within(kLong));
   Visitor next(gate, 10);
+  EXPECT_FALSE(next.inside_within(4 * kShort));  // by the gate's clock no time has passed
+  hand.advance(kShort);
   EXPECT_TRUE(next.inside_within(kLong));
   // It leaves after all, and takes nothing along that is not its own.
   hangs.leave();
-  next.leave();
-  Visitor all(gate, 10);
-  EXPECT_TRUE(all.inside_within(kLong));
   Visitor more(gate, 1);
-  EXPECT_TRUE(more.inside_within(kLong));  // `all` becomes overdue, too
+  EXPECT_FALSE(more.inside_within(4 * kShort));
+  next.leave();
+  EXPECT_TRUE(more.inside_within(kLong));
 }
 
 TEST(Gate, TheBoundFallsWhenGuestsTakeLongAndNotBelowTheLeast) {
-  Gate gate({8, 64, milliseconds(0), kForever});  // everybody takes too long
-  std::uint64_t before = gate.limit_units();
-  EXPECT_EQ(before, 64u);
-  for (int i = 0; i < 100; ++i) {
-    { const Gate::Pass pass = gate.enter(16); }
-    EXPECT_LE(gate.limit_units(), before);
-    before = gate.limit_units();
+  Hand hand;
+  Gate gate({8, 64, kTarget, kForever}, hand.clock());
+  const auto stay = [&](milliseconds time) {
+    const Gate::Pass pass = gate.enter(16);
+    hand.advance(time);
+  };
+  stay(kTarget);
+  EXPECT_EQ(gate.limit_units(), 64u);
+  std::vector<std::uint64_t> limits;
+  for (int i = 0; i < 9; ++i) {
+    stay(kTarget + milliseconds(1));
+    limits.push_back(gate.limit_units());
   }
-  EXPECT_EQ(before, 8u);
+  EXPECT_EQ(limits, (std::vector<std::uint64_t>{56, 48, 40, 32, 24, 16, 8, 8, 8}));
+}
+
+TEST(Gate, OneThatIsOverdueLowersTheBoundToo) {
+  Hand hand;
+  Gate gate({8, 64, kTarget, 2 * kTarget}, hand.clock());
+  {
+    const Gate::Pass hangs = gate.enter(16);
+    hand.advance(2 * kTarget);
+    const Gate::Pass next = gate.enter(64);  // there would be no room if it counted
+  }
+  EXPECT_EQ(gate.limit_units(), 56u);
 }
 
 TEST(Gate, TheBoundRisesOnlyWhileOthersWaitAndNotAboveTheMost) {
-  Gate gate({8, 16, seconds(1), kForever});
+  Hand hand;
+  Gate gate({8, 10, kTarget, kForever}, hand.clock());
   {
-    Visitor late(gate, 16);
-    ASSERT_TRUE(late.inside_within(kLong));
-    EXPECT_FALSE(late.leaves_within(seconds(1)));  // so it takes longer than the target
+    const Gate::Pass late = gate.enter(8);
+    hand.advance(kTarget + milliseconds(1));
   }
   ASSERT_EQ(gate.limit_units(), 8u);
-  for (int i = 0; i < 100; ++i) const Gate::Pass pass = gate.enter(8);  // nobody waits
+  { const Gate::Pass alone = gate.enter(8); }
   EXPECT_EQ(gate.limit_units(), 8u);
-  std::atomic<int> left{3};
-  std::vector<std::future<void>> crowd;
-  for (int thread = 0; thread < 3; ++thread) {
-    crowd.push_back(std::async(std::launch::async, [&] {
-      --left;
-      while (left > 0) std::this_thread::yield();
-      for (int i = 0; i < 10000 && gate.limit_units() < 16; ++i) {
-        const Gate::Pass pass = gate.enter(8);
-      }
-    }));
+  const auto leave_before_another = [&] {
+    Visitor inside(gate, 8);
+    ASSERT_TRUE(inside.inside_within(kLong));
+    Visitor other(gate, 8);
+    while (gate.waiting() == 0) std::this_thread::yield();
+    inside.leave();
+  };
+  for (const std::uint64_t limit : {9u, 10u, 10u}) {
+    leave_before_another();
+    EXPECT_EQ(gate.limit_units(), limit);
   }
-  for (auto& one : crowd) one.get();
-  EXPECT_GT(gate.limit_units(), 8u);
-  EXPECT_LE(gate.limit_units(), 16u);
 }
 
 TEST(Gate, NeverMoreInsideThanThereIsRoomFor) {

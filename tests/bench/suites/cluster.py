@@ -77,10 +77,9 @@ def large_ratios(result, name="cluster"):
                  result.median("8 MiB: siphon", "cpu_s_per_gib") /
                  result.median("8 MiB: copy_from, 8 in flight", "cpu_s_per_gib"))
     floor = result.median(f"8 MiB: {BARE_WRITES}", "mb_per_s")
-    bare = "bare_writes" if name == "cluster" else f"{name}_bare_writes"
-    result.ratio(f"{bare}_vs_copy_from8", floor / rate["copy_from, 8 in flight"])
-    result.ratio(f"{bare}_vs_cppool", floor / rate["rados cppool"])
-    result.ratio(f"{bare}_vs_export_import", floor / rate["rados export | import"])
+    result.ratio(f"{name}_bare_writes_vs_copy_from8", floor / rate["copy_from, 8 in flight"])
+    result.ratio(f"{name}_bare_writes_vs_cppool", floor / rate["rados cppool"])
+    result.ratio(f"{name}_bare_writes_vs_export_import", floor / rate["rados export | import"])
 
 
 def growth_ratio(result):
