@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <future>
 #include <iostream>
 #include <thread>
 
@@ -90,13 +91,13 @@ int run(const Placement& placement, Config config) {
                            [&leftovers](Attempt a) { leftovers.add(std::move(a)); }});
   SourceService source(config.transfer, send_pool, throttle, counters);
 
-  Endpoint control;
-  auto describe = [&] {
+  std::promise<Endpoint> serving;  // the first call can come before start() has returned
+  auto describe = [&, control = serving.get_future().share()] {
     DeviceDescription d;
     d.device = config.transfer.device;
     d.version = SIPHON_VERSION;
     d.home = (*home)->name();
-    d.control_address = control.to_string();
+    d.control_address = control.get().to_string();
     d.data_address = config.transfer.data_address;
     d.data_ports = std::to_string(config.transfer.data_ports.first) + "-" +
                    std::to_string(config.transfer.data_ports.last);
@@ -120,7 +121,8 @@ int run(const Placement& placement, Config config) {
       {manager, source, (*home)->stores(), (*home)->policy(),
        [&](const TransferSpec& spec) { return (*home)->check_source(spec); }, describe});
   if (!server) return report(server.error(), kExitConfig);
-  control = (*server)->endpoint();
+  const Endpoint control = (*server)->endpoint();
+  serving.set_value(control);
   if (Status s = (*home)->announce(control, !config.server.tls_cert_file.empty()); !s) {
     log::warn("not in the service map: {}", s.error().message);
   }
