@@ -80,6 +80,18 @@ class GrantPolicy final : public rpc::AccessPolicy {
     return fail(Code::kPermissionDenied, device_ + " holds no grant of this requester");
   }
 
+  bool may_know_namespaces(const std::string& name, const Authority& authority) override {
+    const auto pool = cluster_.pool_id(name);
+    if (!pool) return false;
+    for (const auto& nonce : {authority.read_nonce, authority.write_nonce}) {
+      if (!nonce) continue;
+      for (const ExchangeGrant& grant : exchange_.find_grants(*nonce)) {
+        if (grant.pool_id == *pool && grant.nspace.empty()) return true;
+      }
+    }
+    return false;
+  }
+
  private:
   ExchangeClient& exchange_;
   RadosCluster& cluster_;

@@ -240,8 +240,10 @@ void CommandLine::define_device_verbs() {
                         "  siphon transfers --all p2\n"
                         "  siphon transfers --secret-file s 127.0.0.1:7412/",
                         run_transfers);
-  transfers->add_option("WHERE", options_.names,
-                        "target pools, or HOST:PORT/ (default: all tagged pools)");
+  transfers->add_option(
+      "WHERE", options_.names,
+      "target pools, POOL/NAMESPACE/ or HOST:PORT/ (default: all tagged pools, with "
+      "their namespaces)");
   transfers->add_flag("-a,--all", options_.finished, "also those that have ended");
 
   auto* watch = add(app_, "watch", "follow a transfer by its id",
@@ -260,7 +262,8 @@ void CommandLine::define_device_verbs() {
   for (CLI::App* verb : {watch, cancel}) {
     verb->add_option("ID", options_.transfer_id, "the transfer, 32 hex digits")->required();
     verb->add_option("WHERE", options_.names,
-                     "its target pool, or HOST:PORT/ (default: all tagged pools)");
+                     "its target pool, or HOST:PORT/ (default: all tagged pools, with their "
+                     "namespaces)");
   }
   for (CLI::App* verb : {daemons, transfers, watch, cancel}) add_device_settings(*verb, options_);
 }

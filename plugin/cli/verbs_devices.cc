@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <optional>
+#include <set>
 
 #include "plugin/cli/devices.h"
 #include "plugin/cli/limits.h"
@@ -120,14 +121,14 @@ Result<Authority> watch_authority(const Peer& peer, const Location& location,
 }
 
 struct Listed {
-  std::size_t peer = 0;
+  Peer peer;
   TransferInfo info;
 };
 
-// The transfers of one device, over every location by which it is reachable.
-Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t index, bool finished,
-                 std::vector<Listed>& out) {
-  const Peer& peer = peers[index];
+// The transfers of one device, over every location by which it is reachable. `elsewhere`: what
+// their pools have besides.
+Status list_peer(Session& session, const Peer& peer, bool finished, std::vector<Listed>& out,
+                 std::set<Location>& elsewhere) {
   auto client = session.device(peer.found.device.address);
   if (!client) return fail(std::move(client).error());
   std::vector<Authority> authorities;
@@ -144,9 +145,48 @@ Status list_peer(Session& session, const std::vector<Peer>& peers, std::size_t i
   for (const Authority& authority : authorities) {
     auto list = (*client)->list(authority, finished);
     if (!list) return fail(std::move(list).error());
-    for (TransferInfo& info : *list) out.push_back({index, std::move(info)});
+    for (TransferInfo& info : list->transfers) out.push_back({peer, std::move(info)});
+    elsewhere.insert(list->elsewhere.begin(), list->elsewhere.end());
   }
   return {};
+}
+
+struct Listing {
+  std::vector<Listed> transfers;
+  std::vector<Discovery::Silent> silent;
+  std::vector<std::pair<std::string, Error>> failures;  // by device
+  std::size_t answered = 0;
+};
+
+// The transfers at the devices behind the WHERE arguments; without any, those into the pools'
+// namespaces as well, as far as the key may see them.
+Result<Listing> list_transfers(Session& session, bool finished) {
+  auto peers = find_peers(session, session.options().names);
+  if (!peers) return fail(std::move(peers).error());
+  Listing listing;
+  listing.silent = std::move(peers->silent);
+  std::set<Location> elsewhere;
+  for (const Peer& peer : peers->peers) {
+    if (session.interrupted()) return listing;
+    const Status ok = list_peer(session, peer, finished, listing.transfers, elsewhere);
+    if (ok)
+      ++listing.answered;
+    else
+      listing.failures.emplace_back(peer.found.device.name, ok.error());
+  }
+  if (!session.options().names.empty() || elsewhere.empty()) return listing;
+  RadosCluster* cluster = peers->peers.front().cluster;
+  for (FoundDevice& found : discover(*cluster, {elsewhere.begin(), elsewhere.end()}).devices) {
+    std::set<Location> none;
+    const std::string device = found.device.name;
+    const Status ok =
+        list_peer(session, {cluster, std::move(found)}, finished, listing.transfers, none);
+    // A namespace that is not this key's is nobody's failure.
+    if (!ok && ok.error().code != Code::kPermissionDenied) {
+      listing.failures.emplace_back(device, ok.error());
+    }
+  }
+  return listing;
 }
 
 Json to_json(const Listed& listed) {
@@ -182,33 +222,23 @@ struct Found {
 };
 
 Result<Found> find_transfer(Session& session, const std::string& id) {
-  auto peers = find_peers(session, session.options().names);
-  if (!peers) return fail(std::move(peers).error());
-  std::optional<Error> first_error;
-  for (std::size_t i = 0; i < peers->peers.size(); ++i) {
-    const Peer& peer = peers->peers[i];
-    std::vector<Listed> listed;
-    if (auto ok = list_peer(session, peers->peers, i, true, listed); !ok) {
-      if (!first_error) first_error = ok.error();
-      continue;
+  auto listing = list_transfers(session, true);
+  if (!listing) return fail(std::move(listing).error());
+  for (const auto& [peer, info] : listing->transfers) {
+    if (info.id != id) continue;
+    Found found;
+    found.info = info;
+    if (peer.cluster != nullptr) {
+      SIPHON_TRY(request_grant(*peer.cluster, info.target, peer.found.locators.at(info.target),
+                               exchange::Right::kWrite, found.authority.write_nonce));
     }
-    for (const Listed& candidate : listed) {
-      if (candidate.info.id != id) continue;
-      Found found;
-      found.info = candidate.info;
-      if (peer.cluster != nullptr) {
-        SIPHON_TRY(request_grant(*peer.cluster, candidate.info.target,
-                                 peer.found.locators.at(candidate.info.target),
-                                 exchange::Right::kWrite, found.authority.write_nonce));
-      }
-      auto client = session.device(peer.found.device.address);
-      if (!client) return fail(std::move(client).error());
-      found.client = std::move(*client);
-      return found;
-    }
+    auto client = session.device(peer.found.device.address);
+    if (!client) return fail(std::move(client).error());
+    found.client = std::move(*client);
+    return found;
   }
-  note_silent(session, peers->silent);
-  if (first_error) return fail(*first_error);
+  note_silent(session, listing->silent);
+  if (!listing->failures.empty()) return fail(listing->failures.front().second);
   return fail(Code::kNotFound, "no device knows a transfer " + id, Side::kRequester,
               "siphon transfers --all lists those that are known; a folder's daemon must be named: "
               "siphon watch ID HOST:PORT/");
@@ -281,25 +311,19 @@ Result<int> run_daemons(Session& session) {
 }
 
 Result<int> run_transfers(Session& session) {
-  auto peers = find_peers(session, session.options().names);
-  if (!peers) return fail(std::move(peers).error());
-  std::vector<Listed> listed;
+  auto listing = list_transfers(session, session.options().finished);
+  if (!listing) return fail(std::move(listing).error());
   Tally tally;
-  for (std::size_t i = 0; i < peers->peers.size() && !session.interrupted(); ++i) {
-    auto ok = list_peer(session, peers->peers, i, session.options().finished, listed);
-    if (ok) {
-      ++tally.done;
-      continue;
-    }
-    if (tally.failed++ == 0) tally.first_failure = ok.error().code;
-    fmt::print(stderr, "siphon: {}: {}\n", peers->peers[i].found.device.name,
-               error_text(ok.error()));
+  tally.done = listing->answered;
+  for (const auto& [device, error] : listing->failures) {
+    if (tally.failed++ == 0) tally.first_failure = error.code;
+    fmt::print(stderr, "siphon: {}: {}\n", device, error_text(error));
   }
   const Exit exit = exit_for(tally);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["transfers"] = Json::array();
-    for (const Listed& entry : listed) doc["transfers"].push_back(to_json(entry));
+    for (const Listed& entry : listing->transfers) doc["transfers"].push_back(to_json(entry));
     session.out().document(std::move(doc), exit);
     return static_cast<int>(exit);
   }
@@ -314,7 +338,7 @@ Result<int> run_transfers(Session& session) {
                {"DONE", true},
                {"FAILED", true},
                {"STARTED"}});
-  for (const Listed& entry : listed) {
+  for (const Listed& entry : listing->transfers) {
     const TransferInfo& t = entry.info;
     table.add({t.id, place_text(t.source), place_text(t.target), t.source_device, t.target_device,
                std::string(to_string(t.progress.phase)), human_bytes(t.progress.durable_bytes),
@@ -323,7 +347,7 @@ Result<int> run_transfers(Session& session) {
                std::to_string(t.progress.extents_failed), rfc3339(t.started_unix_ms)});
   }
   if (!table.empty()) table.print();
-  note_silent(session, peers->silent);
+  note_silent(session, listing->silent);
   return static_cast<int>(exit);
 }
 
@@ -348,7 +372,9 @@ Result<int> run_watch(Session& session) {
   auto summary = found->client->watch(id, found->authority, on_event, &session.stop());
   session.meter().finish(summary && summary->phase == Phase::kSucceeded);
   if (!summary && session.interrupted()) {
-    session.meter().note("siphon: the transfer goes on; end it with: siphon cancel " + id);
+    std::string words = id;
+    for (const std::string& name : session.options().names) words += " " + name;
+    session.meter().note("siphon: the transfer goes on; end it with: siphon cancel " + words);
     return static_cast<int>(Exit::kInterrupted);
   }
   if (!summary) return fail(std::move(summary).error());

@@ -85,8 +85,9 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   connection.address = endpoint->to_string();
   connection.stub = v1::SiphonService::NewStub(channel);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
-    return fail(Code::kUnavailable, "device at " + connection.address + " does not answer",
-                Side::kNone, "is siphond running there? siphon daemons shows");
+    return fail(
+        Code::kUnavailable, "device at " + connection.address + " does not answer", Side::kNone,
+        "is siphond running there (siphon daemons shows)? do both sides use TLS, or neither?");
   }
   return connection;
 }
@@ -207,7 +208,7 @@ Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authori
   return static_cast<Phase>(response.phase());
 }
 
-Result<std::vector<TransferInfo>> DeviceClient::list(const Authority& authority, bool finished) {
+Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority, bool finished) {
   v1::ListRequest request;
   request.set_finished(finished);
   encode(authority, request.mutable_authority());
@@ -217,8 +218,9 @@ Result<std::vector<TransferInfo>> DeviceClient::list(const Authority& authority,
   v1::ListResponse response;
   const grpc::Status status = impl_->connection_.stub->List(&context, request, &response);
   if (!status.ok()) return fail(impl_->connection_.error(status));
-  std::vector<TransferInfo> list;
-  for (const auto& info : response.transfers()) list.push_back(decode(info));
+  TransferList list;
+  for (const auto& info : response.transfers()) list.transfers.push_back(decode(info));
+  for (const auto& place : response.elsewhere()) list.elsewhere.push_back(decode(place));
   return list;
 }
 

@@ -44,7 +44,11 @@ class DeviceClient {
                         const std::function<void(const TransferEvent&)>& on_event,
                         const std::atomic<bool>* stop);
   Result<Phase> cancel(const std::string& transfer_id, const Authority& authority);
-  Result<std::vector<TransferInfo>> list(const Authority& authority, bool finished);
+  struct TransferList {
+    std::vector<TransferInfo> transfers;  // into the places that `authority` has a grant for
+    std::vector<Location> elsewhere;  // other namespaces that have some, for grants of default ones
+  };
+  Result<TransferList> list(const Authority& authority, bool finished);
   struct VerifyProgress {
     std::uint64_t done_bytes = 0, total_bytes = 0;
   };

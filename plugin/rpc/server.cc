@@ -5,6 +5,7 @@
 #include <grpcpp/resource_quota.h>
 
 #include <atomic>
+#include <set>
 
 #include "plugin/base/log.h"
 #include "plugin/rpc/convert.h"
@@ -115,17 +116,21 @@ class Service final : public v1::SiphonService::Service {
         !s) {
       return to_grpc(s.error());
     }
+    std::set<Location> elsewhere;
     for (const auto& transfer : device_.manager.all()) {
       const TransferInfo info = transfer->info();
       if (!request->finished() && is_final(info.progress.phase)) continue;
-      // A grant shows the transfers of its own pools only.
+      // A grant shows the transfers into its own place only; for others of its pool, it takes one.
       if (secret_.empty() &&
           !device_.policy.allow(AccessPolicy::Action::kWrite, info.target, *authority) &&
           !device_.policy.allow(AccessPolicy::Action::kRead, info.target, *authority)) {
+        if (device_.policy.may_know_namespaces(info.target.pool, *authority))
+          elsewhere.insert(info.target);
         continue;
       }
       encode(info, response->add_transfers());
     }
+    for (const Location& place : elsewhere) encode(place, response->add_elsewhere());
     return grpc::Status::OK;
   }
 

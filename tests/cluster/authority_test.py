@@ -222,6 +222,36 @@ class Authority(ByHand, harness.ClusterTest):
         self.assertEqual(ran.code, 0, str(ran))
         c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/watched")
 
+    def test_transfers_into_a_namespace_are_seen_by_keys_that_are_not_confined_to_another(self):
+        c = self.cluster
+        c.create_key("confined", "allow class siphon hello, "
+                                 "allow class siphon grant_write pool=b namespace=theirs")
+        run = self.start_siphon("copy", "a/e", "b/ours/watched", "--bwlimit", "1M",
+                                key="client.least")
+        run.wait_streaming()
+        (transfer,) = c.running_transfers("b/ours/")
+        # Nobody names the namespace: the devices do.
+        for key in ("client.admin", "client.least"):
+            listed = c.siphon("transfers", key=key).document["transfers"]
+            self.assertEqual([t["id"] for t in listed], [transfer["id"]], key)
+            self.assertEqual(listed[0]["target"], {"pool": "b", "namespace": "ours"})
+        self.assertEqual(c.running_transfers("b"), [])
+        # But not to everybody: not that it is there, and not what the namespace is called.
+        at, device = self.hello("b", "watched", "ours")
+        for key, nspace, told in (("client.least", "", r"^\d+ b/ours$"),
+                                  ("client.least", "ours", "^1$"),
+                                  ("client.confined", "theirs", "^0$")):
+            nonce = self.granted(key, "write", "b", nspace=nspace, at=at)
+            code, sentence = self.device(device, "list", NONE, nonce)
+            self.assertEqual(code, "OK", sentence)
+            self.assertRegex(sentence, told, (key, nspace))
+        ran = c.siphon("cancel", transfer["id"], key="client.confined", check=False)
+        self.assertNotEqual(ran.code, 0)
+        self.assertNotIn("b/ours", str(ran))
+        c.siphon("cancel", transfer["id"], key="client.least")
+        self.assertNotEqual(run.wait().code, 0)
+        self.assert_nothing_left("a", "b")
+
     # ---- what the least caps are good for
 
     def test_a_key_with_just_the_documented_caps_does_the_whole_job(self):

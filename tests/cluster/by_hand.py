@@ -40,7 +40,7 @@ class ByHand:
         request = struct.pack("<II16sqII128s", 1, 0, nonce,
                               self.cluster.pool_id(claimed_pool or pool), ttl_s,
                               len(claimed_nspace), claimed_nspace.encode())
-        locator = "e" if at is None else self.locator_at(pool, at)
+        locator = "e" if at is None else self.locator_at(pool, at, nspace)
         code, _ = self.call(key, pool, f"siphon.grant.{nonce.hex()}", f"grant_{right}", request,
                             locator, nspace)
         return code, nonce.hex()
@@ -50,24 +50,29 @@ class ByHand:
         self.assertEqual(code, 0, (key, right, pool))
         return nonce
 
-    def locator_at(self, pool, osd):
-        """A locator key of the pool whose primary is this OSD."""
-        places = self.__dict__.setdefault("_places", {}).setdefault(pool, {})
+    def locator_at(self, pool, osd, nspace=""):
+        """A locator key of the pool and namespace whose primary is this OSD."""
+        places = self.__dict__.setdefault("_places", {}).setdefault((pool, nspace), {})
         for number in range(200):
             if osd in places:
                 break
-            places.setdefault(self.cluster.place(pool, f"probe-{number}")[0], f"probe-{number}")
+            places.setdefault(self.hello(pool, f"probe-{number}", nspace)[0], f"probe-{number}")
         return places[osd]
 
     def home(self, pool, name):
         return self.cluster.place(pool, name)[0]
 
-    def control_address(self, pool, locator="e"):
-        code, reply = self.call("client.admin", pool, "any", "hello", locator=locator)
+    def hello(self, pool, locator="e", nspace=""):
+        """(OSD, control address) of the device that serves this locator key."""
+        code, reply = self.call("client.admin", pool, "any", "hello", locator=locator,
+                                nspace=nspace)
         self.assertEqual(code, 0)
-        _magic, _version, port, _osd, _flags, _nonce, family = struct.unpack_from("<IHHiIQB", reply)
+        _magic, _version, port, osd, _flags, _nonce, family = struct.unpack_from("<IHHiIQB", reply)
         self.assertEqual(family, 4)
-        return f"{socket.inet_ntoa(reply[28:32])}:{port}"
+        return osd, f"{socket.inet_ntoa(reply[28:32])}:{port}"
+
+    def control_address(self, pool, locator="e"):
+        return self.hello(pool, locator)[1]
 
     def device(self, address, *words):
         """(code, sentence) of a gRPC call without a key."""

@@ -95,7 +95,10 @@ int call(DeviceClient& device, std::vector<std::string> words) {
   }
   if (verb == "list") {
     auto transfers = device.list(authority, /*finished=*/true);
-    return transfers ? say(std::to_string(transfers->size())) : say(transfers.error());
+    if (!transfers) return say(transfers.error());
+    std::string text = std::to_string(transfers->transfers.size());
+    for (const siphon::Location& place : transfers->elsewhere) text += " " + place.to_string();
+    return say(text);
   }
   if (verb == "verify" && words.size() == 3) return verify(device, words[1], words[2], authority);
   return 2;

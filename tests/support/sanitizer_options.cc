@@ -18,7 +18,7 @@ const char* __ubsan_default_options() {
 // The packaged libraries (gRPC, spdlog, librados) are not instrumented: their own synchronisation
 // is invisible, so what they do with their memory says nothing.
 const char* __tsan_default_options() {
-  return SIPHON_REPORTS_TO "/thread:ignore_noninstrumented_modules=1:second_deadlock_stack=1";
+  return SIPHON_REPORTS_TO "/thread:ignore_noninstrumented_modules=1:report_thread_leaks=0";
 }
 
 }
