@@ -205,7 +205,7 @@ class FaultTest(harness.ClusterTest):
         self.assert_copied()
 
     def test_the_source_companion_is_killed(self):
-        run = self.stream()
+        run = self.stream("--bwlimit", "2M")  # not over before its id is known
         (transfer,) = self.cluster.running_transfers("b")
         self.kill_companion(self.source_osd)
         problem = self.problem_of(transfer["id"])
