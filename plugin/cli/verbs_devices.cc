@@ -1,6 +1,8 @@
 // daemons, transfers, watch, cancel: what the devices say and do.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -159,32 +161,44 @@ struct Listing {
 };
 
 // The transfers at the devices behind the WHERE arguments; without any, those into the pools'
-// namespaces as well, as far as the key may see them.
-Result<Listing> list_transfers(Session& session, bool finished) {
+// namespaces as well, as far as the key may see them. `only`: looks no further once it has that id.
+Result<Listing> list_transfers(Session& session, bool finished, const std::string& only = "") {
   auto peers = find_peers(session, session.options().names);
   if (!peers) return fail(std::move(peers).error());
   Listing listing;
   listing.silent = std::move(peers->silent);
-  std::set<Location> elsewhere;
+  const auto done = [&] {
+    return session.interrupted() || std::any_of(listing.transfers.begin(), listing.transfers.end(),
+                                                [&](const Listed& t) { return t.info.id == only; });
+  };
+  std::map<Device, std::set<Location>> elsewhere;
   for (const Peer& peer : peers->peers) {
-    if (session.interrupted()) return listing;
-    const Status ok = list_peer(session, peer, finished, listing.transfers, elsewhere);
+    std::set<Location> places;
+    const Status ok = list_peer(session, peer, finished, listing.transfers, places);
     if (ok)
       ++listing.answered;
     else
       listing.failures.emplace_back(peer.found.device.name, ok.error());
+    if (done()) return listing;
+    if (!places.empty()) elsewhere.emplace(peer.found.device, std::move(places));
   }
   if (!session.options().names.empty() || elsewhere.empty()) return listing;
   RadosCluster* cluster = peers->peers.front().cluster;
-  for (FoundDevice& found : discover(*cluster, {elsewhere.begin(), elsewhere.end()}).devices) {
+  std::set<Location> all;
+  for (const auto& [device, places] : elsewhere) all.insert(places.begin(), places.end());
+  for (FoundDevice& found : discover(*cluster, {all.begin(), all.end()}).devices) {
+    // Each grant takes a slot at its device: none where there is nothing to see.
+    const std::set<Location>& places = elsewhere[found.device];
+    std::erase_if(found.locators, [&](const auto& entry) { return !places.contains(entry.first); });
+    const std::string name = found.device.name;
     std::set<Location> none;
-    const std::string device = found.device.name;
     const Status ok =
         list_peer(session, {cluster, std::move(found)}, finished, listing.transfers, none);
     // A namespace that is not this key's is nobody's failure.
     if (!ok && ok.error().code != Code::kPermissionDenied) {
-      listing.failures.emplace_back(device, ok.error());
+      listing.failures.emplace_back(name, ok.error());
     }
+    if (done()) break;
   }
   return listing;
 }
@@ -222,7 +236,7 @@ struct Found {
 };
 
 Result<Found> find_transfer(Session& session, const std::string& id) {
-  auto listing = list_transfers(session, true);
+  auto listing = list_transfers(session, true, id);
   if (!listing) return fail(std::move(listing).error());
   for (const auto& [peer, info] : listing->transfers) {
     if (info.id != id) continue;
@@ -237,6 +251,7 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
     found.client = std::move(*client);
     return found;
   }
+  if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
   note_silent(session, listing->silent);
   if (!listing->failures.empty()) return fail(listing->failures.front().second);
   return fail(Code::kNotFound, "no device knows a transfer " + id, Side::kRequester,

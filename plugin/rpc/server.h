@@ -26,7 +26,8 @@ class AccessPolicy {
   virtual Status allow(Action action, const Location& location, const Authority& authority) = 0;
   // Whether `authority` is good for anything at all on this device (list).
   virtual Status allow_any(const Authority& authority) = 0;
-  // Whether it may know which namespaces `pool` has: a key that is confined to one may not.
+  // Whether it may know which namespaces `pool` has. Keys confined to a named one may not (one that
+  // is confined to the default namespace cannot be told from one of the whole pool).
   virtual bool may_know_namespaces(const std::string& pool, const Authority& authority) = 0;
 };
 

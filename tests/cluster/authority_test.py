@@ -226,7 +226,7 @@ class Authority(ByHand, harness.ClusterTest):
         c = self.cluster
         c.create_key("confined", "allow class siphon hello, "
                                  "allow class siphon grant_write pool=b namespace=theirs")
-        run = self.start_siphon("copy", "a/e", "b/ours/watched", "--bwlimit", "1M",
+        run = self.start_siphon("copy", "a/e", "b/ours/watched", "--bwlimit", "512K",
                                 key="client.least")
         run.wait_streaming()
         (transfer,) = c.running_transfers("b/ours/")

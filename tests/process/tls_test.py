@@ -70,12 +70,16 @@ class TlsTest(TwoDaemonsTest):
         self.assert_copied()
 
     def test_a_source_of_another_ca_is_not_called(self):
+        ours = list(self.source.settings)
         self.source.settings[:] = Authority(self.dir / "theirs").settings
         self.source.restart()
         ran = self.copy("e1", *self.ours.options, code=None)
         self.assertNotEqual(ran.code, OK)
         self.assertIn(self.source.address, ran.document["extents"][0]["problem"]["message"])
         self.assertFalse((self.target.folder / "e1").exists())
+        self.source.settings[:] = ours
+        self.source.restart()
+        self.copy("e1", *self.ours.options)
 
     def test_half_of_the_files_is_refused_at_start(self):
         self.target.kill()
