@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -148,10 +149,15 @@ Status list_peer(Session& session, const Peer& peer, bool finished, std::vector<
     auto list = (*client)->list(authority, finished);
     if (!list) return fail(std::move(list).error());
     for (TransferInfo& info : list->transfers) out.push_back({peer, std::move(info)});
-    elsewhere.insert(list->elsewhere.begin(), list->elsewhere.end());
+    for (Location& place : list->elsewhere) {  // a device may name namespaces, not pools
+      if (peer.found.locators.contains({place.pool, ""})) elsewhere.insert(std::move(place));
+    }
   }
   return {};
 }
+
+// Unnamed namespaces that one command looks into: each costs a question per placement group.
+constexpr std::size_t kMaxNamespaces = 64;
 
 struct Listing {
   std::vector<Listed> transfers;
@@ -162,31 +168,40 @@ struct Listing {
 
 // The transfers at the devices behind the WHERE arguments; without any, those into the pools'
 // namespaces as well, as far as the key may see them. `only`: looks no further once it has that id.
+// CANCELLED when interrupted.
 Result<Listing> list_transfers(Session& session, bool finished, const std::string& only = "") {
   auto peers = find_peers(session, session.options().names);
   if (!peers) return fail(std::move(peers).error());
   Listing listing;
   listing.silent = std::move(peers->silent);
-  const auto done = [&] {
-    return session.interrupted() || std::any_of(listing.transfers.begin(), listing.transfers.end(),
-                                                [&](const Listed& t) { return t.info.id == only; });
+  const auto found_it = [&] {
+    return std::any_of(listing.transfers.begin(), listing.transfers.end(),
+                       [&](const Listed& t) { return t.info.id == only; });
   };
   std::map<Device, std::set<Location>> elsewhere;
   for (const Peer& peer : peers->peers) {
+    if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
     std::set<Location> places;
     const Status ok = list_peer(session, peer, finished, listing.transfers, places);
     if (ok)
       ++listing.answered;
     else
       listing.failures.emplace_back(peer.found.device.name, ok.error());
-    if (done()) return listing;
+    if (found_it()) return listing;
     if (!places.empty()) elsewhere.emplace(peer.found.device, std::move(places));
   }
   if (!session.options().names.empty() || elsewhere.empty()) return listing;
   RadosCluster* cluster = peers->peers.front().cluster;
   std::set<Location> all;
   for (const auto& [device, places] : elsewhere) all.insert(places.begin(), places.end());
+  if (all.size() > kMaxNamespaces) {
+    session.meter().note(fmt::format(
+        "siphon: looking at {} of {} namespaces with transfers; name the others: POOL/NAMESPACE/",
+        kMaxNamespaces, all.size()));
+    all.erase(std::next(all.begin(), kMaxNamespaces), all.end());
+  }
   for (FoundDevice& found : discover(*cluster, {all.begin(), all.end()}).devices) {
+    if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
     // Each grant takes a slot at its device: none where there is nothing to see.
     const std::set<Location>& places = elsewhere[found.device];
     std::erase_if(found.locators, [&](const auto& entry) { return !places.contains(entry.first); });
@@ -198,7 +213,7 @@ Result<Listing> list_transfers(Session& session, bool finished, const std::strin
     if (!ok && ok.error().code != Code::kPermissionDenied) {
       listing.failures.emplace_back(name, ok.error());
     }
-    if (done()) break;
+    if (found_it()) break;
   }
   return listing;
 }
@@ -251,7 +266,6 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
     found.client = std::move(*client);
     return found;
   }
-  if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
   note_silent(session, listing->silent);
   if (!listing->failures.empty()) return fail(listing->failures.front().second);
   return fail(Code::kNotFound, "no device knows a transfer " + id, Side::kRequester,

@@ -21,4 +21,4 @@ const char* __tsan_default_options() {
   return SIPHON_REPORTS_TO "/thread:ignore_noninstrumented_modules=1:report_thread_leaks=0";
 }
 
-}
+}  // extern "C"
