@@ -151,15 +151,17 @@ Error method_error(int result, const std::string& method, const std::string& poo
   if (denied || result == -EOPNOTSUPP) {
     return {Code::kFailedPrecondition,
             what + ": the OSD that serves it has no siphon plugin, or one of another Ceph build",
-            Side::kNone, "install libcls_siphon.so there and add it to osd_class_load_list"};
+            Side::kNone, "install libcls_siphon.so there and add it to osd_class_load_list",
+            Reason::kNoPlugin};
   }
   switch (-result) {
     case EHOSTDOWN:
       return {Code::kUnavailable, what + ": the siphond of the OSD that serves it is not running",
               Side::kNone, "look at that OSD's log for lines of siphon"};
     case EUSERS:
-      return {Code::kResourceExhausted, what + ": the device's grant table is full: busy",
-              Side::kNone, "try again in ten minutes: earlier grants have expired by then"};
+      return fail_busy(what + ": the device's grant table is full", Side::kNone,
+                       "try again in ten minutes: earlier grants have expired by then")
+          .value();
     default:
       return to_error(result, what);
   }
@@ -291,9 +293,9 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
   exchange::Hello hello;
   if (!exchange::Hello::decode(
           std::as_bytes(std::span<const char>(answer.c_str(), answer.length())), hello)) {
-    return fail(Code::kFailedPrecondition,
-                "hello in pool " + location.pool + ": the OSD's plugin is of another version",
-                Side::kNone, "run the same version of siphon everywhere");
+    return fail(Error{Code::kFailedPrecondition,
+                      "hello in pool " + location.pool + ": the OSD's plugin is of another version",
+                      Side::kNone, "run the same version of siphon everywhere", Reason::kNoPlugin});
   }
   return hello;
 }

@@ -80,6 +80,16 @@ Error Error::with_next_step(std::string_view step) && {
   return std::move(*this);
 }
 
+Error Error::with_reason(Reason why) && {
+  reason = why;
+  return std::move(*this);
+}
+
+tl::unexpected<Error> fail_busy(std::string message, Side suspect, std::string next_step) {
+  return fail(
+      Error{Code::kUnavailable, std::move(message), suspect, std::move(next_step), Reason::kBusy});
+}
+
 bool is_retryable(Code code) {
   switch (code) {
     case Code::kDeadlineExceeded:
@@ -163,7 +173,7 @@ Error error_from_errno(int errno_value, std::string_view what, Side suspect) {
   std::string message(what);
   message += ": ";
   message += std::generic_category().message(errno_value);
-  return Error{code_from_errno(errno_value), std::move(message), suspect, {}};
+  return Error{code_from_errno(errno_value), std::move(message), suspect, {}, Reason::kNone};
 }
 
 }  // namespace siphon

@@ -35,6 +35,23 @@ enum class Code : int {
 // Which side an error points at.
 enum class Side : int { kNone = 0, kSource = 1, kTarget = 2, kWire = 3, kRequester = 4 };
 
+// Why, where code decides by it: nothing ever looks into a message's words. Travels in
+// v1::Problem under the same numbers; a new one goes to the end of both.
+enum class Reason : int {
+  kNone = 0,
+  kBusy = 1,            // no room at the moment: wait for a turn; this was no attempt
+  kNoPlugin = 2,        // the OSD there has no (working) plugin
+  kGrantUnknown = 3,    // the device does not know the grant (any more): ask for a new one
+  kNotSiphons = 4,      // a foreign object stands where ours belongs
+  kDiffers = 5,         // the name is taken, by other content
+  kPoolChanged = 6,     // the pool of that name is no longer the one of the plan
+  kSameThing = 7,       // source and target are one and the same
+  kClusterLimit = 8,    // a setting of the cluster or the pool does not allow it
+  kDegraded = 9,        // the copy is not yet on as many devices as its pool wants
+  kSourceChanged = 10,  // the source changed while it was read
+  kClosedPipe = 11,     // whoever reads our output has gone
+};
+
 std::string_view to_string(Code code);  // "NOT_FOUND"
 std::string_view to_string(Side side);  // "source"
 
@@ -43,12 +60,14 @@ struct Error {
   std::string message;  // one sentence, no trailing full stop
   Side suspect = Side::kNone;
   std::string next_step;  // what the operator runs or checks next; may be empty
+  Reason reason = Reason::kNone;
 
   // The same error as part of a larger action: "copy p1/e1: <message>".
   Error with_context(std::string_view context) &&;
   Error with_context(std::string_view context) const&;
   Error with_suspect(Side side) &&;  // keeps a suspect that is already named
   Error with_next_step(std::string_view step) &&;
+  Error with_reason(Reason why) &&;
 };
 
 template <typename T>
@@ -60,9 +79,13 @@ using Status = Result<void>;
 
 inline tl::unexpected<Error> fail(Code code, std::string message, Side suspect = Side::kNone,
                                   std::string next_step = {}) {
-  return tl::unexpected<Error>(Error{code, std::move(message), suspect, std::move(next_step)});
+  return tl::unexpected<Error>(
+      Error{code, std::move(message), suspect, std::move(next_step), Reason::kNone});
 }
 inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+
+// No room at the moment: whoever asks waits for a turn and asks again (Reason::kBusy).
+tl::unexpected<Error> fail_busy(std::string message, Side suspect, std::string next_step);
 
 // The one place that says whether trying the same thing again can help.
 bool is_retryable(Code code);

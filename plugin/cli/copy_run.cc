@@ -21,11 +21,7 @@ constexpr int kMaxRejoins = 5;
 constexpr seconds kMaxBusyWait{600};
 constexpr seconds kMaxBackoff{15};
 
-// A device that has no room at the moment says so in words: the code alone also means a full pool.
-bool is_busy(const Error& error) {
-  return (error.code == Code::kUnavailable || error.code == Code::kResourceExhausted) &&
-         error.message.find("busy") != std::string::npos;
-}
+bool is_busy(const Error& error) { return error.reason == Reason::kBusy; }
 
 }  // namespace
 

@@ -76,7 +76,10 @@ Status OutputFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail(error_from_errno(errno, "write " + path_, Side::kRequester));
+    if (n < 0) {
+      const Reason why = errno == EPIPE ? Reason::kClosedPipe : Reason::kNone;
+      return fail(error_from_errno(errno, "write " + path_, Side::kRequester).with_reason(why));
+    }
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
   return {};

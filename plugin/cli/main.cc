@@ -288,13 +288,13 @@ int conclude(Session& session, const Result<int>& result) {
     status = *result;
   } else if (session.interrupted() && result.error().code == Code::kCancelled) {
     status = session.out().error(result.error(), Exit::kInterrupted);
-  } else if (result.error().message.find("Broken pipe") != std::string::npos) {
+  } else if (result.error().reason == Reason::kClosedPipe) {
     return static_cast<int>(Exit::kBrokenPipe);
   } else {
     status = session.out().error(result.error());
   }
   if (auto written = session.out().flush(); !written) {
-    if (written.error().message.find("Broken pipe") != std::string::npos) {
+    if (written.error().reason == Reason::kClosedPipe) {
       return static_cast<int>(Exit::kBrokenPipe);
     }
     status = session.out().error(written.error(), Exit::kOther);

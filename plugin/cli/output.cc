@@ -88,7 +88,9 @@ int Output::error(const Error& error, Exit exit) {
 
 Status Output::flush() const {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return {};
-  return fail(error_from_errno(errno == 0 ? EPIPE : errno, "write to stdout"));
+  const int why = errno == 0 ? EPIPE : errno;
+  return fail(error_from_errno(why, "write to stdout")
+                  .with_reason(why == EPIPE ? Reason::kClosedPipe : Reason::kNone));
 }
 
 std::string error_text(const Error& error) {

@@ -74,8 +74,7 @@ Exit exit_of(Session& session, const CopyPlan& plan) {
   if (plan.items.empty()) return Exit::kNothingToDo;
   const Exit exit = exit_for(tally_of(plan));
   const bool unfit = exit == Exit::kFatal && plan.items.front().target_device.name.empty() &&
-                     plan.items.front().error.code == Code::kFailedPrecondition &&
-                     plan.items.front().error.message.find("plugin") != std::string::npos;
+                     plan.items.front().error.reason == Reason::kNoPlugin;
   return unfit ? Exit::kNotFit : exit;
 }
 

@@ -51,9 +51,18 @@ struct SealedHeader {
   std::uint32_t part_bytes = 0;  // size of every part but the last
   std::uint16_t format_version = 1;
   std::uint64_t sealed_unix_ms = 0;
+  // SHA-256 over the block index: what the content is. All zero: not known (format version 1).
+  std::array<std::byte, 32> content_digest{};
 
   bool operator==(const SealedHeader&) const = default;
+  bool has_digest() const { return content_digest != decltype(content_digest){}; }
 };
+
+// Whether two sealed extents are known to hold the same content: by their digests and nothing
+// less. False also where one of the digests is not known.
+inline bool same_content(const SealedHeader& a, const SealedHeader& b) {
+  return a.has_digest() && a.content_digest == b.content_digest;
+}
 
 enum class ExtentState : std::uint8_t { kNone = 0, kOpen = 1, kSealed = 2 };
 

@@ -33,13 +33,16 @@ void encode(const Error& in, v1::Problem* out) {
   out->set_message(in.message);
   out->set_suspect(static_cast<v1::Side>(in.suspect));
   out->set_next_step(in.next_step);
+  out->set_reason(static_cast<v1::Reason>(in.reason));
 }
 Status decode(const v1::Problem& in) {
   if (in.code() == 0) return {};
   const Code code = in.code() <= 16 ? static_cast<Code>(in.code()) : Code::kUnknown;
   const int side = in.suspect();
-  return fail(code, in.message(), side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone,
-              in.next_step());
+  Error error{code, in.message(), side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone,
+              in.next_step(),
+              v1::Reason_IsValid(in.reason()) ? static_cast<Reason>(in.reason()) : Reason::kNone};
+  return fail(std::move(error));
 }
 
 void encode(const Location& in, v1::Place* out) {

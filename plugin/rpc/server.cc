@@ -43,8 +43,9 @@ class WatcherPlace {
   WatcherPlace& operator=(const WatcherPlace&) = delete;
   bool got() const { return got_; }
   static grpc::Status busy() {
-    return to_grpc({Code::kUnavailable, "this device has too many watchers: busy", Side::kTarget,
-                    "try again in a minute"});
+    return to_grpc(
+        fail_busy("this device has too many watchers: busy", Side::kTarget, "try again in a minute")
+            .value());
   }
 
  private:

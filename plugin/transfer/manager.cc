@@ -48,10 +48,9 @@ Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spe
                   Side::kRequester, "choose a new transfer id");
     }
     if (waiting_.size() >= kMaxWaiting) {
-      return fail(Code::kResourceExhausted,
-                  env_.settings.device + " has " + std::to_string(waiting_.size()) +
-                      " transfers waiting: busy",
-                  Side::kTarget, "try again in a minute");
+      return fail_busy(env_.settings.device + " has " + std::to_string(waiting_.size()) +
+                           " transfers waiting: busy",
+                       Side::kTarget, "try again in a minute");
     }
     transfer = std::make_shared<TargetTransfer>(std::move(spec), store, env_);
     transfers_.emplace(transfer->spec().id, transfer);

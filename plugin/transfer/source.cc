@@ -14,8 +14,8 @@ Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes) {
   auto buffer = send_pool_.acquire(2 * BufferPool::whole_granules(frame_bytes),
                                    deadline_in(settings_.connect_timeout / 2));
   if (!buffer) {
-    return fail(Code::kUnavailable, settings_.device + " has no send memory left: busy",
-                Side::kSource, "try again in a minute");
+    return fail_busy(settings_.device + " has no send memory left: busy", Side::kSource,
+                     "try again in a minute");
   }
   return buffer;
 }

@@ -129,8 +129,8 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
       env_.receive_pool.acquire(2 * BufferPool::whole_granules(env_.settings.max_frame_bytes),
                                 deadline_in(env_.settings.queue_timeout));
   if (!buffer) {
-    return fail(Code::kUnavailable, env_.settings.device + " has no receive memory left: busy",
-                Side::kTarget, "try again in a minute, or raise the region's size");
+    return fail_busy(env_.settings.device + " has no receive memory left: busy", Side::kTarget,
+                     "try again in a minute, or raise the region's size");
   }
   *lease = std::move(*buffer);
   return {};
