@@ -19,7 +19,7 @@ using exchange::DescriptorState;
 using exchange::Grant;
 using exchange::RegionHeader;
 
-// The longest copy is 64 MiB; beyond this the OSD is hung.
+// A copy of kMaxCopyBytes takes milliseconds; beyond this the OSD is hung.
 constexpr std::chrono::milliseconds kCopyPatience{5000};
 
 // The clock that grants expire by; one host, so one clock.

@@ -13,7 +13,7 @@
 
 namespace siphon {
 
-// "siphon.<32 hex digits>.<part number, 8 hex digits>", see docs/extent_format.md.
+// "siphon.<32 hex digits>.<part number, at least 8 hex digits>", see docs/extent_format.md.
 std::string part_object(const PrivateId& id, std::uint64_t part_number);
 
 // Removes parts [0, at_least), and with `open_ended` goes on until kGapLimit numbers in a row held

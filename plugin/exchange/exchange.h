@@ -51,7 +51,7 @@ inline constexpr std::uint32_t kMaxGrantSeconds = 3600;
 inline constexpr int kRegionFd = 3;
 inline constexpr int kSocketFd = 4;
 
-// Method names, one place.
+// The methods' names: the table at the end of plugin/osd/cls_siphon.cc.
 inline constexpr const char* kClassName = "siphon";
 
 // ---- hello -----------------------------------------------------------------------------------

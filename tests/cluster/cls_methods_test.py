@@ -38,7 +38,7 @@ METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "wri
 
 # plugin/exchange/exchange.h, written down a second time on purpose.
 GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 192, 1024
-DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 512
+DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 2048
 DATA = 512 * 1024
 FREE, ARMED, COPYING, DONE = range(4)
 READ, WRITE = 1, 2
@@ -496,7 +496,7 @@ class ClassMethods(unittest.TestCase):
             ("epoch after", slot.request(length, epoch=slot.epoch + 1)),
             ("epoch that overflows", slot.request(length, epoch=slot.epoch + 2**56)),
             ("descriptor", slot.request(length, descriptor=0)),
-            ("descriptor out of range", slot.request(length, descriptor=512)),
+            ("descriptor out of range", slot.request(length, descriptor=DESCRIPTOR_COUNT)),
             ("huge descriptor", slot.request(length, descriptor=2**32 - 1)),
         )
 
