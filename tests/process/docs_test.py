@@ -147,6 +147,15 @@ class DocumentsTest(unittest.TestCase):
                     wrong.append(f"{path.relative_to(REPO)}: no heading {link}")
         self.check(wrong)
 
+    def test_prose_is_wrapped(self):
+        """A change to a line of 600 columns cannot be reviewed. Tables and code may be wider."""
+        wrong = []
+        for path in ALL:
+            for line in outside_fences(read(path)).splitlines():
+                if len(line) > 100 and not line.startswith("|") and " " in line.strip("- `"):
+                    wrong.append(f"{path.relative_to(REPO)}: {line[:60]}...")
+        self.check(wrong)
+
     def test_files_that_are_named_exist(self):
         wrong = []
         tops = "plugin|adapters|tests|docs|proto|vstart-scripts"
