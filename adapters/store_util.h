@@ -79,7 +79,9 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
               extent + (kind == Transition::kSeal ? " was sealed otherwise meanwhile"
                                                   : " already exists"),
               Side::kNone,
-              kind == Transition::kPublish ? "replace it, or choose another name" : ""};
+              kind == Transition::kPublish   ? "replace it, or choose another name"
+              : kind == Transition::kRestore ? "trash the current one first"
+                                             : ""};
     case -ESTALE:
       return {Code::kAborted, extent + " was changed by somebody else meanwhile", Side::kNone,
               "look at it again, then retry"};
@@ -87,6 +89,10 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
       if (kind == Transition::kPublish || kind == Transition::kSeal) {
         return {Code::kAborted, extent + ": this attempt is no longer known there", Side::kNone,
                 "start a new attempt"};
+      }
+      if (kind == Transition::kRestore) {
+        return {Code::kNotFound, extent + ": the trash does not hold this generation", Side::kNone,
+                "look at what it holds"};
       }
       return {Code::kNotFound, extent + ": no such attempt", Side::kNone, ""};
     case -ECANCELED:

@@ -39,6 +39,10 @@ const char* method_of(Transition kind) {
       return "forget";
     case Transition::kSeal:
       return "seal";
+    case Transition::kRestore:
+      return "restore";
+    case Transition::kDiscard:
+      return "discard";
   }
   return "";
 }
@@ -175,8 +179,11 @@ int ExchangeIo::transition(librados::IoCtx& io, const std::string& object,
   librados::ObjectWriteOperation operation;
   operation.exec(exchange::kClassName, method_of(request.kind), in);
   const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
-  // The guarded way is just as atomic, and may be mixed with the method at will.
-  return no_class(result) ? ObjectIo::transition(io, object, request) : result;
+  // The guarded way is just as atomic, and may be mixed with the method at will. It also says
+  // whether the class of the OSD that answered is of another version (it knows neither this input
+  // nor a register of version 2) or the request or the register is wrong.
+  const bool ask_again = no_class(result) || result == -EINVAL || result == -EIO;
+  return ask_again ? ObjectIo::transition(io, object, request) : result;
 } catch (const std::exception&) {
   return -ENOMEM;
 }

@@ -593,7 +593,7 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
     if (entry.id != id) continue;
     in_register = true;
     is_inline = entry.is_inline;
-    known_parts = parts_of(entry.extent_bytes, entry.part_bytes);
+    known_parts = parts_of(entry.header.extent_bytes, entry.header.part_bytes);
   }
   if (!is_inline) {
     const int result = remove_parts(io, id, std::max(known_parts, at_least), known_parts == 0);

@@ -28,7 +28,8 @@
 namespace siphon::exchange {
 
 inline constexpr std::uint64_t kRegionMagic = 0x314e4f4850495353;  // "SSIPHON1"
-inline constexpr std::uint32_t kAbiVersion = 1;
+// Also of the methods' inputs: a companion and a class of other versions do not work together.
+inline constexpr std::uint32_t kAbiVersion = 2;
 
 inline constexpr std::uint32_t kGrantCount = 1024;
 // Operations under way at once. A companion works with a region that has fewer.

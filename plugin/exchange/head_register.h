@@ -2,19 +2,21 @@
 //
 // It is stored as the xattr `siphon.head` of the head object (RADOS) or as the trailer of the
 // head file (posix), byte by byte as docs/extent_format.md says. The same pure function `apply`
-// decides in the class methods reserve, publish, condemn, forget and seal, and in every adapter
+// decides in the class methods (one for each transition, by its name) and in every adapter
 // that has no class beside it (which then writes the result guarded by a compare of the old
 // bytes). Nothing else may change a register.
 //
 //   (absent) --reserve--> {reserved A} --publish A--> {current A, sealed}
 //   {current A} --reserve B, publish B--> {current B, trash: A}
 //   {reserved B} --condemn B--> {trash: B}     {current A} --condemn A--> {trash: A}
-//   {trash: A} --forget A (its parts are gone)--> {}            an empty register is removed
+//   {trash: A, once published} --restore A--> {current A}
+//   {trash: A} --discard A--> {trash: A, no way back} --forget A (its parts are gone)--> {}
+//   an empty register is removed
 //   publish as open, append, --seal--> {current A, sealed}
 //
 // `generation` counts the changes of what the public name shows (publish, condemn of the current,
-// seal). Reserve, condemn of a reserved id and forget leave it alone, so two attempts do not
-// disturb each other until one publishes.
+// seal, restore). Reserve, condemn of a reserved id, discard and forget leave it alone, so two
+// attempts do not disturb each other until one publishes.
 //
 // No allocation beyond the two short lists, no exception leaves (std::bad_alloc apart; the class
 // entry points catch it). Thread compatible.
@@ -77,10 +79,13 @@ struct Reservation {
 
 struct TrashEntry {
   PrivateId id;
-  std::uint64_t extent_bytes = 0;  // 0: unknown, look until parts end
-  std::uint32_t part_bytes = 0;
+  // Whole when `state` is kSealed, so that a restore reads nothing. Otherwise part_bytes, and
+  // extent_bytes where it is known (0: look until parts end).
+  SealedHeader header;
+  // What the name showed. kNone: nothing (an attempt), or a register of version 1 does not say.
+  ExtentState state = ExtentState::kNone;
   bool is_inline = false;      // its bytes are the head object's own data
-  bool was_published = false;  // false: a condemned attempt
+  bool was_published = false;  // false: a condemned attempt, or discarded: never restored
   std::uint64_t trashed_unix_ms = 0;
 
   bool operator==(const TrashEntry&) const = default;
@@ -91,12 +96,16 @@ struct HeadRegister {
   // Published generations stop at kMaxKept, so that a condemned attempt always finds room.
   static constexpr std::size_t kMaxKept = 16;
   static constexpr std::size_t kMaxTrash = kMaxKept + kMaxReservations;
-  static constexpr std::size_t kFixedBytes = 96;
-  static constexpr std::size_t kEntryBytes = 48;
+  static constexpr std::size_t kFixedBytes = 128;
+  static constexpr std::size_t kReservationBytes = 48;
+  static constexpr std::size_t kTrashBytes = 96;
   static constexpr std::size_t kMaxEncodedBytes =
-      kFixedBytes + (kMaxReservations + kMaxTrash) * kEntryBytes + 4;
+      kFixedBytes + kMaxReservations * kReservationBytes + kMaxTrash * kTrashBytes + 4;
   static constexpr std::uint32_t kMagic = 0x44485053;  // "SPHD"
-  static constexpr std::uint16_t kVersion = 1;
+  static constexpr std::uint16_t kVersion = 2;
+  // Version 1, which is read and never written: no digest, trash entries without their header.
+  static constexpr std::size_t kFixedBytesV1 = 96;
+  static constexpr std::size_t kTrashBytesV1 = 48;
 
   std::uint64_t generation = 0;
   ExtentState state = ExtentState::kNone;
@@ -146,6 +155,7 @@ inline std::size_t encode_head(const HeadRegister& reg,
   w.put(static_cast<std::uint8_t>(reg.reservations.size()));
   w.put(static_cast<std::uint8_t>(reg.trash.size()));
   w.put(reg.header.sealed_unix_ms);
+  w.put_bytes(reg.header.content_digest);
   w.put_zeros(HeadRegister::kFixedBytes - w.used());
   for (const Reservation& e : reg.reservations) {
     w.put_bytes(e.id.bytes);
@@ -157,28 +167,63 @@ inline std::size_t encode_head(const HeadRegister& reg,
   }
   for (const TrashEntry& e : reg.trash) {
     w.put_bytes(e.id.bytes);
-    w.put(e.extent_bytes);
-    w.put(e.part_bytes);
-    w.put(static_cast<std::uint8_t>(e.is_inline ? 1 : 0));
-    w.put(static_cast<std::uint8_t>(e.was_published ? 1 : 0));
-    w.put_zeros(2);
+    w.put(e.header.extent_bytes);
+    w.put(e.header.content_bytes);
+    w.put(e.header.crc32);
+    w.put(e.header.block_count);
+    w.put(e.header.part_bytes);
+    w.put(e.header.format_version);
+    w.put(static_cast<std::uint8_t>((e.is_inline ? 1 : 0) | (e.was_published ? 2 : 0)));
+    w.put(static_cast<std::uint8_t>(e.state));
+    w.put(e.header.sealed_unix_ms);
     w.put(e.trashed_unix_ms);
-    w.put_zeros(8);
+    w.put_bytes(e.header.content_digest);
   }
   w.put(record_crc32c(out.first(w.used())));
   return w.ok() ? w.used() : 0;
 }
 
+// A trash entry of a register of version 1 or 2; false when it contradicts itself.
+inline bool decode_trash_entry(LeReader& r, std::uint16_t version, TrashEntry& e) {
+  r.get_bytes(e.id.bytes);
+  e.header.extent_bytes = r.get<std::uint64_t>();
+  if (version == 1) {
+    e.header.part_bytes = r.get<std::uint32_t>();
+    e.is_inline = r.get<std::uint8_t>() != 0;
+    e.was_published = r.get<std::uint8_t>() != 0;
+    r.skip(2);
+    e.trashed_unix_ms = r.get<std::uint64_t>();
+    r.skip(8);
+    return !e.id.empty();
+  }
+  e.header.content_bytes = r.get<std::uint64_t>();
+  e.header.crc32 = r.get<std::uint32_t>();
+  e.header.block_count = r.get<std::uint32_t>();
+  e.header.part_bytes = r.get<std::uint32_t>();
+  e.header.format_version = r.get<std::uint16_t>();
+  const auto flags = r.get<std::uint8_t>();
+  const auto state = r.get<std::uint8_t>();
+  e.header.sealed_unix_ms = r.get<std::uint64_t>();
+  e.trashed_unix_ms = r.get<std::uint64_t>();
+  r.get_bytes(e.header.content_digest);
+  if (flags > 3 || state > 2) return false;
+  e.is_inline = (flags & 1) != 0;
+  e.was_published = (flags & 2) != 0;
+  e.state = static_cast<ExtentState>(state);
+  return !e.id.empty() && (e.state == ExtentState::kNone || e.was_published);
+}
+
 // Decodes any input; false (and `out` unspecified) unless it is a whole, consistent register.
 inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
-  if (in.size() < HeadRegister::kFixedBytes + 4 || in.size() > HeadRegister::kMaxEncodedBytes) {
+  if (in.size() < HeadRegister::kFixedBytesV1 + 4 || in.size() > HeadRegister::kMaxEncodedBytes) {
     return false;
   }
   LeReader crc(in.last(4));
   if (crc.get<std::uint32_t>() != record_crc32c(in.first(in.size() - 4))) return false;
   LeReader r(in);
   if (r.get<std::uint32_t>() != HeadRegister::kMagic) return false;
-  if (r.get<std::uint16_t>() != HeadRegister::kVersion) return false;
+  const auto version = r.get<std::uint16_t>();
+  if (version != 1 && version != HeadRegister::kVersion) return false;
   const auto state = r.get<std::uint8_t>();
   const auto inline_flag = r.get<std::uint8_t>();
   if (state > 2 || inline_flag > 1) return false;
@@ -186,6 +231,7 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   out.is_inline = inline_flag == 1;
   out.generation = r.get<std::uint64_t>();
   r.get_bytes(out.current.bytes);
+  out.header = {};
   out.header.extent_bytes = r.get<std::uint64_t>();
   out.header.content_bytes = r.get<std::uint64_t>();
   out.header.crc32 = r.get<std::uint32_t>();
@@ -195,12 +241,17 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   const std::size_t reservation_count = r.get<std::uint8_t>();
   const std::size_t trash_count = r.get<std::uint8_t>();
   out.header.sealed_unix_ms = r.get<std::uint64_t>();
-  r.skip(HeadRegister::kFixedBytes - r.used());
+  if (version != 1) r.get_bytes(out.header.content_digest);
+  const std::size_t fixed_bytes =
+      version == 1 ? HeadRegister::kFixedBytesV1 : HeadRegister::kFixedBytes;
+  const std::size_t trash_bytes =
+      version == 1 ? HeadRegister::kTrashBytesV1 : HeadRegister::kTrashBytes;
   if (reservation_count > HeadRegister::kMaxReservations || trash_count > HeadRegister::kMaxTrash ||
-      in.size() != HeadRegister::kFixedBytes +
-                       (reservation_count + trash_count) * HeadRegister::kEntryBytes + 4) {
+      in.size() != fixed_bytes + reservation_count * HeadRegister::kReservationBytes +
+                       trash_count * trash_bytes + 4) {
     return false;
   }
+  r.skip(fixed_bytes - r.used());
   if ((out.state == ExtentState::kNone) != out.current.empty()) return false;
   if (out.state != ExtentState::kNone && !out.is_inline && out.header.part_bytes == 0) return false;
   out.reservations.assign(reservation_count, {});
@@ -215,15 +266,7 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   }
   out.trash.assign(trash_count, {});
   for (TrashEntry& e : out.trash) {
-    r.get_bytes(e.id.bytes);
-    e.extent_bytes = r.get<std::uint64_t>();
-    e.part_bytes = r.get<std::uint32_t>();
-    e.is_inline = r.get<std::uint8_t>() != 0;
-    e.was_published = r.get<std::uint8_t>() != 0;
-    r.skip(2);
-    e.trashed_unix_ms = r.get<std::uint64_t>();
-    r.skip(8);
-    if (e.id.empty()) return false;
+    if (!decode_trash_entry(r, version, e)) return false;
   }
   return r.ok();
 }
@@ -233,24 +276,32 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
 enum class Transition : std::uint8_t {
   kReserve = 1,  // before the first part of `id` exists
   kPublish = 2,  // point the name at `id`, sealed (or open); the replaced one goes to the trash
-  kCondemn = 3,  // `id` (reserved or current) goes to the trash; it can never be published again
+  kCondemn = 3,  // `id` (reserved or current) goes to the trash; an attempt never comes back
   kForget = 4,   // the parts of the trashed `id` are gone
   kSeal = 5,     // the open current `id` gets its header
+  kRestore = 6,  // the trashed `id`, published once, is the current one again
+  // The trashed `id` can no more be restored. Comes before the first of its parts is removed, so
+  // that a restore can never bring back half an extent.
+  kDiscard = 7,
 };
 
-// Input of the five lifecycle methods.
+// Input of the lifecycle methods.
 struct TransitionRequest {
   static constexpr std::size_t kEncodedBytes = 128;
+  static constexpr std::uint32_t kVersion = 2;
 
   Transition kind = Transition::kReserve;
   bool replace = false;    // publish: a current one may be replaced
-  bool open = false;       // publish: as an open extent
+  bool open = false;       // publish: as an open extent; restore: see `header`
   bool is_inline = false;  // publish: the bytes are the head object's data (new heads only)
   PrivateId id;
-  // Publish, seal, condemn of the current: the generation the caller saw. kAnyGeneration skips
-  // the guard (condemn of an id is already exact).
+  // Publish, seal, restore, condemn of the current: the generation the caller saw. kAnyGeneration
+  // skips the guard (condemn of an id is already exact).
   std::uint64_t expected_generation = 0;
-  SealedHeader header;              // publish, seal; reserve: extent_bytes and part_bytes
+  // Publish, seal; reserve: extent_bytes and part_bytes. Restore: only looked at when the trash
+  // entry has none (it comes from a register of version 1); the caller has then found it in the
+  // bytes themselves, or says `open`.
+  SealedHeader header;
   std::uint64_t now_unix_ms = 0;    // stamps trash entries
   std::uint64_t lease_unix_ms = 0;  // reserve
 
@@ -258,7 +309,7 @@ struct TransitionRequest {
 
   void encode(std::span<std::byte, kEncodedBytes> out) const {
     LeWriter w(out);
-    w.put(std::uint32_t{1});
+    w.put(kVersion);
     w.put(static_cast<std::uint8_t>(kind));
     w.put(static_cast<std::uint8_t>((replace ? 1 : 0) | (open ? 2 : 0) | (is_inline ? 4 : 0)));
     w.put(header.format_version);
@@ -273,15 +324,16 @@ struct TransitionRequest {
     w.put(header.sealed_unix_ms);
     w.put(now_unix_ms);
     w.put(lease_unix_ms);
+    w.put_bytes(header.content_digest);
     w.put_zeros(kEncodedBytes - w.used());
   }
   static bool decode(std::span<const std::byte> in, TransitionRequest& out) {
     if (in.size() != kEncodedBytes) return false;
     LeReader r(in);
-    if (r.get<std::uint32_t>() != 1) return false;
+    if (r.get<std::uint32_t>() != kVersion) return false;
     const auto kind = r.get<std::uint8_t>();
     const auto flags = r.get<std::uint8_t>();
-    if (kind < 1 || kind > 5 || flags > 7) return false;
+    if (kind < 1 || kind > 7 || flags > 7) return false;
     out.kind = static_cast<Transition>(kind);
     out.replace = (flags & 1) != 0;
     out.open = (flags & 2) != 0;
@@ -298,15 +350,18 @@ struct TransitionRequest {
     out.header.sealed_unix_ms = r.get<std::uint64_t>();
     out.now_unix_ms = r.get<std::uint64_t>();
     out.lease_unix_ms = r.get<std::uint64_t>();
+    r.get_bytes(out.header.content_digest);
     return r.ok() && !out.id.empty();
   }
 };
 
 // Applies `req` to `reg` in place. `existed`: whether the head object was there.
 // Returns 0, or a negative errno and an unchanged register:
-//   -EEXIST    publish without `replace` over a current one; inline over an existing head
+//   -EEXIST    publish without `replace`, or restore, over a current one; inline over an existing
+//              head
 //   -ESTALE    the generation is not the expected one (somebody published, removed or sealed)
-//   -ENOENT    the id is not where the transition needs it (publish, condemn, forget, seal)
+//   -ENOENT    the id is not where the transition needs it (publish, condemn, seal, restore: in
+//              the trash, published once, and not discarded)
 //   -ECANCELED the id was condemned
 //   -EUSERS    a list is full: collect leftovers first
 //   -EINVAL    the request contradicts itself
@@ -326,8 +381,7 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
   const bool is_current = reg.state != ExtentState::kNone && reg.current == req.id;
   const bool in_trash = find_trash() != reg.trash.end();
   auto trash_current = [&] {
-    reg.trash.push_back({reg.current, reg.header.extent_bytes, reg.header.part_bytes, reg.is_inline,
-                         true, req.now_unix_ms});
+    reg.trash.push_back({reg.current, reg.header, reg.state, reg.is_inline, true, req.now_unix_ms});
   };
 
   switch (req.kind) {
@@ -382,8 +436,12 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       }
       auto reservation = find_reservation();
       if (reservation == reg.reservations.end()) return -ENOENT;
-      reg.trash.push_back({reservation->id, reservation->extent_bytes, reservation->part_bytes,
-                           false, false, req.now_unix_ms});
+      TrashEntry entry;
+      entry.id = reservation->id;
+      entry.header.extent_bytes = reservation->extent_bytes;
+      entry.header.part_bytes = reservation->part_bytes;
+      entry.trashed_unix_ms = req.now_unix_ms;
+      reg.trash.push_back(entry);
       reg.reservations.erase(reservation);
       return 0;
     }
@@ -401,6 +459,42 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       reg.header = req.header;
       reg.state = ExtentState::kSealed;
       ++reg.generation;
+      return 0;
+    }
+    case Transition::kRestore: {
+      if (is_current) return 0;
+      const auto entry = find_trash();
+      if (entry == reg.trash.end() || !entry->was_published) return -ENOENT;
+      if (reg.state != ExtentState::kNone) return -EEXIST;
+      if (guarded && reg.generation != req.expected_generation) return -ESTALE;
+      TrashEntry restored = *entry;
+      if (restored.state == ExtentState::kNone) {
+        if (req.header.part_bytes != restored.header.part_bytes ||
+            (!req.open && req.header.extent_bytes != restored.header.extent_bytes)) {
+          return -EINVAL;
+        }
+        restored.state = req.open ? ExtentState::kOpen : ExtentState::kSealed;
+        if (!req.open) restored.header = req.header;
+      }
+      reg.trash.erase(entry);
+      reg.current = restored.id;
+      reg.header = restored.header;
+      reg.is_inline = restored.is_inline;
+      reg.state = restored.state;
+      ++reg.generation;
+      return 0;
+    }
+    case Transition::kDiscard: {
+      if (is_current || find_reservation() != reg.reservations.end()) return -EINVAL;
+      const auto entry = find_trash();
+      if (entry == reg.trash.end()) return 0;
+      TrashEntry kept;  // what the removal of its parts needs
+      kept.id = entry->id;
+      kept.header.extent_bytes = entry->header.extent_bytes;
+      kept.header.part_bytes = entry->header.part_bytes;
+      kept.is_inline = entry->is_inline;
+      kept.trashed_unix_ms = entry->trashed_unix_ms;
+      *entry = kept;
       return 0;
     }
   }

@@ -291,6 +291,8 @@ void register_methods(cls_handle_t handle) {
   add_method(handle, "condemn", kRead | kWrite, entry<transition<Transition::kCondemn>>);
   add_method(handle, "forget", kRead | kWrite, entry<transition<Transition::kForget>>);
   add_method(handle, "seal", kRead | kWrite, entry<transition<Transition::kSeal>>);
+  add_method(handle, "restore", kRead | kWrite, entry<transition<Transition::kRestore>>);
+  add_method(handle, "discard", kRead | kWrite, entry<transition<Transition::kDiscard>>);
 }
 
 // Only a serving ceph-osd gets a companion, whatever else may load classes.

@@ -92,7 +92,7 @@ class Authority(ByHand, harness.ClusterTest):
     def test_the_lifecycle_methods_are_for_administrators(self):
         with self.nothing_is_written():
             for method in ("read_part", "write_part", "reserve", "publish", "condemn", "forget",
-                           "seal"):
+                           "seal", "restore", "discard"):
                 for pool, name in (("a", "siphon.e"), ("b", "siphon.e")):
                     self.assertEqual(self.call("client.least", pool, name, method, b"x" * 64)[0],
                                      errno.EPERM, (method, pool))

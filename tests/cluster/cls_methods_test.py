@@ -32,7 +32,7 @@ import rados
 CONF = os.environ.get("SIPHON_TEST_CONF", "")
 CLUSTER_TOOL = pathlib.Path(__file__).resolve().parents[2] / "vstart-scripts" / "cluster"
 DEADLINE_S = 30
-TRANSITIONS = ("reserve", "publish", "condemn", "forget", "seal")
+TRANSITIONS = ("reserve", "publish", "condemn", "forget", "seal", "restore", "discard")
 METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "write_part",
            *TRANSITIONS)
 
@@ -42,7 +42,7 @@ DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 2048
 DATA = 512 * 1024
 FREE, ARMED, COPYING, DONE = range(4)
 READ, WRITE = 1, 2
-RESERVE, PUBLISH, CONDEMN, FORGET, SEAL = range(1, 6)
+RESERVE, PUBLISH, CONDEMN, FORGET, SEAL, RESTORE, DISCARD = range(1, 8)
 ANY_GENERATION = 2**64 - 1
 SLOT_BYTES = 4 << 20
 
@@ -197,17 +197,19 @@ class Slot:
 def transition(kind, private_id, replace=False, is_open=False, inline=False,
                generation=ANY_GENERATION, extent_bytes=0, crc=0, part_bytes=1 << 20):
     flags = replace | is_open << 1 | inline << 2
-    return struct.pack("<IBBH16sQQQIIIIQQQ", 1, kind, flags, 1, private_id, generation,
+    return struct.pack("<IBBH16sQQQIIIIQQQ32s", 2, kind, flags, 2, private_id, generation,
                        extent_bytes, extent_bytes, crc, 1, part_bytes, 0, 1000, 2000,
-                       3000).ljust(128, b"\0")
+                       3000, private_id * 2).ljust(128, b"\0")
 
 
 def decode_head(stored):
     """(generation, state, inline, current, reservations, trash): ids of the lists."""
-    _magic, _version, state, inline, generation, current = struct.unpack_from("<IHBBQ16s", stored)
-    reservations, trash = stored[62], stored[63]
-    ids = [stored[96 + 48 * i:112 + 48 * i] for i in range(reservations + trash)]
-    return generation, state, inline, current, ids[:reservations], ids[reservations:]
+    _magic, version, state, inline, generation, current = struct.unpack_from("<IHBBQ16s", stored)
+    assert version == 2, stored
+    trash = 128 + 48 * stored[62]
+    return (generation, state, inline, current,
+            [stored[at:at + 16] for at in range(128, trash, 48)],
+            [stored[at:at + 16] for at in range(trash, trash + 96 * stored[63], 96)])
 
 
 @unittest.skipUnless(CONF, "SIPHON_TEST_CONF names no cluster")
@@ -457,7 +459,8 @@ class ClassMethods(unittest.TestCase):
                 self.assertEqual(error, errno.EINVAL, f"{method} of {length} bytes")
             for _ in range(50):  # a right version, the rest noise
                 length = right_lengths.get(method, 128)
-                request = struct.pack("<I", 1) + rng.randbytes(length - 4)
+                version = 2 if method in TRANSITIONS else 1
+                request = struct.pack("<I", version) + rng.randbytes(length - 4)
                 error, _ = self.call(io, "garbage", method, request)
                 self.assertIn(error, (errno.EINVAL, errno.EPERM, errno.ENXIO, errno.ENOENT,
                                       errno.ECANCELED), method)
@@ -627,6 +630,16 @@ class ClassMethods(unittest.TestCase):
                 self.assertEqual(step("reserve", transition(RESERVE, a)), errno.ECANCELED)
                 self.assertEqual(step("condemn", transition(CONDEMN, b)), 0)
                 self.assertEqual(self.head(io, name), (4, 0, 0, bytes(16), [], [a, b]))
+                self.assertEqual(step("restore", transition(RESTORE, secrets.token_bytes(16))),
+                                 errno.ENOENT)
+                self.assertEqual(step("restore", transition(RESTORE, a)), 0)
+                self.assertEqual(self.head(io, name), (5, 2, 0, a, [], [b]))
+                self.assertEqual(io.get_xattr(name, "siphon.head")[72:104], a * 2)
+                self.assertEqual(step("restore", transition(RESTORE, b)), errno.EEXIST)
+                self.assertEqual(step("condemn", transition(CONDEMN, a)), 0)
+                self.assertEqual(step("discard", transition(DISCARD, a)), 0)
+                self.assertEqual(step("restore", transition(RESTORE, a)), errno.ENOENT)
+                self.assertEqual(self.head(io, name), (6, 0, 0, bytes(16), [], [b, a]))
                 self.assertEqual(step("forget", transition(FORGET, a)), 0)
                 self.assertTrue(self.exists(io, name))
                 self.assertEqual(self.apply(io, name, ("forget", transition(FORGET, b))), 0)
@@ -691,8 +704,8 @@ class ClassMethods(unittest.TestCase):
     def test_a_method_takes_only_its_own_transition(self):
         io, a = self.io(self.pool_a), secrets.token_bytes(16)
         for method in TRANSITIONS:
-            for kind in (0, 1, 2, 3, 4, 5, 6):
-                if 1 <= kind <= 5 and TRANSITIONS[kind - 1] == method:
+            for kind in range(9):
+                if 1 <= kind <= 7 and TRANSITIONS[kind - 1] == method:
                     continue
                 self.assertEqual(self.apply(io, "kinds", (method, transition(kind, a))),
                                  errno.EINVAL)

@@ -522,7 +522,8 @@ class Cluster:
 
 @dataclasses.dataclass
 class Head:
-    """The register in the xattr siphon.head, as docs/extent_format.md lays it out."""
+    """The register in the xattr siphon.head, as docs/extent_format.md lays it out: version 2, or 1,
+    which has no digest."""
 
     state: int
     inline: bool
@@ -535,20 +536,26 @@ class Head:
     part_bytes: int
     reservations: list  # private ids
     trash: list  # private ids
+    format_version: int = 1
+    content_digest: str = ""  # SHA-256, hex; "" where it is not known
 
     OPEN, SEALED = 1, 2
 
     @staticmethod
     def parse(raw):
         (magic, version, state, inline, generation, current, extent_bytes, content_bytes, crc,
-         blocks, part_bytes, _format, reserved, trashed, _sealed) = struct.unpack_from(
+         blocks, part_bytes, format_version, reserved, trashed, _sealed) = struct.unpack_from(
              "<4sHBBQ16sQQIIIHBBQ", raw)
-        if magic != b"SPHD" or version != 1 or len(raw) != 100 + 48 * (reserved + trashed):
+        fixed, trash_bytes = {1: (96, 48), 2: (128, 96)}.get(version, (0, 0))
+        trash = fixed + 48 * reserved
+        if magic != b"SPHD" or not fixed or len(raw) != trash + trash_bytes * trashed + 4:
             raise AssertionError(f"not a head register: {raw.hex()}")
-        ids = [raw[96 + 48 * i:112 + 48 * i].hex() for i in range(reserved + trashed)]
+        digest = raw[72:104] if version == 2 and any(raw[72:104]) else b""
         return Head(state, bool(inline), generation, current.hex() if any(current) else "",
-                    extent_bytes, content_bytes, crc, blocks, part_bytes, ids[:reserved],
-                    ids[reserved:])
+                    extent_bytes, content_bytes, crc, blocks, part_bytes,
+                    [raw[at:at + 16].hex() for at in range(fixed, trash, 48)],
+                    [raw[at:at + 16].hex() for at in range(trash, len(raw) - 4, trash_bytes)],
+                    format_version, digest.hex())
 
     def part_count(self):
         return 0 if self.inline else -(-self.extent_bytes // self.part_bytes)

@@ -28,6 +28,8 @@ SealedHeader header_of(int number) {
   h.block_count = 1;
   h.part_bytes = 65536;
   h.sealed_unix_ms = 77;
+  h.format_version = 2;
+  h.content_digest.fill(static_cast<std::byte>(0xd0 + number));
   return h;
 }
 
@@ -69,7 +71,18 @@ TransitionRequest publish(int number, bool replace = false, bool open = false) {
 
 // ---- the whole table: every transition in every state of id 1 -----------------------------------
 
-enum class State { kAbsent, kReserved, kOpen, kSealed, kInline, kTrashed, kOtherSealed };
+enum class State {
+  kAbsent,
+  kReserved,
+  kOpen,
+  kSealed,
+  kInline,
+  kTrashed,    // a condemned attempt
+  kRemoved,    // a condemned current one
+  kDiscarded,  // the same, and given up
+  kReplaced,   // by id 2
+  kOtherSealed
+};
 
 Model in_state(State state) {
   Model m;
@@ -97,6 +110,20 @@ Model in_state(State state) {
       EXPECT_EQ(m.run(Transition::kReserve, 1), 0);
       EXPECT_EQ(m.run(Transition::kCondemn, 1), 0);
       break;
+    case State::kRemoved:
+    case State::kDiscarded:
+    case State::kReplaced:
+      m = in_state(State::kSealed);
+      if (state == State::kReplaced) {
+        EXPECT_EQ(m.run(Transition::kReserve, 2), 0);
+        EXPECT_EQ(m.run(publish(2, true)), 0);
+        break;
+      }
+      EXPECT_EQ(m.run(Transition::kCondemn, 1), 0);
+      if (state == State::kDiscarded) {
+        EXPECT_EQ(m.run(Transition::kDiscard, 1), 0);
+      }
+      break;
     case State::kOtherSealed:
       EXPECT_EQ(m.run(Transition::kReserve, 2), 0);
       EXPECT_EQ(m.run(publish(2)), 0);
@@ -107,26 +134,29 @@ Model in_state(State state) {
 
 struct Row {
   State state;
-  int reserve, publish, condemn, forget, seal;
+  int reserve, publish, condemn, forget, seal, restore, discard;
 };
 
 TEST(HeadRegister, EveryTransitionInEveryState) {
   const Row table[] = {
-      // state              reserve     publish     condemn   forget    seal
-      {State::kAbsent, 0, -ENOENT, -ENOENT, 0, -ENOENT},
-      {State::kReserved, 0, 0, 0, -EINVAL, -ENOENT},
-      {State::kOpen, 0, 0, 0, -EINVAL, 0},
-      {State::kSealed, 0, 0, 0, -EINVAL, 0},
-      {State::kInline, 0, 0, 0, -EINVAL, 0},
-      {State::kTrashed, -ECANCELED, -ECANCELED, 0, 0, -ECANCELED},
-      {State::kOtherSealed, 0, -ENOENT, -ENOENT, 0, -ENOENT},
+      // state       reserve     publish     condemn   forget    seal       restore   discard
+      {State::kAbsent, 0, -ENOENT, -ENOENT, 0, -ENOENT, -ENOENT, 0},
+      {State::kReserved, 0, 0, 0, -EINVAL, -ENOENT, -ENOENT, -EINVAL},
+      {State::kOpen, 0, 0, 0, -EINVAL, 0, 0, -EINVAL},
+      {State::kSealed, 0, 0, 0, -EINVAL, 0, 0, -EINVAL},
+      {State::kInline, 0, 0, 0, -EINVAL, 0, 0, -EINVAL},
+      {State::kTrashed, -ECANCELED, -ECANCELED, 0, 0, -ECANCELED, -ENOENT, 0},
+      {State::kRemoved, -ECANCELED, -ECANCELED, 0, 0, -ECANCELED, 0, 0},
+      {State::kDiscarded, -ECANCELED, -ECANCELED, 0, 0, -ECANCELED, -ENOENT, 0},
+      {State::kReplaced, -ECANCELED, -ECANCELED, 0, 0, -ECANCELED, -EEXIST, 0},
+      {State::kOtherSealed, 0, -ENOENT, -ENOENT, 0, -ENOENT, -ENOENT, 0},
   };
   for (const Row& row : table) {
-    const std::pair<Transition, int> cells[] = {{Transition::kReserve, row.reserve},
-                                                {Transition::kPublish, row.publish},
-                                                {Transition::kCondemn, row.condemn},
-                                                {Transition::kForget, row.forget},
-                                                {Transition::kSeal, row.seal}};
+    const std::pair<Transition, int> cells[] = {
+        {Transition::kReserve, row.reserve}, {Transition::kPublish, row.publish},
+        {Transition::kCondemn, row.condemn}, {Transition::kForget, row.forget},
+        {Transition::kSeal, row.seal},       {Transition::kRestore, row.restore},
+        {Transition::kDiscard, row.discard}};
     for (const auto& [kind, expected] : cells) {
       SCOPED_TRACE("state " + std::to_string(static_cast<int>(row.state)) + " transition " +
                    std::to_string(static_cast<int>(kind)));
@@ -167,7 +197,8 @@ TEST(HeadRegister, ReplacingPutsTheOldOneInTheTrash) {
   EXPECT_EQ(m.reg.current, id(1));
   EXPECT_EQ(m.reg.generation, 2u);
   ASSERT_EQ(m.reg.trash.size(), 1u);
-  EXPECT_EQ(m.reg.trash[0], (TrashEntry{id(2), 1002, 65536, false, true, kNow}));
+  EXPECT_EQ(m.reg.trash[0],
+            (TrashEntry{id(2), header_of(2), ExtentState::kSealed, false, true, kNow}));
   // The replaced one never comes back.
   EXPECT_EQ(m.run(publish(2, true)), -ECANCELED);
   EXPECT_EQ(m.run(Transition::kReserve, 2), -ECANCELED);
@@ -235,6 +266,56 @@ TEST(HeadRegister, CondemnOfTheCurrentTakesTheNameAway) {
   EXPECT_TRUE(m.reg.blank());
 }
 
+TEST(HeadRegister, RestoreBringsBackTheWholeHeaderFromTheTrash) {
+  for (State state : {State::kSealed, State::kOpen, State::kInline}) {
+    Model m = in_state(state);
+    const HeadRegister before = m.reg;
+    ASSERT_EQ(m.run(Transition::kCondemn, 1), 0);
+    auto restore = request(Transition::kRestore, 1);
+    restore.header = {};  // nothing has to be said about it
+    restore.expected_generation = before.generation;
+    EXPECT_EQ(m.run(restore), -ESTALE);
+    ++restore.expected_generation;
+    ASSERT_EQ(m.run(restore), 0);
+    EXPECT_EQ(m.reg.generation, before.generation + 2);
+    m.reg.generation = before.generation;
+    EXPECT_EQ(m.reg, before);
+  }
+}
+
+TEST(HeadRegister, RestoreNeverReplacesACurrentOne) {
+  Model m = in_state(State::kReplaced);
+  EXPECT_EQ(m.run(Transition::kRestore, 1), -EEXIST);
+  ASSERT_EQ(m.run(Transition::kCondemn, 2), 0);
+  ASSERT_EQ(m.run(Transition::kRestore, 1), 0);
+  EXPECT_EQ(m.reg.current, id(1));
+  EXPECT_EQ(m.reg.header, header_of(1));
+  EXPECT_EQ(m.run(Transition::kRestore, 2), -EEXIST);
+}
+
+// An attempt that saw the name free, or the one before, does not replace what came back.
+TEST(HeadRegister, RestoreStalesAttemptsThatBeganBefore) {
+  Model m = in_state(State::kRemoved);
+  ASSERT_EQ(m.run(Transition::kReserve, 3), 0);
+  auto late = publish(3, true);
+  late.expected_generation = m.reg.generation;
+  ASSERT_EQ(m.run(Transition::kRestore, 1), 0);
+  EXPECT_EQ(m.run(late), -ESTALE);
+}
+
+TEST(HeadRegister, DiscardKeepsWhatTheRemovalOfItsPartsNeeds) {
+  Model m = in_state(State::kDiscarded);
+  ASSERT_EQ(m.reg.trash.size(), 1u);
+  TrashEntry expected;
+  expected.id = id(1);
+  expected.header.extent_bytes = 1001;
+  expected.header.part_bytes = 65536;
+  expected.trashed_unix_ms = kNow;
+  EXPECT_EQ(m.reg.trash[0], expected);
+  ASSERT_EQ(m.run(Transition::kForget, 1), 0);
+  EXPECT_TRUE(m.reg.blank());
+}
+
 TEST(HeadRegister, InlineNeedsANewHead) {
   for (State state : {State::kReserved, State::kTrashed, State::kOtherSealed}) {
     Model m = in_state(state);
@@ -298,19 +379,26 @@ HeadRegister random_register(test::TestRandom& random) {
   };
   auto u32 = [&] { return static_cast<std::uint32_t>(random.number(1, ~0u)); };
   auto u64 = [&] { return random.number(0, ~0ull); };
+  auto random_header = [&] {
+    SealedHeader h{u64(), u64(), u32(), u32(), u32(), static_cast<std::uint16_t>(u32()), u64()};
+    random.fill(h.content_digest);
+    return h;
+  };
   reg.generation = u64();
   reg.state = static_cast<ExtentState>(random.number(0, 2));
   if (reg.state != ExtentState::kNone) {
     reg.current = random_id();
     reg.is_inline = random.number(0, 1) == 1;
-    reg.header = {u64(), u64(), u32(), u32(), u32(), static_cast<std::uint16_t>(u32()), u64()};
+    reg.header = random_header();
   }
   for (auto n = random.number(0, 16); n > 0; --n) {
     reg.reservations.push_back({random_id(), u64(), u32(), u64()});
   }
   for (auto n = random.number(0, 16); n > 0; --n) {
+    const bool published = random.number(0, 1) == 1;
+    const auto state = static_cast<ExtentState>(published ? random.number(0, 2) : 0);
     reg.trash.push_back(
-        {random_id(), u64(), u32(), random.number(0, 1) == 1, random.number(0, 1) == 1, u64()});
+        {random_id(), random_header(), state, random.number(0, 1) == 1, published, u64()});
   }
   return reg;
 }
@@ -322,11 +410,18 @@ TEST(HeadRegister, EncodingRoundTrips) {
     const HeadRegister reg = random_register(random);
     Buffer buffer;
     const std::size_t used = encode_head(reg, buffer);
-    ASSERT_EQ(used, 100 + 48 * (reg.reservations.size() + reg.trash.size()));
+    ASSERT_EQ(used, 132 + 48 * reg.reservations.size() + 96 * reg.trash.size());
     HeadRegister back = random_register(random);  // what it held before does not matter
     ASSERT_TRUE(decode_head(std::span(buffer).first(used), back));
     ASSERT_EQ(back, reg);
   }
+}
+
+TrashEntry trashed(int number) {
+  TrashEntry entry;
+  entry.id = id(number);
+  entry.header.part_bytes = 1;
+  return entry;
 }
 
 TEST(HeadRegister, EveryFlippedByteAndEveryTruncationIsRefused) {
@@ -334,7 +429,7 @@ TEST(HeadRegister, EveryFlippedByteAndEveryTruncationIsRefused) {
   SCOPED_TRACE(random.trace());
   HeadRegister reg = random_register(random);
   reg.reservations.resize(1, {id(1), 0, 1, 0});
-  reg.trash.resize(1, {id(2), 0, 1, false, false, 0});
+  reg.trash.resize(1, trashed(2));
   Buffer buffer;
   const std::size_t used = encode_head(reg, buffer);
   HeadRegister back;
@@ -365,15 +460,135 @@ TEST(HeadRegister, FieldsAreCheckedBehindAValidChecksum) {
   };
   EXPECT_FALSE(refused(0, 0x53));  // unchanged: the surgery itself is sound
   EXPECT_TRUE(refused(0, 0x54));   // magic
-  EXPECT_TRUE(refused(4, 2));      // version
-  EXPECT_TRUE(refused(6, 3));      // state
-  EXPECT_TRUE(refused(6, 0));      // no state, but a current id
-  EXPECT_TRUE(refused(7, 2));      // inline flag
-  EXPECT_TRUE(refused(62, 0));     // reservation count
+  EXPECT_TRUE(refused(4, 0));      // version
+  EXPECT_TRUE(refused(4, 1));      // of another length
+  EXPECT_TRUE(refused(4, 3));
+  EXPECT_TRUE(refused(6, 3));   // state
+  EXPECT_TRUE(refused(6, 0));   // no state, but a current id
+  EXPECT_TRUE(refused(7, 2));   // inline flag
+  EXPECT_TRUE(refused(62, 0));  // reservation count
   EXPECT_TRUE(refused(62, 2));
   EXPECT_TRUE(refused(62, 255));
   EXPECT_TRUE(refused(63, 1));  // trash count
   EXPECT_TRUE(refused(63, 17));
+}
+
+TEST(HeadRegister, TrashEntriesAreCheckedBehindAValidChecksum) {
+  Model m = in_state(State::kRemoved);
+  Buffer buffer;
+  const std::size_t used = encode_head(m.reg, buffer);
+  ASSERT_EQ(used, 228u);
+  const auto refused = [&](std::size_t offset, int value) {
+    Buffer damaged = buffer;
+    damaged[128 + offset] = static_cast<std::byte>(value);
+    LeWriter(std::span(damaged).subspan(used - 4, 4))
+        .put(record_crc32c(std::span(damaged).first(used - 4)));
+    HeadRegister back;
+    return !decode_head(std::span(damaged).first(used), back);
+  };
+  EXPECT_FALSE(refused(46, 2));  // unchanged
+  EXPECT_TRUE(refused(46, 4));   // flags
+  EXPECT_TRUE(refused(46, 0));   // never published, but sealed
+  EXPECT_TRUE(refused(47, 3));   // state
+}
+
+// ---- version 1
+// -----------------------------------------------------------------------------------
+
+// As the first releases wrote it: docs/extent_format.md, "Version 1".
+std::vector<std::byte> version_1(const HeadRegister& reg) {
+  std::vector<std::byte> out(100 + 48 * (reg.reservations.size() + reg.trash.size()));
+  LeWriter w(out);
+  w.put(HeadRegister::kMagic);
+  w.put(std::uint16_t{1});
+  w.put(static_cast<std::uint8_t>(reg.state));
+  w.put(static_cast<std::uint8_t>(reg.is_inline));
+  w.put(reg.generation);
+  w.put_bytes(reg.current.bytes);
+  w.put(reg.header.extent_bytes);
+  w.put(reg.header.content_bytes);
+  w.put(reg.header.crc32);
+  w.put(reg.header.block_count);
+  w.put(reg.header.part_bytes);
+  w.put(reg.header.format_version);
+  w.put(static_cast<std::uint8_t>(reg.reservations.size()));
+  w.put(static_cast<std::uint8_t>(reg.trash.size()));
+  w.put(reg.header.sealed_unix_ms);
+  w.put_zeros(24);
+  for (const Reservation& e : reg.reservations) {
+    w.put_bytes(e.id.bytes);
+    w.put(e.extent_bytes);
+    w.put(e.part_bytes);
+    w.put_zeros(4);
+    w.put(e.lease_unix_ms);
+    w.put_zeros(8);
+  }
+  for (const TrashEntry& e : reg.trash) {
+    w.put_bytes(e.id.bytes);
+    w.put(e.header.extent_bytes);
+    w.put(e.header.part_bytes);
+    w.put(static_cast<std::uint8_t>(e.is_inline));
+    w.put(static_cast<std::uint8_t>(e.was_published));
+    w.put_zeros(2);
+    w.put(e.trashed_unix_ms);
+    w.put_zeros(8);
+  }
+  w.put(record_crc32c(std::span(out).first(w.used())));
+  EXPECT_TRUE(w.ok());
+  return out;
+}
+
+TEST(HeadRegister, VersionOneDecodesAndBecomesVersionTwoWhenWritten) {
+  test::TestRandom random;
+  SCOPED_TRACE(random.trace());
+  for (int i = 0; i < 300; ++i) {
+    HeadRegister reg = random_register(random);
+    reg.header.content_digest = {};
+    for (TrashEntry& entry : reg.trash) {
+      entry.state = ExtentState::kNone;
+      const SealedHeader all = entry.header;
+      entry.header = {};
+      entry.header.extent_bytes = all.extent_bytes;
+      entry.header.part_bytes = all.part_bytes;
+    }
+    HeadRegister back = random_register(random);
+    ASSERT_TRUE(decode_head(version_1(reg), back));
+    ASSERT_EQ(back, reg);
+    Buffer buffer;
+    const std::size_t used = encode_head(back, buffer);
+    ASSERT_EQ(buffer[4], std::byte{2});
+    ASSERT_TRUE(decode_head(std::span(buffer).first(used), back));
+    ASSERT_EQ(back, reg);
+  }
+}
+
+TEST(HeadRegister, RestoreFromAVersionOneTrashTakesTheHeaderThatTheCallerFound) {
+  HeadRegister old;
+  old.generation = 4;
+  TrashEntry entry = trashed(1);
+  entry.header.extent_bytes = 1001;
+  entry.header.part_bytes = 65536;
+  entry.was_published = true;
+  old.trash.push_back(entry);
+  Model m;
+  m.exists = true;
+  ASSERT_TRUE(decode_head(version_1(old), m.reg));
+  auto r = request(Transition::kRestore, 1);
+  r.header = {};
+  EXPECT_EQ(m.run(r), -EINVAL);
+  r.header = header_of(1);
+  ++r.header.extent_bytes;
+  EXPECT_EQ(m.run(r), -EINVAL);
+  Model as_open = m;
+  r.header = header_of(1);
+  ASSERT_EQ(m.run(r), 0);
+  EXPECT_EQ(m.reg.header, header_of(1));
+  EXPECT_EQ(m.reg.state, ExtentState::kSealed);
+  EXPECT_EQ(m.reg.generation, 5u);
+  r.open = true;
+  ASSERT_EQ(as_open.run(r), 0);
+  EXPECT_EQ(as_open.reg.state, ExtentState::kOpen);
+  EXPECT_EQ(as_open.reg.header.part_bytes, 65536u);
 }
 
 TEST(HeadRegister, ListsOverTheirLimitAreNotEncoded) {
@@ -382,7 +597,7 @@ TEST(HeadRegister, ListsOverTheirLimitAreNotEncoded) {
   reg.reservations.resize(17, {id(1), 0, 1, 0});
   EXPECT_EQ(encode_head(reg, buffer), 0u);
   reg.reservations.resize(16);
-  reg.trash.resize(32, {id(1), 0, 1, false, false, 0});
+  reg.trash.resize(32, trashed(1));
   EXPECT_EQ(encode_head(reg, buffer), HeadRegister::kMaxEncodedBytes);
   reg.trash.resize(33);
   EXPECT_EQ(encode_head(reg, buffer), 0u);
@@ -397,7 +612,7 @@ TEST(HeadRegister, DecodersSurviveRandomInput) {
     if (i % 2 == 0 && bytes.size() >= 100) {
       LeWriter w(bytes);
       w.put(HeadRegister::kMagic);
-      w.put(HeadRegister::kVersion);
+      w.put(static_cast<std::uint16_t>(1 + i / 2 % 2));
       LeWriter(std::span(bytes).last(4))
           .put(record_crc32c(std::span(bytes).first(bytes.size() - 4)));
     }
@@ -414,7 +629,7 @@ TEST(HeadRegister, DecodersSurviveRandomInput) {
 
 TEST(HeadRegister, RequestsRoundTripAndForeignOnesAreRefused) {
   using Encoded = std::array<std::byte, TransitionRequest::kEncodedBytes>;
-  for (int kind = 1; kind <= 5; ++kind) {
+  for (int kind = 1; kind <= 7; ++kind) {
     for (int flags = 0; flags < 8; ++flags) {
       auto r = request(static_cast<Transition>(kind), kind);
       r.replace = (flags & 1) != 0;
@@ -435,7 +650,7 @@ TEST(HeadRegister, RequestsRoundTripAndForeignOnesAreRefused) {
       EXPECT_EQ(back.now_unix_ms, r.now_unix_ms);
       EXPECT_EQ(back.lease_unix_ms, r.lease_unix_ms);
       ASSERT_FALSE(TransitionRequest::decode(std::span(encoded).first(127), back));
-      for (auto [offset, value] : {std::pair{0, 2}, {4, 0}, {4, 6}, {5, 8}}) {
+      for (auto [offset, value] : {std::pair{0, 1}, {0, 3}, {4, 0}, {4, 8}, {5, 8}}) {
         Encoded damaged = encoded;
         damaged[static_cast<std::size_t>(offset)] = static_cast<std::byte>(value);
         EXPECT_FALSE(TransitionRequest::decode(damaged, back));
