@@ -7,6 +7,8 @@
 #include <exception>
 #include <memory>
 
+#include "plugin/base/text.h"
+
 namespace siphon::log {
 namespace {
 
@@ -68,8 +70,14 @@ bool enabled(Level level) noexcept {
 void write(Level level, std::string_view message) noexcept {
   spdlog::logger* logger = spdlog::default_logger_raw();
   if (logger == nullptr) return;
-  // The string_view overload takes the message as it is; spdlog reports its own failures.
-  logger->log(to_spdlog(level), spdlog::string_view_t(message.data(), message.size()));
+  if (!logger->should_log(to_spdlog(level))) return;
+  try {
+    const std::string line = escaped(message);
+    // The string_view overload takes the message as it is; spdlog reports its own failures.
+    logger->log(to_spdlog(level), spdlog::string_view_t(line.data(), line.size()));
+  } catch (const std::exception&) {
+    // No memory for a log line.
+  }
 }
 
 void vwrite(Level level, fmt::string_view format, fmt::format_args args) noexcept {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <future>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verify.h"
 
@@ -52,7 +53,8 @@ Result<CopyTotals> CopyRun::run() {
     const std::size_t again = round + 1 < kMaxAttempts ? requeue_retryable(reason) : 0;
     if (again == 0) break;
     router_.forget();
-    session_.meter().note(fmt::format("siphon: trying {} extents again: {}", again, reason));
+    session_.meter().note(
+        fmt::format("siphon: trying {} again: {}", counted(again, "extent"), escaped(reason)));
     if (!session_.wait(seconds(1u << std::min(round, 4u)))) break;
   }
   for (CopyItem& item : plan_.items) {
@@ -225,9 +227,8 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::si
   item.receipt->attempts = item.attempts;
   item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
   if (receipts_ != nullptr) {
-    const std::string line =
-        to_json(*item.receipt).dump(-1, ' ', false, Json::error_handler_t::replace);
-    fmt::print(receipts_, "{}\n", line);
+    const std::string line = json_line(to_json(*item.receipt));
+    (void)std::fwrite(line.data(), 1, line.size(), receipts_);
     std::fflush(receipts_);
   }
 }

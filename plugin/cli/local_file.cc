@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "plugin/cli/stdio.h"
+
 namespace siphon::cli {
 
 Result<InputFile> InputFile::open(const std::string& path) {
@@ -73,16 +75,7 @@ OutputFile::~OutputFile() {
 }
 
 Status OutputFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const Reason why = errno == EPIPE ? Reason::kClosedPipe : Reason::kNone;
-      return fail(error_from_errno(errno, "write " + path_, Side::kRequester).with_reason(why));
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return {};
+  return write_all(fd_, bytes, path_ == "-" ? "stdout" : path_);
 }
 
 Status OutputFile::commit() {

@@ -3,11 +3,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <functional>
 #include <map>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +15,7 @@
 #include "plugin/base/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/cli/options.h"
+#include "plugin/cli/stdio.h"
 #include "plugin/cli/verbs.h"
 
 namespace siphon::cli {
@@ -78,7 +79,12 @@ class CommandLine {
     }
   }
 
-  int exit(const CLI::ParseError& error) { return app_.exit(error); }
+  // What help and version say: CLI11 treats them as errors of code 0.
+  std::string text(const CLI::ParseError& error) const {
+    std::ostringstream text;
+    (void)app_.exit(error, text, text);
+    return text.str();
+  }
   const std::string& verb_name() const { return verb_name_; }
   const Run& run() const { return run_; }
 
@@ -281,25 +287,33 @@ void CommandLine::define_config_verb() {
   add_transfer_settings(*show, options_);
 }
 
+// Writes out what stdout holds; returns the exit status, which is `status` where that went well.
+int flushed(int status) {
+  const Status written = standard_output().flush();
+  if (written) return status;
+  if (written.error().reason == Reason::kClosedPipe) return static_cast<int>(Exit::kBrokenPipe);
+  complain(error_text(written.error()));
+  if (interrupt_flag().load()) return static_cast<int>(Exit::kInterrupted);
+  // What failed before that says more.
+  const bool failed = status != 0 && status != static_cast<int>(Exit::kNothingToDo);
+  return failed ? status : static_cast<int>(Exit::kOther);
+}
+
 // Shows what a verb came to; returns the exit status.
 int conclude(Session& session, const Result<int>& result) {
+  session.meter().clear();
   int status = 0;
   if (result) {
     status = *result;
-  } else if (session.interrupted() && result.error().code == Code::kCancelled) {
+  } else if (session.interrupted()) {
+    // Whatever the interrupt turned into on its way: a call that ended, a wait cut short.
     status = session.out().error(result.error(), Exit::kInterrupted);
   } else if (result.error().reason == Reason::kClosedPipe) {
     return static_cast<int>(Exit::kBrokenPipe);
   } else {
     status = session.out().error(result.error());
   }
-  if (auto written = session.out().flush(); !written) {
-    if (written.error().reason == Reason::kClosedPipe) {
-      return static_cast<int>(Exit::kBrokenPipe);
-    }
-    status = session.out().error(written.error(), Exit::kOther);
-  }
-  return status;
+  return flushed(status);
 }
 
 // Ends the process when all is said. librados would take itself down thread by thread, for 4 of
@@ -307,8 +321,6 @@ int conclude(Session& session, const Result<int>& result) {
 [[noreturn]] void run_verb(const CommandLine& line, Options options) {
   Session session(std::move(options), line.verb_name());
   const int status = conclude(session, line.run()(session));
-  session.meter().clear();
-  std::fflush(nullptr);
   ::_exit(status);
 }
 
@@ -328,6 +340,7 @@ bool wants_json(int argc, char** argv) {
 }
 
 int run(int argc, char** argv) {
+  hold_standard_descriptors();
   install_signal_handlers();
   log::setup("error", "");
   Options options;
@@ -336,12 +349,15 @@ int run(int argc, char** argv) {
     line.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version come this way, too, and are no errors.
-    if (error.get_exit_code() == 0) return line.exit(error);
+    if (error.get_exit_code() == 0) {
+      standard_output().write(line.text(error));
+      return flushed(0);
+    }
     Output out(wants_json(argc, argv) ? Format::kJson : Format::kPlain, line.verb_name());
-    return out.error(
-        {Code::kInvalidArgument, error.what(), Side::kRequester,
-         "siphon " + line.verb_name() + (line.verb_name().empty() ? "" : " ") + "--help"},
-        Exit::kUsage);
+    return flushed(
+        out.error({Code::kInvalidArgument, error.what(), Side::kRequester,
+                   "siphon " + line.verb_name() + (line.verb_name().empty() ? "" : " ") + "--help"},
+                  Exit::kUsage));
   }
   run_verb(line, options);
 }
@@ -353,7 +369,7 @@ int main(int argc, char** argv) {
   try {
     return siphon::cli::run(argc, argv);
   } catch (const std::exception& e) {
-    fmt::print(stderr, "siphon: {}\n", e.what());
+    siphon::cli::complain(e.what());
     return static_cast<int>(siphon::cli::Exit::kOther);
   }
 }

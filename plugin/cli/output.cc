@@ -3,17 +3,61 @@
 #include <fmt/format.h>
 #include <libsmartcols/libsmartcols.h>
 
-#include <cerrno>
-#include <cstdio>
+#include <algorithm>
+#include <cstdlib>
+
+#include "plugin/base/text.h"
+#include "plugin/cli/progress.h"
+#include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
 namespace {
 
-// Names come from outside: bytes that are not UTF-8 are replaced, never thrown about. Pretty text
-// begins its further lines `depth` levels in.
+bool is_bad(const Json& json) {
+  return json.is_string() && !is_utf8(json.get_ref<const std::string&>());
+}
+
+bool has_bad(const Json& json) {
+  if (is_bad(json)) return true;
+  if (!json.is_structured()) return false;
+  for (const Json& value : json) {
+    if (has_bad(value)) return true;
+  }
+  return false;
+}
+
+Json bytes_of(const Json& json) {
+  return is_bad(json) ? Json(base64(json.get_ref<const std::string&>())) : Json();
+}
+
+// Names come from outside and JSON is UTF-8. A string that is not gets a sibling KEY_b64 with its
+// bytes; an array of strings gets one as well, with null for those that are good.
+Json with_bytes(const Json& json) {
+  if (json.is_array()) {
+    Json out = Json::array();
+    for (const Json& value : json) out.push_back(with_bytes(value));
+    return out;
+  }
+  if (!json.is_object()) return json;
+  Json out = Json::object();
+  for (const auto& [key, value] : json.items()) {
+    out[key] = with_bytes(value);
+    if (is_bad(value)) out[key + "_b64"] = bytes_of(value);
+    if (!value.is_array() || std::none_of(value.begin(), value.end(), is_bad)) continue;
+    Json list = Json::array();
+    for (const Json& element : value) list.push_back(bytes_of(element));
+    out[key + "_b64"] = std::move(list);
+  }
+  return out;
+}
+
+// Bytes that are not UTF-8 are shown as replaced. Pretty text begins its further lines `depth`
+// levels in.
 std::string dump(const Json& json, Format format, std::size_t depth = 0) {
   const bool pretty = format == Format::kJsonPretty;
-  std::string text = json.dump(pretty ? 2 : -1, ' ', false, Json::error_handler_t::replace);
+  const auto replace = Json::error_handler_t::replace;
+  std::string text = has_bad(json) ? with_bytes(json).dump(pretty ? 2 : -1, ' ', false, replace)
+                                   : json.dump(pretty ? 2 : -1);
   if (!pretty || depth == 0) return text;
   const std::string indent(2 * depth, ' ');  // a line break within a string is \n, never a byte
   for (auto at = text.find('\n'); at != std::string::npos; at = text.find('\n', at + 1)) {
@@ -37,9 +81,15 @@ void Table::print() const {
       scols_line_set_data(line, i, row[i].c_str());
     }
   }
+  // It writes whatever is not printable as \x1b, and a backslash before an x as \x5c.
   // Never cut to the terminal's width: names are to be copied.
   scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
-  scols_print_table(table);
+  char* text = nullptr;
+  if (scols_print_table_to_string(table, &text) == 0 && text != nullptr) {
+    standard_output().write(text);
+    standard_output().write("\n");  // it leaves out the last one
+  }
+  std::free(text);
   scols_unref_table(table);
 }
 
@@ -49,7 +99,8 @@ Json Output::new_document() const {
 
 void Output::document(Json document, Exit exit, const Rows& rows) {
   document["exit_code"] = static_cast<int>(exit);
-  std::FILE* out = document_to_stderr_ ? stderr : stdout;
+  if (has_bad(document)) document = with_bytes(document);
+  TextStream& out = document_to_stderr_ ? standard_error() : standard_output();
   const bool pretty = format_ == Format::kJsonPretty;
   const auto line = [&](std::size_t depth) {
     return pretty ? "\n" + std::string(2 * depth, ' ') : std::string();
@@ -57,23 +108,24 @@ void Output::document(Json document, Exit exit, const Rows& rows) {
   const char* colon = pretty ? ": " : ":";
   const char* comma = "{";
   for (const auto& [key, value] : document.items()) {
-    fmt::print(out, "{}{}{}{}", comma, line(1), dump(Json(key), format_), colon);
+    out.write(comma + line(1) + dump(Json(key), format_) + colon);
     comma = ",";
     if (key != rows.key) {
-      fmt::print(out, "{}", dump(value, format_, 1));
+      out.write(dump(value, format_, 1));
       continue;
     }
     for (std::size_t i = 0; i < rows.count; ++i) {
-      fmt::print(out, "{}{}{}", i == 0 ? "[" : ",", line(2), dump(rows.row(i), format_, 2));
+      out.write((i == 0 ? "[" : ",") + line(2) + dump(rows.row(i), format_, 2));
     }
-    fmt::print(out, "{}", rows.count == 0 ? "[]" : line(1) + "]");
+    out.write(rows.count == 0 ? "[]" : line(1) + "]");
   }
-  fmt::print(out, "{}}}\n", line(0));
+  out.write(line(0) + "}\n");
   document_written_ = true;
 }
 
 void Output::line(const std::string& text) const {
-  if (!json()) fmt::print(document_to_stderr_ ? stderr : stdout, "{}\n", text);
+  if (json()) return;
+  (document_to_stderr_ ? standard_error() : standard_output()).write(escaped(text) + "\n");
 }
 
 int Output::error(const Error& error, Exit exit) {
@@ -82,24 +134,25 @@ int Output::error(const Error& error, Exit exit) {
     doc["error"] = to_json(error);
     document(std::move(doc), exit);
   }
-  fmt::print(stderr, "siphon: {}\n", error_text(error));
+  complain(error_text(error));
   return static_cast<int>(exit);
 }
 
-Status Output::flush() const {
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return {};
-  const int why = errno == 0 ? EPIPE : errno;
-  return fail(error_from_errno(why, "write to stdout")
-                  .with_reason(why == EPIPE ? Reason::kClosedPipe : Reason::kNone));
-}
-
 std::string error_text(const Error& error) {
-  std::string text = error.message;
+  std::string text = escaped(error.message);
   if (error.suspect == Side::kSource || error.suspect == Side::kTarget ||
       error.suspect == Side::kWire) {
     text += fmt::format(" (suspect: {})", to_string(error.suspect));
   }
-  if (!error.next_step.empty()) text += "\nnext: " + error.next_step;
+  if (!error.next_step.empty()) text += "\nnext: " + escaped(error.next_step);
+  return text;
+}
+
+std::string json_line(const Json& json) { return dump(json, Format::kJson) + "\n"; }
+
+std::string pace_text(std::uint64_t bytes, double seconds) {
+  std::string text = fmt::format("{:.2f} s", seconds);
+  if (bytes > 0 && seconds > 0) text += ", " + rate_text(static_cast<double>(bytes) / seconds);
   return text;
 }
 

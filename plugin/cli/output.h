@@ -2,7 +2,8 @@
 //
 // Plain text goes to stdout as it comes; with --format json a verb builds its document and hands
 // it over once. Errors are one sentence and a "next:" line on stderr, and with JSON also the
-// document's "error". Not thread safe.
+// document's "error". Everything from outside is escaped for people, and in JSON loses no byte.
+// Not thread safe.
 #pragma once
 
 #include <functional>
@@ -65,8 +66,6 @@ class Output {
   // Returns `exit` as the process's status.
   int error(const Error& error, Exit exit);
   int error(const Error& e) { return error(e, exit_for(e.code)); }
-  // Whether everything written to stdout got there. False with EPIPE: the reader has gone.
-  Status flush() const;
 
  private:
   const Format format_;
@@ -77,6 +76,12 @@ class Output {
 
 // One sentence with its suspect, then the "next:" line.
 std::string error_text(const Error& error);
+
+// One line of NDJSON, with its line feed. As in documents, a string that is not UTF-8 is shown with
+// replacements and has its bytes beside it, under KEY_b64.
+std::string json_line(const Json& json);
+// "0.42 s, 1.31 GiB/s"; without a rate where there is none.
+std::string pace_text(std::uint64_t bytes, double seconds);
 
 Json to_json(const Error& error);
 Json to_json(const Location& location);

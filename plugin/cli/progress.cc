@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
+#include <vector>
+
+#include "plugin/base/text.h"
+#include "plugin/cli/output.h"
+#include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
 namespace {
@@ -47,46 +51,70 @@ double bytes_left(const ProgressState& state) {
 std::string eta_text(const ProgressState& state, double bytes_per_second) {
   const bool known =
       state.total_bytes != 0 || (state.done_extents != 0 && state.total_extents != 0);
-  if (!known || !(bytes_per_second >= 1)) return "?";
+  if (!known || !(bytes_per_second >= 1)) return "";
   const double seconds = std::ceil(bytes_left(state) / bytes_per_second);
-  if (seconds >= 1000.0 * 3600) return "?";
+  if (seconds >= 1000.0 * 3600) return "";
   const auto s = static_cast<std::uint64_t>(seconds);
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
 }
 
-std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished) {
-  std::string line;
+std::string rate_text(double bytes_per_second) {
+  const double rate = bytes_per_second >= 0 ? bytes_per_second : 0;
+  const std::size_t unit = unit_for(rate);
+  return fmt::format("{:.{}f} {}/s", in_unit(rate, unit), unit == 0 ? 0 : 2, kUnits[unit]);
+}
+
+namespace {
+
+// How much is done, of how much: never left out.
+std::string done_text(const ProgressState& state, bool finished) {
   const std::uint64_t total = state.total_bytes;
-  if (total == 0) {
-    const std::size_t unit = unit_for(static_cast<double>(state.done_bytes));
-    line = amount(state.done_bytes, unit) + " " + kUnits[unit];
-    if (state.total_extents != 0) {
-      const double share = share_done(state.done_extents, state.total_extents);
-      line += fmt::format(
-          ", {} of {} extents {}%",
-          finished ? state.total_extents : std::min(state.done_extents, state.total_extents),
-          state.total_extents, finished ? 100 : std::min(99, static_cast<int>(share * 100)));
-    }
-  } else {
+  if (total != 0) {
     const std::uint64_t done = finished ? total : std::min(state.done_bytes, total);
     const auto ratio = static_cast<long double>(done) / static_cast<long double>(total);
     const int percent = finished ? 100 : std::min(99, static_cast<int>(ratio * 100));
     const std::size_t unit = unit_for(static_cast<double>(total));
-    line =
-        fmt::format("{}/{} {} {}%", amount(done, unit), amount(total, unit), kUnits[unit], percent);
+    return fmt::format("{}/{} {} {}%", amount(done, unit), amount(total, unit), kUnits[unit],
+                       percent);
   }
-  const double rate = bytes_per_second >= 0 ? bytes_per_second : 0;
-  const std::size_t unit = unit_for(rate);
-  line += fmt::format(" {:.2f} {}/s", in_unit(rate, unit), kUnits[unit]);
-  if (!finished) line += " ETA " + eta_text(state, rate);
+  if (state.total_extents == 0 && state.done_bytes == 0 && !finished) return "starting";
+  const std::size_t unit = unit_for(static_cast<double>(state.done_bytes));
+  std::string text = amount(state.done_bytes, unit) + " " + kUnits[unit];
+  if (state.total_extents != 0) {
+    const double share = share_done(state.done_extents, state.total_extents);
+    text += fmt::format(
+        ", {} of {} {}%",
+        finished ? state.total_extents : std::min(state.done_extents, state.total_extents),
+        counted(state.total_extents, "extent"),
+        finished ? 100 : std::min(99, static_cast<int>(share * 100)));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished,
+                          std::size_t columns) {
+  std::string line = done_text(state, finished);
+  // In the order in which they stand; what comes last goes first when there is no room.
+  std::vector<std::string> more;
+  if (bytes_per_second > 0) {
+    more.push_back(" " + rate_text(bytes_per_second));
+    const std::string eta = finished ? "" : eta_text(state, bytes_per_second);
+    if (!eta.empty()) more.push_back(" ETA " + eta);
+  }
   if (state.counts) {
-    line +=
-        fmt::format(" | {} active {} failed {} retried", state.active, state.failed, state.retried);
+    more.push_back(fmt::format(" | {} active {} failed {} retried", state.active, state.failed,
+                               state.retried));
   }
-  if (!state.limit.empty() && !finished) line += " | limit: " + state.limit;
-  return line;
+  if (!state.limit.empty() && !finished) more.push_back(" | limit: " + escaped(state.limit));
+  for (const std::string& part : more) {
+    if (line.size() + part.size() > columns) break;
+    line += part;
+  }
+  return line.substr(0, columns);
 }
 
 ProgressMode progress_mode(const std::string& word, bool no_progress, bool stderr_is_terminal) {
@@ -158,33 +186,35 @@ void ProgressMeter::draw(bool finished) {
         finished ? std::max(state_.done_bytes, state_.total_bytes) : state_.done_bytes;
     rate = elapsed > 0.001 ? static_cast<double>(bytes) / elapsed : 0;
   }
-  if (mode_ == ProgressMode::kJson) {
-    const std::uint64_t done =
-        finished && state_.total_bytes > 0
-            ? state_.total_bytes
-            : std::min(state_.done_bytes,
-                       state_.total_bytes > 0 ? state_.total_bytes : state_.done_bytes);
-    fmt::print(stderr,
-               "{{\"schema_version\":1,\"progress\":{{\"done_bytes\":{},\"total_bytes\":{},"
-               "\"done_extents\":{},\"total_extents\":{},"
-               "\"bytes_per_second\":{:.0f},\"active\":{},\"failed\":{},\"retried\":{},"
-               "\"limit\":\"{}\",\"finished\":{}}}}}\n",
-               done, state_.total_bytes, state_.done_extents, state_.total_extents, rate,
-               state_.active, state_.failed, state_.retried, state_.limit, finished);
+  if (mode_ == ProgressMode::kJson) return draw_json(rate, finished);
+  TextStream& err = standard_error();
+  if (mode_ != ProgressMode::kTerminal) {
+    err.write(progress_line(state_, rate, finished) + "\n");
     return;
   }
-  const std::string line = progress_line(state_, rate, finished);
-  if (mode_ == ProgressMode::kTerminal) {
-    fmt::print(stderr, "\r\x1b[K{}", line);
-    line_shown_ = true;
-    if (finished) {
-      fmt::print(stderr, "\n");
-      line_shown_ = false;
-    }
-  } else {
-    fmt::print(stderr, "{}\n", line);
-  }
-  std::fflush(stderr);
+  // The last column stays free: a terminal may wrap as soon as it is written.
+  const std::size_t columns = std::max<std::size_t>(error_columns(), 2) - 1;
+  const std::string line = progress_line(state_, rate, finished, columns);
+  err.write("\r\x1b[K" + line + (finished ? "\n" : ""));
+  line_shown_ = !finished;
+}
+
+void ProgressMeter::draw_json(double rate, bool finished) const {
+  const std::uint64_t total = state_.total_bytes;
+  std::uint64_t done = state_.done_bytes;
+  if (total > 0) done = finished ? total : std::min(done, total);
+  const Json progress{{"done_bytes", done},
+                      {"total_bytes", total},
+                      {"done_extents", state_.done_extents},
+                      {"total_extents", state_.total_extents},
+                      {"bytes_per_second", static_cast<std::uint64_t>(std::max(rate, 0.0))},
+                      {"active", state_.active},
+                      {"failed", state_.failed},
+                      {"retried", state_.retried},
+                      {"limit", state_.limit},
+                      {"finished", finished}};
+  standard_error().write(
+      json_line(Json{{"schema_version", kSchemaVersion}, {"progress", progress}}));
 }
 
 void ProgressMeter::finish(bool complete) {
@@ -193,24 +223,25 @@ void ProgressMeter::finish(bool complete) {
   finished_ = true;
   if (complete) {
     draw(true);
-  } else if (line_shown_) {
-    fmt::print(stderr, "\n");
-    line_shown_ = false;
+  } else {
+    erase();
   }
 }
 
 void ProgressMeter::clear() {
   const std::lock_guard lock(mutex_);
-  if (line_shown_) fmt::print(stderr, "\n");
+  erase();
+}
+
+void ProgressMeter::erase() {
+  if (line_shown_) standard_error().write("\r\x1b[K");
   line_shown_ = false;
 }
 
 void ProgressMeter::note(const std::string& text) {
   const std::lock_guard lock(mutex_);
-  if (line_shown_) fmt::print(stderr, "\r\x1b[K");
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
-  line_shown_ = false;
+  erase();
+  standard_error().write(escaped_lines(text) + "\n");
 }
 
 }  // namespace siphon::cli

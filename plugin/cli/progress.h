@@ -19,11 +19,16 @@ struct ProgressState {
 };
 
 // "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | limit: osd.7 disk".
-// Without a total in bytes: "12.4 GiB, 1420 of 10000 extents 14% 1.31 GiB/s ...".
+// Without a total in bytes: "12.4 GiB, 1420 of 10000 extents 14% 1.31 GiB/s ...". What is not
+// known yet (a rate, an end) is left out; "starting" where nothing is.
 // Never above 99 % unless `finished`, which a caller says after the last durable acknowledgement
-// of everything. Saturating: done beyond total shows as total.
-std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished);
-// Remaining time: "57s", "3m12s", "2h05m", "?" when it cannot be told.
+// of everything. Saturating: done beyond total shows as total. At most `columns` wide: what counts
+// least goes first.
+std::string progress_line(const ProgressState& state, double bytes_per_second, bool finished,
+                          std::size_t columns = std::string::npos);
+// "1.31 GiB/s", "12 B/s"
+std::string rate_text(double bytes_per_second);
+// Remaining time: "57s", "3m12s", "2h05m"; empty when it cannot be told.
 std::string eta_text(const ProgressState& state, double bytes_per_second);
 
 enum class ProgressMode { kNone, kTerminal, kPlain, kJson };
@@ -41,18 +46,21 @@ class ProgressMeter {
   bool due();
   // The state to finish with, if anything was shown at all.
   void settle(const ProgressState& state);
-  // The last line; `complete`: everything is durable (100 %).
+  // The last line, when `complete`: everything is durable (100 %). Else nothing stays.
   void finish(bool complete);
-  // A line of text on stderr that does not mix with the progress line. Shown in every mode.
+  // Text on stderr that does not mix with the progress line. Shown in every mode; control
+  // characters are escaped.
   void note(const std::string& text);
-  // Ends the line that is shown, if one is.
+  // Takes away the line that is shown, if one is.
   void clear();
 
  private:
   using Clock = std::chrono::steady_clock;
   void take(const ProgressState& state);  // with mutex_ held
   std::chrono::milliseconds pace() const;
-  void draw(bool finished);             // with mutex_ held
+  void draw(bool finished);  // with mutex_ held
+  void draw_json(double rate, bool finished) const;
+  void erase();                         // with mutex_ held
   void measure(Clock::time_point now);  // with mutex_ held
 
   const ProgressMode mode_;

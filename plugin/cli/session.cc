@@ -11,15 +11,23 @@
 #include "adapters/posix/posix_store.h"
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
+#include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
 namespace {
 
-std::atomic<bool> stop_flag{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
-
+// Only what a handler may do. The second interrupt ends the process, unless stderr is stuck with
+// its last words.
 void on_signal(int) {
-  if (stop_flag.exchange(true)) ::_exit(static_cast<int>(Exit::kInterrupted));
+  if (!interrupt_flag().exchange(true)) return;
+  static constexpr std::string_view kWords =
+      "siphon: ended at once; what runs at the devices goes on: siphon transfers\n";
+  pollfd wait{STDERR_FILENO, POLLOUT, 0};
+  if (::poll(&wait, 1, 0) > 0) {
+    const ssize_t written = ::write(STDERR_FILENO, kWords.data(), kWords.size());
+    (void)written;
+  }
+  ::_exit(static_cast<int>(Exit::kInterrupted));
 }
 
 RadosOptions rados_options(const ClusterOptions& cluster, const Options& options) {
@@ -128,7 +136,7 @@ Result<std::unique_ptr<rpc::DeviceClient>> Session::device(const std::string& ad
   return rpc::DeviceClient::connect(address, client);
 }
 
-const std::atomic<bool>& Session::stop() const { return stop_flag; }
+const std::atomic<bool>& Session::stop() const { return interrupt_flag(); }
 
 bool Session::wait(std::chrono::milliseconds time) const {
   const auto until = std::chrono::steady_clock::now() + time;
@@ -153,6 +161,7 @@ Error Session::interrupted_error(const std::string& what) {
 }
 
 void install_signal_handlers() {
+  interrupt_flag();  // made here: not in a handler
   struct sigaction action {};
   action.sa_handler = on_signal;  // no SA_RESTART: reads of stdin are to wake up
   ::sigaction(SIGINT, &action, nullptr);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/copy_plan.h"
 #include "plugin/cli/copy_run.h"
 #include "plugin/cli/verbs.h"
@@ -80,23 +81,46 @@ Exit exit_of(Session& session, const CopyPlan& plan) {
 
 void print_errors(Session& session, const CopyPlan& plan) {
   // The same words for many extents are said once.
-  std::map<std::string, std::size_t> said;
+  std::vector<std::pair<std::string, std::size_t>> said;  // and for how many more
+  std::size_t not_shown = 0;
   for (const CopyItem& item : plan.items) {
     if (item.state != ItemState::kFailed) continue;
     const std::string text = error_text(item.error);
-    if (said[text]++ > 0 || said.size() > kMaxErrorsShown) continue;
-    session.meter().note(fmt::format("siphon: {}: {}", item.source.to_string(), text));
-  }
-  for (const auto& [text, count] : said) {
-    if (count > 1) {
-      session.meter().note(fmt::format("siphon: the same happened to {} more extents: {}",
-                                       count - 1, text.substr(0, text.find('\n'))));
+    const auto known =
+        std::ranges::find_if(said, [&](const auto& entry) { return entry.first == text; });
+    if (known != said.end()) {
+      ++known->second;
+    } else if (said.size() < kMaxErrorsShown) {
+      said.emplace_back(text, 0);
+      session.meter().note("siphon: " + escaped(item.source.to_string()) + ": " + text);
+    } else {
+      ++not_shown;
     }
+  }
+  for (const auto& [text, more] : said) {
+    if (more == 0) continue;
+    session.meter().note(fmt::format("siphon: the same happened to {}: {}",
+                                     counted(more, "more extent"),
+                                     text.substr(0, text.find('\n'))));
+  }
+  if (not_shown > 0) {
+    session.meter().note(
+        fmt::format("siphon: and {} more; -f json tells every extent's", not_shown));
   }
 }
 
-void print_table(const CopyPlan& plan) {
-  if (plan.items.size() > kMaxTableRows) return;
+// What the source's header says, where nothing has been computed.
+std::string header_crc(const CopyItem& item) {
+  return item.info ? crc32_hex(item.info->header.crc32) : "-";
+}
+
+void print_table(const Output& out, const CopyPlan& plan) {
+  if (plan.items.size() > kMaxTableRows) {
+    out.line(fmt::format(
+        "{}: too many for a table here; -f json tells each of them, --receipts FILE keeps it",
+        counted(plan.items.size(), "extent")));
+    return;
+  }
   Table table({{"EXTENT"},
                {"TARGET"},
                {"BYTES", true},
@@ -109,33 +133,35 @@ void print_table(const CopyPlan& plan) {
     const std::uint64_t bytes = proven ? item.receipt->bytes : item.bytes();
     table.add({item.source.to_string(), item.target.to_string(),
                bytes > 0 ? std::to_string(bytes) : "-",
-               proven ? crc32_hex(item.receipt->source_crc32) : "-",
+               proven ? crc32_hex(item.receipt->source_crc32) : header_crc(item),
                proven ? crc32_hex(item.receipt->target_crc32) : "-", way(item),
                std::string(to_string(item.state))});
   }
   if (!table.empty()) table.print();
 }
 
+// "8388608 bytes (8.00 MiB)"
+std::string exact_bytes(std::uint64_t bytes) {
+  const std::string exact = counted(bytes, "byte");
+  return bytes < kKiB ? exact : exact + " (" + human_bytes(bytes) + ")";
+}
+
 void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
   const Output& out = session.out();
   const Tally tally = tally_of(plan);
-  const double rate =
-      totals.seconds > 0 ? static_cast<double>(totals.bytes) / 1e6 / totals.seconds : 0;
-  out.line(
-      fmt::format("{} copied and proven, {} already there, {} failed; {} bytes ({}) in {:.2f} "
-                  "s, {:.0f} MB/s",
-                  tally.done, tally.already_there, tally.failed, totals.bytes,
-                  human_bytes(totals.bytes), totals.seconds, rate));
+  out.line(fmt::format("{} copied and proven, {} already there, {} failed; {} in {}", tally.done,
+                       tally.already_there, tally.failed, exact_bytes(totals.bytes),
+                       pace_text(totals.bytes, totals.seconds)));
   if (totals.transfers == 0) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
     endpoints += (endpoints.empty() ? "" : ", ") + endpoint;
   }
-  out.line(
-      fmt::format("{} transfers; data ports: {}; {} bytes on the data lanes, {} on gRPC; {} "
-                  "strangers, {} fallback parts",
-                  totals.transfers, endpoints.empty() ? "none" : endpoints, totals.lane_bytes,
-                  totals.rpc_bytes, totals.strangers, totals.fallback_parts));
+  out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}",
+                       counted(totals.transfers, "transfer"),
+                       endpoints.empty() ? "none" : endpoints, counted(totals.lane_bytes, "byte"),
+                       totals.rpc_bytes, counted(totals.strangers, "stranger"),
+                       counted(totals.fallback_parts, "fallback part")));
 }
 
 // What Ctrl-C leaves running.
@@ -172,11 +198,11 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
                  item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state))});
     }
     if (!table.empty()) table.print();
-    session.out().line(
-        fmt::format("would copy {} extents, {}, in {} transfers; nothing was changed", pending,
-                    plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
-                                         : std::string("of a size not known here"),
-                    groups.size()));
+    session.out().line(fmt::format("would copy {}, {}, in {}; nothing was changed",
+                                   counted(pending, "extent"),
+                                   plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
+                                                        : std::string("of a size not known here"),
+                                   counted(groups.size(), "transfer")));
   }
   print_errors(session, plan);
   return static_cast<int>(exit);
@@ -225,6 +251,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
 Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& totals,
                    const std::vector<std::size_t>* trashed) {
   const Exit exit = exit_of(session, plan);
+  const Output& out = session.out();
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = false;
@@ -240,10 +267,10 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit, rows_of(plan));
   } else {
-    print_table(plan);
+    print_table(out, plan);
     print_summary(session, plan, totals);
     if (trashed != nullptr) {
-      session.out().line(fmt::format("{} sources are in the trash", trashed->size()));
+      out.line(fmt::format("{} now in the trash", counted(trashed->size(), "source")));
     }
   }
   print_errors(session, plan);

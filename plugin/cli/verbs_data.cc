@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/local_file.h"
 #include "plugin/cli/verbs.h"
@@ -24,10 +25,8 @@ IoControl control_of(Session& session, std::uint64_t total_bytes) {
 }
 
 std::string speed(std::uint64_t bytes, std::chrono::steady_clock::time_point since) {
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-  return fmt::format("{:.2f} s, {:.0f} MB/s", seconds,
-                     seconds > 0 ? static_cast<double>(bytes) / 1e6 / seconds : 0.0);
+  return pace_text(bytes,
+                   std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count());
 }
 
 Result<int> plan_put(Session& session, ExtentStore& store, const Address& address,
@@ -128,10 +127,10 @@ Result<int> run_put(Session& session) {
     session.out().document(std::move(doc), Exit::kOk);
   }
   if (info->state == ExtentState::kSealed) {
-    session.out().line(fmt::format("{}: {} in {} blocks, crc32 {}, sealed ({})",
-                                   address->to_string(), human_bytes(info->header.content_bytes),
-                                   info->header.block_count, crc32_hex(info->header.crc32),
-                                   speed(info->header.extent_bytes, start)));
+    session.out().line(fmt::format(
+        "{}: {} in {}, crc32 {}, sealed ({})", address->to_string(),
+        human_bytes(info->header.content_bytes), counted(info->header.block_count, "block"),
+        crc32_hex(info->header.crc32), speed(info->header.extent_bytes, start)));
   } else {
     session.out().line(address->to_string() + ": left open; seal it with: siphon seal " +
                        address->to_string());
@@ -172,10 +171,10 @@ Result<int> run_get(Session& session) {
     session.out().document(std::move(doc), Exit::kOk);
   }
   if (!to_stdout) {
-    session.out().line(fmt::format("{}: {} in {} blocks, all verified, crc32 {} ({})", options.file,
-                                   human_bytes(info->header.content_bytes),
-                                   info->header.block_count, crc32_hex(info->header.crc32),
-                                   speed(info->header.extent_bytes, start)));
+    session.out().line(fmt::format(
+        "{}: {} in {}, all verified, crc32 {} ({})", options.file,
+        human_bytes(info->header.content_bytes), counted(info->header.block_count, "block"),
+        crc32_hex(info->header.crc32), speed(info->header.extent_bytes, start)));
   }
   return 0;
 }
@@ -200,11 +199,11 @@ Result<int> run_seal(Session& session) {
     doc["header"] = to_json(report->header);
     session.out().document(std::move(doc), Exit::kOk);
   }
-  session.out().line(fmt::format("{}{}: {} blocks, {}, crc32 {}, torn tail of {} bytes dropped",
-                                 options.dry_run ? "would seal " : "sealed ", address->to_string(),
-                                 report->header.block_count,
-                                 human_bytes(report->header.content_bytes),
-                                 crc32_hex(report->header.crc32), report->dropped_bytes));
+  session.out().line(fmt::format(
+      "{}{}: {}, {}, crc32 {}, torn tail of {} dropped",
+      options.dry_run ? "would seal " : "sealed ", address->to_string(),
+      counted(report->header.block_count, "block"), human_bytes(report->header.content_bytes),
+      crc32_hex(report->header.crc32), counted(report->dropped_bytes, "byte")));
   return 0;
 }
 
@@ -233,7 +232,7 @@ Result<int> run_rm(Session& session) {
       if (tally.failed++ == 0) tally.first_failure = status.error().code;
       const Error error = status.error().with_context("rm " + address.to_string());
       entry["problem"] = to_json(error);
-      fmt::print(stderr, "siphon: {}\n", error_text(error));
+      session.meter().note("siphon: " + error_text(error));
     }
     extents.push_back(std::move(entry));
   }

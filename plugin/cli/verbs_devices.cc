@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verbs.h"
@@ -70,8 +71,8 @@ Result<Peers> find_peers(Session& session, const std::vector<std::string>& names
 
 void note_silent(Session& session, const std::vector<Discovery::Silent>& silent) {
   for (const auto& s : silent) {
-    session.meter().note(fmt::format("siphon: pool {}: {} placement groups without a daemon: {}",
-                                     s.pool, s.groups, error_text(s.error)));
+    session.meter().note(fmt::format("siphon: pool {}: {} without a daemon: {}", s.pool,
+                                     counted(s.groups, "placement group"), error_text(s.error)));
   }
 }
 
@@ -311,7 +312,8 @@ Result<int> run_daemons(Session& session) {
       entry["problem"] = to_json(described[i].error());
       table.add(
           {found.device.name, found.device.address, "-", "no answer", "-", pools_text(found)});
-      fmt::print(stderr, "siphon: {}: {}\n", found.device.name, error_text(described[i].error()));
+      session.meter().note("siphon: " + found.device.name + ": " +
+                           error_text(described[i].error()));
     }
     entry["pools"] = Json::array();
     for (const auto& [location, locator] : found.locators) {
@@ -346,7 +348,7 @@ Result<int> run_transfers(Session& session) {
   tally.done = listing->answered;
   for (const auto& [device, error] : listing->failures) {
     if (tally.failed++ == 0) tally.first_failure = error.code;
-    fmt::print(stderr, "siphon: {}: {}\n", device, error_text(error));
+    session.meter().note("siphon: " + device + ": " + error_text(error));
   }
   const Exit exit = exit_for(tally);
   if (session.out().json()) {
@@ -420,11 +422,12 @@ Result<int> run_watch(Session& session) {
     doc["error"] = summary->status ? Json() : to_json(summary->status.error());
     session.out().document(std::move(doc), exit);
   }
-  session.out().line(fmt::format("{}: {}, {} extents published, {} failed, {}", id,
-                                 to_string(summary->phase), summary->extents_done,
-                                 summary->extents_failed, human_bytes(summary->bytes)));
+  session.out().line(fmt::format("{}: {}, {} published, {} failed, {}", id,
+                                 to_string(summary->phase),
+                                 counted(summary->extents_done, "extent"), summary->extents_failed,
+                                 human_bytes(summary->bytes)));
   if (!summary->status) {
-    fmt::print(stderr, "siphon: {}\n", error_text(summary->status.error()));
+    session.meter().note("siphon: " + error_text(summary->status.error()));
   }
   return static_cast<int>(exit);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/verbs.h"
@@ -43,8 +44,8 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
   if (info.state == ExtentState::kSealed) {
     out.line(fmt::format("bytes        {} ({})", info.header.extent_bytes,
                          human_bytes(info.header.extent_bytes)));
-    out.line(fmt::format("content      {} bytes in {} blocks", info.header.content_bytes,
-                         info.header.block_count));
+    out.line(fmt::format("content      {} bytes in {}", info.header.content_bytes,
+                         counted(info.header.block_count, "block")));
     out.line(fmt::format("crc32        {}", crc32_hex(info.header.crc32)));
     out.line(fmt::format("sealed       {}", rfc3339(info.header.sealed_unix_ms)));
   }
@@ -55,15 +56,16 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
   out.line(fmt::format("trash        {}", info.trash_count));
 }
 
-void print_verified(const Verified& item) {
+void print_verified(Session& session, const Verified& item) {
   if (item.outcome.status) {
-    fmt::print("{}: ok, {} in {} blocks, crc32 {} ({})\n", item.address.to_string(),
-               human_bytes(item.outcome.bytes), item.outcome.block_count,
-               crc32_hex(item.outcome.crc32),
-               item.where == "here" ? "read here" : "read beside " + item.where);
+    session.out().line(
+        fmt::format("{}: ok, {} in {}, crc32 {} ({})", item.address.to_string(),
+                    human_bytes(item.outcome.bytes), counted(item.outcome.block_count, "block"),
+                    crc32_hex(item.outcome.crc32),
+                    item.where == "here" ? "read here" : "read beside " + item.where));
   } else {
-    fmt::print(stderr, "siphon: {}: {}\n", item.address.to_string(),
-               error_text(item.outcome.status.error()));
+    session.meter().note("siphon: " + escaped(item.address.to_string()) + ": " +
+                         error_text(item.outcome.status.error()));
   }
 }
 
@@ -99,7 +101,7 @@ Result<int> verify_one_side(Session& session, const Address& address) {
   session.meter().finish(tally.failed == 0);
   for (const Verified& item : results) {
     if (session.out().json()) json.push_back(to_json(item));
-    if (!session.out().json() || !item.outcome.status) print_verified(item);
+    print_verified(session, item);
   }
   return finish_verify(session, std::move(json), tally);
 }
@@ -158,7 +160,8 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   session.meter().finish(tally.failed == 0);
   for (std::size_t i = 0; i < left.size(); ++i) {
     if (const Status same = compare(left[i], right[i]); !same) {
-      fmt::print(stderr, "siphon: {}: {}\n", left[i].address.to_string(), error_text(same.error()));
+      session.meter().note("siphon: " + escaped(left[i].address.to_string()) + ": " +
+                           error_text(same.error()));
     }
   }
   if (!session.out().json() && !table.empty()) table.print();
@@ -260,8 +263,8 @@ Result<int> run_blocks(Session& session) {
   }
   if (!table.empty()) table.print();
   if (blocks->bytes != blocks->valid_bytes) {
-    session.meter().note(fmt::format("siphon: {} bytes behind the last whole block are torn",
-                                     blocks->bytes - blocks->valid_bytes));
+    session.meter().note(fmt::format("siphon: torn behind the last whole block: {}",
+                                     counted(blocks->bytes - blocks->valid_bytes, "byte")));
   }
   return 0;
 }
