@@ -85,6 +85,11 @@ Status set_listen(Config& c, const std::string& value) {
   if (!parse_endpoint(Endpoint{address, ports->first}.to_string())) {
     return bad("'" + address + "' is not a numeric IP address");
   }
+  // It is also what the daemon tells requesters, and who may be asked for a certificate.
+  if (is_wildcard(address)) {
+    return bad("a wildcard (" + address +
+               ") is not allowed: name the address that requesters reach");
+  }
   c.server.address = address;
   c.server.ports = *ports;
   return {};
@@ -282,6 +287,17 @@ void insert_osd_id(Config& config, const std::string& osd_id) {
       at += osd_id.size();
     }
   }
+}
+
+Status check_companion(const Config& config) {
+  if (config.server.secret_file.empty()) return {};
+  return fail(Code::kFailedPrecondition,
+              "secret_file " + config.server.secret_file +
+                  " is for stand-alone daemons: beside an OSD it would give every pool to whoever "
+                  "knows it, without a cephx cap",
+              Side::kNone,
+              "take secret_file out of this configuration; requesters need "
+              "'allow class siphon grant_read' and 'grant_write' caps only");
 }
 
 std::string default_config_file(const std::string& ceph_conf) {

@@ -198,7 +198,10 @@ int main(int argc, char** argv) {
   std::vector<Setting> settings;
   auto config = load_config(config_file, flags, &settings);
   if (!config) return report(config.error(), kExitConfig);
-  if (placement.companion) insert_osd_id(*config, placement.osd_id);
+  if (placement.companion) {
+    insert_osd_id(*config, placement.osd_id);
+    if (Status s = check_companion(*config); !s) return report(s.error(), kExitConfig);
+  }
   limit_memory(config->data_limit_mib);
   if (check_config) return show_settings(*config, settings, config_file);
   if (Status s = rpc::check_server_options(config->server); !s) {

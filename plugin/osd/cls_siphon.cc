@@ -273,8 +273,9 @@ int transition(cls_method_context_t context, bufferlist* in, bufferlist*) {
 void log_line(const char* text) { cls_log(0, "siphon: %s", text); }
 
 void add_method(cls_handle_t handle, const char* name, int flags, cls_method_cxx_call_t call) {
-  cls_method_handle_t ignored = nullptr;
-  cls_register_cxx_method(handle, name, flags, call, &ignored);
+  cls_method_handle_t method = nullptr;
+  cls_register_cxx_method(handle, name, flags, call, &method);
+  if (method == nullptr) cls_log(0, "siphon: method %s could not be registered", name);
 }
 
 void register_methods(cls_handle_t handle) {
@@ -314,6 +315,14 @@ void start_companion() {
 void load() {
   cls_handle_t handle = nullptr;
   cls_register(exchange::kClassName, &handle);
+  if (handle == nullptr) {
+    // The OSD gives no handle to a library whose file is not named after the class: a copy under
+    // another name. It must not start a second companion, either.
+    log_line(
+        "class siphon is not to be registered now: is this a second copy of "
+        "libcls_siphon.so under another name? Nothing of it is used; remove it");
+    return;
+  }
   std::string text;
   const bool expected_build = is_expected_ceph_build(text);
   log_line(

@@ -13,6 +13,7 @@ namespace {
 const char* version = "";
 const char* commit = "";
 std::vector<std::string>* registered = nullptr;
+bool refuses = false;
 }  // namespace
 
 extern "C" {
@@ -22,20 +23,27 @@ void stub_prepare(const char* new_version, const char* new_commit,
   version = new_version;
   commit = new_commit;
   registered = new_registered;
+  refuses = false;
 }
+// As ceph-osd does with a library whose file is not named after its class: no handle.
+void stub_refuse_class() { refuses = true; }
 int cls_log(int, const char*, ...) { return 0; }
 int cls_register(const char* name, void** handle) {
   registered->push_back(name);
-  *handle = registered;
-  return 0;
+  *handle = refuses ? nullptr : registered;
+  return refuses ? 0 : 1;  // as the OSD's own
 }
 }
 
 const char* ceph_version_to_str() { return version; }
 const char* git_version_to_str() { return commit; }
 
-int cls_register_cxx_method(void*, const char* name, int flags,
-                            int (*)(void*, ceph::buffer::list*, ceph::buffer::list*), void**) {
-  registered->push_back(std::string(name) + " " + std::to_string(flags));
-  return 0;
+// ceph-osd dereferences the handle, and so does this.
+int cls_register_cxx_method(void* handle, const char* name, int flags,
+                            int (*)(void*, ceph::buffer::list*, ceph::buffer::list*),
+                            void** method) {
+  static_cast<std::vector<std::string>*>(handle)->push_back(std::string(name) + " " +
+                                                            std::to_string(flags));
+  *method = handle;
+  return 1;
 }

@@ -16,7 +16,8 @@ std::filesystem::path build_folder() {
 }
 
 // What `library` registers when it runs in this Ceph build.
-Words load(const std::filesystem::path& library, const char* version, const char* commit) {
+Words load(const std::filesystem::path& library, const char* version, const char* commit,
+           bool refused = false) {
   void* stub =
       dlopen((build_folder() / "testlib/libcls_host_stub.so").c_str(), RTLD_NOW | RTLD_GLOBAL);
   EXPECT_NE(stub, nullptr) << dlerror();
@@ -25,6 +26,7 @@ Words load(const std::filesystem::path& library, const char* version, const char
   registered.clear();
   using Prepare = void (*)(const char*, const char*, Words*);
   reinterpret_cast<Prepare>(dlsym(stub, "stub_prepare"))(version, commit, &registered);
+  if (refused) reinterpret_cast<void (*)()>(dlsym(stub, "stub_refuse_class"))();
   // As ceph-osd does: every symbol at once. Most of Ceph is missing here.
   void* handle = dlopen(library.c_str(), RTLD_NOW);
   EXPECT_NE(handle, nullptr) << dlerror();
@@ -48,6 +50,12 @@ TEST(ClassLoad, OnAnotherBuildItLoadsAndRegistersNoMethod) {
       load(build_folder() / "testlib/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
       Words{"siphon"});
   EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", "17.2.6", SIPHON_CEPH_COMMIT),
+            Words{"siphon"});
+}
+
+TEST(ClassLoad, ASecondCopyUnderAnotherNameIsRefusedByTheOsdAndDoesNothing) {
+  EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT,
+                 /*refused=*/true),
             Words{"siphon"});
 }
 
