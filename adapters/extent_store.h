@@ -154,6 +154,9 @@ class ExtentStore {
   virtual Result<ExtentPage> list(std::string_view cursor, std::size_t max_names,
                                   Listing listing) = 0;
 
+  // Which store this is, whatever it was called when it was opened. Empty: it cannot tell.
+  virtual StoreIdentity identity() const { return {}; }
+
   // Pins the current sealed generation. FAILED_PRECONDITION when it is open. When it is inline and
   // fits `prefetch`, its bytes are read in the same operation (see prefetched_bytes).
   // allow_open: pin an open one too (its size is found from the parts; info.header.extent_bytes).

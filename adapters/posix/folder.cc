@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,7 @@ namespace {
 
 constexpr const char* kMetaDir = ".siphon";
 constexpr const char* kLockFile = "lock";
+constexpr const char* kIdFile = "id";
 
 int open_beneath(int dir, const char* name, int flags, unsigned mode) {
   open_how how{};
@@ -45,6 +47,70 @@ std::int64_t lock_offset(std::string_view name) {
   std::uint64_t hash = 0xcbf29ce484222325u;
   for (char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return static_cast<std::int64_t>(hash >> 2);
+}
+
+// A name that nothing else has: what is made under it gets its real one in a single step.
+std::string passing_name(const char* of) {
+  return std::string(of) + "." + to_hex(new_private_id());
+}
+
+// The store's own id; empty when there is none. One that is not an id is an error: a folder that
+// cannot be told from others is not to be taken for another one.
+Result<std::string> read_store_id(int meta, const std::string& what) {
+  auto file = open_file(meta, kIdFile, O_RDONLY);
+  if (!file && file.error().code == Code::kNotFound) return std::string();
+  if (!file) return fail(std::move(file).error());
+  std::array<std::byte, 64> bytes{};
+  auto got = read_some(file->get(), 0, bytes, what);
+  if (!got) return fail(std::move(got).error());
+  std::string text(reinterpret_cast<const char*>(bytes.data()), *got);
+  while (text.ends_with('\n')) text.pop_back();
+  PrivateId id;
+  if (from_hex(text, id.bytes)) return to_hex(id);
+  return fail(Code::kDataLoss, what + " is not a store's id", Side::kNone,
+              "remove it: the next writer makes a new one");
+}
+
+// Gives the store its id, unless another process was faster. Nobody ever sees half of one.
+Status make_store_id(int meta, const std::string& what) {
+  const std::string passing = passing_name(kIdFile);
+  const std::string text = to_hex(new_private_id()) + "\n";
+  {
+    auto file = open_file(meta, passing, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    if (!file) return fail(std::move(file).error());
+    SIPHON_TRY(write_all(file->get(), 0, std::as_bytes(std::span(text)), what));
+    if (::fsync(file->get()) != 0) return fail(file_error(errno, "sync " + what));
+  }
+  const int linked = ::linkat(meta, passing.c_str(), meta, kIdFile, 0) == 0 ? 0 : errno;
+  SIPHON_TRY(remove_file(meta, passing));
+  if (linked != 0 && linked != EEXIST) return fail(file_error(linked, "create " + what));
+  return sync_dir(meta, what);
+}
+
+// Where a folder is on this host, whatever path or mount led to it.
+std::string node_of(int dir) {
+  struct stat st {};
+  if (::fstat(dir, &st) != 0) return {};
+  std::array<char, 64> boot{};
+  const Fd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  const ssize_t got = file.get() < 0 ? -1 : ::read(file.get(), boot.data(), boot.size());
+  if (got <= 1) return {};
+  return std::string(boot.data(), static_cast<std::size_t>(got) - 1) + ":" +
+         std::to_string(st.st_dev) + ":" + std::to_string(st.st_ino);
+}
+
+// A store that has no id yet gets one, where it can be written.
+Result<StoreIdentity> identify(int root, int meta, const std::string& what) {
+  auto id = read_store_id(meta, what);
+  if (id && id->empty()) {
+    const Status made = make_store_id(meta, what);
+    const bool cannot = !made && (made.error().code == Code::kPermissionDenied ||
+                                  made.error().code == Code::kFailedPrecondition);
+    if (!made && !cannot) return fail(made.error());
+    if (made) id = read_store_id(meta, what);
+  }
+  if (!id) return fail(std::move(id).error());
+  return StoreIdentity{id->empty() ? "" : "folder:" + *id, node_of(root)};
 }
 
 }  // namespace
@@ -117,6 +183,9 @@ Result<std::unique_ptr<Folder>> Folder::open(const std::string& dir) {
   // Made once here, so that a reader of a folder that became read-only finds it.
   Fd lock(open_beneath(folder->meta_.get(), kLockFile, O_RDWR | O_CREAT, 0600));
   if (lock.get() < 0 && errno != EROFS) return fail(file_error(errno, "open " + meta_path));
+  auto identity = identify(folder->root(), folder->meta_.get(), meta_path + "/" + kIdFile);
+  if (!identity) return fail(std::move(identity).error());
+  folder->identity_ = std::move(*identity);
   return folder;
 }
 

@@ -5,6 +5,7 @@
 //   DIR/.siphon/head/NAME        its head file (head_file.h)
 //   DIR/.siphon/data/NAME.HEX    bytes of a scratch or trashed private id
 //   DIR/.siphon/tmp/NAME         a head file being written
+//   DIR/.siphon/id               which store this is: 32 hex digits, made once
 //   DIR/.siphon/lock             one byte-range lock per name, for all processes
 //
 // docs/extent_format.md, "On a plain folder", says why. Thread safe: nothing changes after open.
@@ -66,6 +67,7 @@ class Folder {
   static Result<std::unique_ptr<Folder>> open(const std::string& dir);
 
   const std::string& path() const { return path_; }
+  const StoreIdentity& identity() const { return identity_; }
   int root() const { return root_.get(); }
   int heads() const { return heads_.get(); }
   int data() const { return data_.get(); }
@@ -78,6 +80,7 @@ class Folder {
  private:
   Folder() = default;
   std::string path_;
+  StoreIdentity identity_;
   Fd root_, meta_, heads_, data_, tmp_;
 };
 

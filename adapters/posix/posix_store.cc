@@ -68,6 +68,7 @@ class PosixStore final : public ExtentStore {
       : folder_(std::move(folder)), options_(std::move(options)) {}
 
   const Location& location() const override { return location_; }
+  StoreIdentity identity() const override { return folder_->identity(); }
   StoreLimits limits() const override { return options_.limits; }
 
   Status check_ready(bool writable) override;

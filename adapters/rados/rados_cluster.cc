@@ -57,7 +57,7 @@ Status refresh_map(RadosCluster& cluster) {
 }
 
 Result<librados::IoCtx> open_pool(RadosCluster& cluster, const Location& location) {
-  auto id = cluster.pool_id(location.pool);
+  auto id = cluster.pool_id(location);
   if (!id) return fail(std::move(id).error());
   librados::IoCtx io;
   const int result = cluster.impl().rados.ioctx_create2(*id, io);
@@ -237,6 +237,34 @@ Result<std::int64_t> RadosCluster::pool_id(const std::string& pool) {
     }
   }
   return fail(Code::kNotFound, "there is no pool '" + pool + "'", Side::kNone, "ceph osd pool ls");
+}
+
+Result<std::int64_t> RadosCluster::pool_id(const Location& location) {
+  if (location.pool_id == 0) return pool_id(location.pool);
+  const std::string was = std::to_string(location.pool_id);
+  std::string name;
+  for (const bool refreshed : {false, true}) {
+    if (refreshed) SIPHON_TRY(rados_internal::refresh_map(*this));
+    const int result = impl_->rados.pool_reverse_lookup(location.pool_id, &name);
+    if (result < 0 && result != -ENOENT) return fail(to_error(result, "look up pool id " + was));
+    if (result == -ENOENT) name.clear();
+    if (name == location.pool) return location.pool_id;
+  }
+  std::string what;
+  if (auto now = pool_id(location.pool)) {
+    what = location.pool + " is now another pool (id " + std::to_string(*now) + ", was " + was +
+           (name.empty() ? "" : ", which is now called " + name) + ")";
+  } else if (now.error().code != Code::kNotFound) {
+    return now;
+  } else if (name.empty()) {
+    what = "pool " + location.pool + " (id " + was + ") is gone";
+  } else {
+    what = "pool " + location.pool + " (id " + was + ") is now called " + name;
+  }
+  return fail(Error{Code::kFailedPrecondition,
+                    what + "; nothing goes to a pool that was not planned", Side::kNone,
+                    "see ceph osd pool ls detail, then run the command again",
+                    Reason::kPoolChanged});
 }
 
 Result<std::vector<std::pair<std::string, std::int64_t>>> RadosCluster::siphon_pools() {

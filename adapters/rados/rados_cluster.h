@@ -55,6 +55,10 @@ class RadosCluster {
   Status refresh();
   // NOT_FOUND names the pool. From the map at hand, which may be old.
   Result<std::int64_t> pool_id(const std::string& pool);
+  // The id of the pool at `location`: the one that it is bound to (location.pool_id), which must
+  // still have that name, or else that of its name. Reason::kPoolChanged: "p2 is now another pool
+  // (id 7, was 4)". No round trip while the map at hand agrees.
+  Result<std::int64_t> pool_id(const Location& location);
   // Name and id of the pools that carry the application tag `siphon`.
   Result<std::vector<std::pair<std::string, std::int64_t>>> siphon_pools();
 

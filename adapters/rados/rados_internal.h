@@ -2,9 +2,12 @@
 // RadosCluster, and the mapping of librados' errors.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
+#include "adapters/rados/pool_state.h"
 #include "adapters/rados/rados_cluster.h"
 #include "rados/librados.hpp"
 
@@ -13,6 +16,8 @@ namespace siphon {
 struct RadosCluster::Impl {
   librados::Rados rados;
   std::string name;
+  std::mutex map_mutex;
+  std::shared_ptr<const ClusterMap> map;  // the newest that was asked for
 };
 
 namespace rados_internal {

@@ -9,6 +9,7 @@
 
 #include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
+#include "adapters/rados/pool_state.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
 
@@ -263,14 +264,20 @@ Status RadosStore::check_ready(bool writable) {
   // new one.
   if (!tagged()) {
     SIPHON_TRY(rados_internal::refresh_map(cluster_));
-    if (auto id = cluster_.pool_id(location_.pool); !id) return fail(std::move(id).error());
+    if (auto id = cluster_.pool_id(location_); !id) return fail(std::move(id).error());
     if (!tagged()) {
       return fail(Code::kFailedPrecondition,
                   "pool " + location_.pool + " is not enabled for siphon", Side::kNone,
                   "ceph osd pool application enable " + location_.pool + " siphon");
     }
   }
-  return writable ? check_pool_writable(cluster_, location_.pool) : Status{};
+  return writable ? check_pool_writable(cluster_, location_) : Status{};
+}
+
+StoreIdentity RadosStore::identity() const {
+  const auto fsid = cluster_.fsid();
+  if (!fsid) return {};
+  return {"ceph:" + *fsid + "/" + std::to_string(location_.pool_id) + "/" + location_.nspace, ""};
 }
 
 // ---- looking ---------------------------------------------------------------------------------
@@ -625,17 +632,21 @@ RadosStoreTable::RadosStoreTable(RadosCluster& cluster, const StoreLimits& limit
     : cluster_(cluster), limits_(limits), make_io_(std::move(make_io)) {}
 
 Result<ExtentStore*> RadosStoreTable::open(const Location& location) {
-  auto id = cluster_.pool_id(location.pool);
+  auto id = cluster_.pool_id(location);
   if (!id) return fail(std::move(id).error());
+  Location bound = location;
+  bound.pool_id = *id;
   std::lock_guard lock(mutex_);
   auto& store = stores_[{*id, location.nspace}];
+  // The same pool under a new name gets a new store, which says so in its messages.
+  if (store && store->location() != bound) retired_.push_back(std::move(store));
   if (!store) {
-    auto pool = rados_internal::open_pool(cluster_, location);
+    auto pool = rados_internal::open_pool(cluster_, bound);
     if (!pool) return fail(std::move(pool).error());
     bool whole_objects = false;
     const int result = pool->pool_requires_alignment2(&whole_objects);
     if (result < 0) return fail(to_error(result, "look at pool " + location.pool));
-    store = std::make_unique<RadosStore>(cluster_, location, within_bounds(limits_, whole_objects),
+    store = std::make_unique<RadosStore>(cluster_, bound, within_bounds(limits_, whole_objects),
                                          *std::move(pool), make_io_(whole_objects));
   }
   return store.get();

@@ -30,6 +30,7 @@ class RadosStore final : public ExtentStore {
              librados::IoCtx pool, std::unique_ptr<ObjectIo> io);
 
   const Location& location() const override { return location_; }
+  StoreIdentity identity() const override;
   StoreLimits limits() const override { return limits_; }
   StoreCounters counters() const override { return {io_->fallback_parts()}; }
 
@@ -98,10 +99,7 @@ class RadosStoreTable {
   const MakeIo make_io_;
   std::mutex mutex_;
   std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<RadosStore>> stores_;
+  std::vector<std::unique_ptr<RadosStore>> retired_;  // of pools that were renamed; still in use
 };
-
-// Why nothing can be written to the pool although it is there: RESOURCE_EXHAUSTED (full),
-// FAILED_PRECONDITION (paused). Success also when this key may not ask; writes then say so.
-Status check_pool_writable(RadosCluster& cluster, const std::string& pool);
 
 }  // namespace siphon

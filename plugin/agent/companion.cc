@@ -60,7 +60,7 @@ class GrantPolicy final : public rpc::AccessPolicy {
       // requester that holds some grant is worth a question to the mons.
       if (refreshed && exchange_.find_grants(*nonce).empty()) break;
       if (refreshed) SIPHON_TRY(cluster_.refresh());
-      auto pool = cluster_.pool_id(location.pool);
+      auto pool = cluster_.pool_id(location);
       if (!pool) return fail(std::move(pool).error());
       if (exchange_.allows(*nonce, right, *pool, location.nspace)) return {};
     }

@@ -29,6 +29,8 @@ class Home {
   virtual std::string device() const = 0;  // "osd.3"
   virtual std::string default_journal() const = 0;
   virtual StoreProvider& stores() = 0;
+  // Of a device that is one store. Empty: it has many, or cannot tell.
+  virtual StoreIdentity store_identity() const { return {}; }
   virtual rpc::AccessPolicy& policy() = 0;
   virtual std::span<std::byte> send_memory() = 0;
   virtual std::span<std::byte> receive_memory() = 0;

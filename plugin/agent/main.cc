@@ -97,6 +97,7 @@ int run(const Placement& placement, Config config) {
     d.device = config.transfer.device;
     d.version = SIPHON_VERSION;
     d.home = (*home)->name();
+    d.store = (*home)->store_identity();
     d.control_address = control.get().to_string();
     d.data_address = config.transfer.data_address;
     d.data_ports = std::to_string(config.transfer.data_ports.first) + "-" +

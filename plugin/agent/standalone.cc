@@ -65,6 +65,10 @@ class FolderHome final : public Standalone {
   std::string device() const override { return "posix:" + dir_; }
   std::string default_journal() const override { return dir_ + "/.siphon/journal"; }
   StoreProvider& stores() override { return *provider_; }
+  StoreIdentity store_identity() const override {
+    auto store = provider_->open(Location{});
+    return store ? (*store)->identity() : StoreIdentity{};
+  }
   Status announce(const Endpoint&, bool) override { return {}; }
 
  private:

@@ -23,13 +23,27 @@ inline Deadline deadline_in(std::chrono::milliseconds d) {
 inline constexpr std::uint64_t kKiB = 1024, kMiB = 1024 * kKiB, kGiB = 1024 * kMiB;
 inline constexpr std::size_t kMaxExtentNameBytes = 200;
 
-// Where a set of extents lives: a RADOS pool and namespace. A folder store has both empty.
+// Where a set of extents lives: a RADOS pool and namespace. A folder store has both empty. The id
+// is what counts once it is known: a name can be given to another pool in the middle.
 struct Location {
   std::string pool;
   std::string nspace;
+  std::int64_t pool_id = 0;  // 0: a folder, or the name has not been resolved yet
   bool operator==(const Location&) const = default;
   auto operator<=>(const Location&) const = default;
   std::string to_string() const;  // "pool", "pool/ns"
+};
+
+// Which store it is, however it was named: two are one and the same when either part is equal and
+// not empty. A folder has both: an id in a file of its own, which another host sees, too, and
+// its place on this host, which no second file can change.
+struct StoreIdentity {
+  std::string id;    // "folder:9f3c...", "ceph:FSID/POOL ID/NAMESPACE"
+  std::string node;  // "BOOT ID:DEVICE:INODE"
+  bool empty() const { return id.empty() && node.empty(); }
+  bool same_as(const StoreIdentity& other) const {
+    return (!id.empty() && id == other.id) || (!node.empty() && node == other.node);
+  }
 };
 
 // "POOL/EXTENT" or "POOL/NAMESPACE/EXTENT", as rados has it. A missing extent means the whole

@@ -10,6 +10,7 @@
 #include <set>
 #include <tuple>
 
+#include "plugin/cli/ends.h"
 #include "plugin/cli/verify.h"
 
 namespace siphon::cli {
@@ -29,8 +30,7 @@ Result<Address> parse_end(const std::string& text) {
   return address;
 }
 
-Status check_ends(Session& session, const Address& source, const Address& target) {
-  const Options& o = session.options();
+Status check_ends(const Address& source, const Address& target) {
   if (source.where == Where::kDaemon && source.extent.empty()) {
     return usage("the daemon at " + source.device + " does not list its extents",
                  "name them: siphon copy " + source.device + "/EXTENT... TARGET");
@@ -38,11 +38,6 @@ Status check_ends(Session& session, const Address& source, const Address& target
   if (source.extent.empty() && !target.extent.empty()) {
     return usage("many extents cannot become the one " + target.to_string(),
                  "name a store as the target");
-  }
-  const bool one_cluster = o.source_cluster == o.target_cluster;
-  const bool same_name = target.extent.empty() || source.extent == target.extent;
-  if (source.store() == target.store() && one_cluster && same_name) {
-    return usage("source and target are the same: " + source.to_string(), "name another target");
   }
   return {};
 }
@@ -209,6 +204,28 @@ Status check_stores(Session& session, const std::vector<Address>& sources, const
   return check(target, Role::kTarget, true);
 }
 
+// What the names stand for is found out once; from here on all go by that. Nothing becomes itself.
+Status resolve_ends(Session& session, std::vector<Address>& sources, Address& target,
+                    CopyPlan& plan) {
+  SIPHON_TRY(bind(session, Role::kTarget, target));
+  auto target_store = identify(session, Role::kTarget, target);
+  if (!target_store) return fail(std::move(target_store).error());
+  plan.target_store = std::move(*target_store);
+  std::map<std::string, std::pair<Location, StoreIdentity>> known;  // by how the store is written
+  for (Address& source : sources) {
+    auto seen = known.find(source.store());
+    if (seen == known.end()) {
+      SIPHON_TRY(bind(session, Role::kSource, source));
+      auto store = identify(session, Role::kSource, source);
+      if (!store) return fail(std::move(store).error());
+      seen = known.emplace(source.store(), std::pair(source.location, std::move(*store))).first;
+    }
+    source.location = seen->second.first;
+    SIPHON_TRY(check_distinct(source, seen->second.second, target, plan.target_store));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string_view to_string(ItemState state) {
@@ -238,16 +255,17 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   for (std::size_t i = 0; i + 1 < names.size(); ++i) {
     auto source = parse_end(names[i]);
     if (!source) return fail(std::move(source).error());
-    SIPHON_TRY(check_ends(session, *source, *target));
+    SIPHON_TRY(check_ends(*source, *target));
     sources.push_back(std::move(*source));
   }
   if (sources.size() > 1 && !target->extent.empty()) {
     return usage("many extents cannot become the one " + target->to_string(),
                  "name a store as the target");
   }
+  CopyPlan plan;
+  SIPHON_TRY(resolve_ends(session, sources, *target, plan));
   SIPHON_TRY(check_stores(session, sources, *target));
 
-  CopyPlan plan;
   std::set<std::string> targets;
   for (const Address& source : sources) {
     SourceList list{{{source, {}}}, false};

@@ -52,6 +52,7 @@ struct CopyGroup {
 
 struct CopyPlan {
   std::vector<CopyItem> items;
+  StoreIdentity target_store;
   std::uint64_t total_bytes = 0;  // of the pending ones; 0: not known
 };
 

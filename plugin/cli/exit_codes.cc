@@ -34,12 +34,39 @@ Exit exit_for(Code code) {
   return Exit::kOther;
 }
 
+Exit exit_for(const Error& error) {
+  switch (error.reason) {
+    case Reason::kSameThing:
+      return Exit::kUsage;
+    case Reason::kDegraded:
+    case Reason::kSourceChanged:
+      return Exit::kTemporary;
+    case Reason::kNotSiphons:
+    case Reason::kDiffers:
+    case Reason::kPoolChanged:
+      return Exit::kFatal;
+    case Reason::kClusterLimit:
+    case Reason::kNoPlugin:
+      return Exit::kNotFit;
+    case Reason::kClosedPipe:
+      return Exit::kBrokenPipe;
+    case Reason::kNone:
+    case Reason::kBusy:
+    case Reason::kGrantUnknown:
+      break;
+  }
+  return exit_for(error.code);
+}
+
 Exit exit_for(const Tally& tally) {
   if (tally.failed == 0) {
     return tally.done == 0 && tally.already_there > 0 ? Exit::kNothingToDo : Exit::kOk;
   }
   if (tally.done + tally.already_there > 0) return Exit::kPartial;
-  return exit_for(tally.first_failure);
+  Error first;
+  first.code = tally.first_failure;
+  first.reason = tally.first_reason;
+  return exit_for(first);
 }
 
 }  // namespace siphon::cli

@@ -26,6 +26,8 @@ enum class Exit : int {
 };
 
 Exit exit_for(Code code);
+// A reason that has a code of its own comes before the code.
+Exit exit_for(const Error& error);
 
 // How an action on many extents ended.
 struct Tally {
@@ -33,6 +35,13 @@ struct Tally {
   std::size_t already_there = 0;  // needed nothing
   std::size_t failed = 0;
   Code first_failure = Code::kOk;
+  Reason first_reason = Reason::kNone;
+
+  void fail(const Error& error) {
+    if (failed++ > 0) return;
+    first_failure = error.code;
+    first_reason = error.reason;
+  }
 };
 Exit exit_for(const Tally& tally);
 

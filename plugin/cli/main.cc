@@ -107,6 +107,11 @@ class CommandLine {
   void add_dry_run(CLI::App* verb) {
     verb->add_flag("--dry-run", options_.dry_run, "say what would be done, change nothing");
   }
+  void add_namespace(CLI::App* verb) {
+    verb->add_option("--namespace", options_.nspace,
+                     "what POOL means: only this namespace of it (default: all of them)")
+        ->type_name("NS");
+  }
   void add_confirmation(CLI::App* verb) {
     verb->add_flag("--yes-i-really-mean-it", options_.confirmed,
                    "confirm a removal or a replacement");
@@ -179,6 +184,7 @@ void CommandLine::define_looking_verbs() {
   add_name(ls, "STORE", "which");
   ls->add_flag("-l,--long", options_.long_listing,
                "with bytes, state, crc32, blocks and generation");
+  add_namespace(ls);
 
   auto* stat = add(app_, "stat", "what is recorded of an extent",
                    "  siphon stat p1/e1\n"
@@ -207,6 +213,8 @@ void CommandLine::define_looking_verbs() {
       ->required()
       ->expected(1, 2);
   verify->add_flag("--local", options_.local, "read everything through this client");
+  verify->add_flag("--exact", options_.exact, "also fail on extents that are only in the TARGET");
+  add_namespace(verify);
 }
 
 void CommandLine::define_copy_verbs() {
@@ -228,9 +236,14 @@ void CommandLine::define_copy_verbs() {
         ->required()
         ->expected(2, -1);
     verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");
+    verb->add_flag("--check", options_.check,
+                   "read what is at the target already, too, before it is called there");
+    add_namespace(verb);
     add_dry_run(verb);
     add_confirmation(verb);
   }
+  move->add_flag("--accept-degraded", options_.accept_degraded,
+                 "trash sources although their copies are not on all the OSDs that they should be");
 }
 
 void CommandLine::define_device_verbs() {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +41,10 @@ struct Options {
   std::uint64_t block_size = 4u << 20;
 
   bool dry_run = false;
+  bool accept_degraded = false;
+  bool check = false;
+  bool exact = false;
+  std::optional<std::string> nspace;  // what a whole pool means; absent: all of its namespaces
   bool replace = false;
   bool confirmed = false;
   bool open = false;

@@ -65,7 +65,7 @@ class Output {
   // The error as it is read by people; with JSON and no document so far, also as a document.
   // Returns `exit` as the process's status.
   int error(const Error& error, Exit exit);
-  int error(const Error& e) { return error(e, exit_for(e.code)); }
+  int error(const Error& e) { return error(e, exit_for(e)); }
 
  private:
   const Format format_;

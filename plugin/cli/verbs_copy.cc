@@ -3,10 +3,14 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
+#include <set>
 
 #include "plugin/base/text.h"
 #include "plugin/cli/copy_plan.h"
 #include "plugin/cli/copy_run.h"
+#include "plugin/cli/ends.h"
+#include "plugin/cli/redundancy.h"
 #include "plugin/cli/verbs.h"
 #include "plugin/cli/verify.h"
 
@@ -61,22 +65,18 @@ Tally tally_of(const CopyPlan& plan) {
       ++tally.done;
     } else if (item.state == ItemState::kAlreadyThere) {
       ++tally.already_there;
-    } else if (item.state == ItemState::kFailed && tally.failed++ == 0) {
-      tally.first_failure = item.error.code;
+    } else if (item.state == ItemState::kFailed) {
+      tally.fail(item.error);
     }
   }
   return tally;
 }
 
-// A device that cannot be asked because it lacks the plugin makes the cluster unfit; a store that
-// has nothing to give makes nothing to do.
+// A store that has nothing to give makes nothing to do.
 Exit exit_of(Session& session, const CopyPlan& plan) {
   if (session.interrupted()) return Exit::kInterrupted;
   if (plan.items.empty()) return Exit::kNothingToDo;
-  const Exit exit = exit_for(tally_of(plan));
-  const bool unfit = exit == Exit::kFatal && plan.items.front().target_device.name.empty() &&
-                     plan.items.front().error.reason == Reason::kNoPlugin;
-  return unfit ? Exit::kNotFit : exit;
+  return exit_for(tally_of(plan));
 }
 
 void print_errors(Session& session, const CopyPlan& plan) {
@@ -208,6 +208,86 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
   return static_cast<int>(exit);
 }
 
+Error the_two_differ(const CopyItem& item) {
+  return {Code::kDataLoss, "the two ends differ", Side::kNone,
+          "siphon verify " + item.source.to_string() + " " + item.target.to_string()};
+}
+
+Error one_and_the_same(const CopyItem& item) {
+  return {Code::kInvalidArgument,
+          item.target.to_string() + " is not a copy, it is the source itself under another name",
+          Side::kRequester, "name another target", Reason::kSameThing};
+}
+
+// Which stores the ends of a move are, found out again after the copy.
+struct EndsNow {
+  Session& session;
+  std::mutex mutex;
+  std::map<std::pair<Role, Location>, StoreIdentity> known;
+
+  Result<StoreIdentity> of(Role role, const Address& address) {
+    if (address.where != Where::kCeph) return identify(session, role, address);
+    const std::lock_guard lock(mutex);
+    auto found = known.find({role, address.location});
+    if (found == known.end()) {
+      auto store = identify(session, role, address);
+      if (!store) return store;
+      found = known.emplace(std::pair(role, address.location), std::move(*store)).first;
+    }
+    return found->second;
+  }
+};
+
+// What stands under the name, seen once more: sealed still, and what was verified a moment ago.
+Result<ExtentInfo> look_again(Session& session, Role role, const Address& address,
+                              const Verified& verified) {
+  auto store = session.store(address, role);
+  if (!store) return fail(std::move(store).error());
+  auto info = (*store)->stat(address.extent);
+  if (!info) return info;
+  const bool same_digest = !info->header.has_digest() || !verified.outcome.header.has_digest() ||
+                           same_content(info->header, verified.outcome.header);
+  if (info->state == ExtentState::kSealed && info->private_id == verified.outcome.private_id &&
+      same_digest) {
+    return info;
+  }
+  return fail(Error{Code::kAborted, address.to_string() + " is no longer what was verified",
+                    role == Role::kSource ? Side::kSource : Side::kTarget,
+                    "look at it, then run the same command again", Reason::kSourceChanged});
+}
+
+// The last step before a source goes: neither end has changed since it was verified, both pools are
+// those of the plan, and the copy is not the source itself. The source's generation, for the trash
+// step, which refuses any other.
+Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, const Verified& left,
+                                     const Verified& right, EndsNow& ends) {
+  if (!left.outcome.status) {
+    return fail(Error(left.outcome.status.error()).with_suspect(Side::kSource));
+  }
+  if (!right.outcome.status) {
+    return fail(Error(right.outcome.status.error()).with_suspect(Side::kTarget));
+  }
+  if (!same_verified(left.outcome, right.outcome)) return fail(the_two_differ(item));
+  auto source = ends.of(Role::kSource, item.source);
+  if (!source) return fail(std::move(source).error().with_suspect(Side::kSource));
+  auto target = ends.of(Role::kTarget, item.target);
+  if (!target) return fail(std::move(target).error().with_suspect(Side::kTarget));
+  // A private id is drawn for one generation of one extent: two ends that share it are one, even
+  // where nobody could see that their pools are.
+  if ((item.source.extent == item.target.extent && source->same_as(*target)) ||
+      left.outcome.private_id == right.outcome.private_id) {
+    return fail(one_and_the_same(item));
+  }
+  if (item.target.where == Where::kCeph) {
+    const auto there = look_again(session, Role::kTarget, item.target, right);
+    // Who may not list the target has its device's word, of a moment ago.
+    if (!there && there.error().code != Code::kPermissionDenied) return fail(there.error());
+  }
+  const auto here = look_again(session, Role::kSource, item.source, left);
+  if (!here) return fail(here.error());
+  return here->generation;
+}
+
 // The last step of a move: verify both ends anew, then trash at the source what is proven.
 void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& trashed) {
   std::vector<std::size_t> items;
@@ -221,31 +301,27 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   }
   const auto left = verify_all(session, Role::kSource, sources);
   const auto right = verify_all(session, Role::kTarget, targets);
-  for (std::size_t i = 0; i < items.size(); ++i) {
+  const auto unsafe = session.options().accept_degraded ? std::map<std::size_t, Error>{}
+                                                        : not_yet_safe(session, targets);
+  EndsNow ends{session, {}, {}};
+  std::mutex mutex;  // trashed
+  run_parallel(items.size(), kLookThreads, [&](std::size_t i) {
     CopyItem& item = plan.items[items[i]];
     auto refuse = [&](Error error) {
       item.fail_with(std::move(error).with_context("the source stays: " + item.source.to_string()));
     };
-    if (session.interrupted()) {
-      refuse(Session::interrupted_error("interrupted"));
-    } else if (!left[i].outcome.status) {
-      refuse(Error(left[i].outcome.status.error()).with_suspect(Side::kSource));
-    } else if (!right[i].outcome.status) {
-      refuse(Error(right[i].outcome.status.error()).with_suspect(Side::kTarget));
-    } else if (left[i].outcome.bytes != right[i].outcome.bytes ||
-               left[i].outcome.crc32 != right[i].outcome.crc32) {
-      refuse({Code::kDataLoss, "the two ends differ", Side::kNone,
-              "siphon verify " + item.source.to_string() + " " + item.target.to_string()});
-    } else {
-      auto store = session.store(item.source, Role::kSource);
-      Status gone = store ? (*store)->trash(item.source.extent, item.info->generation)
-                          : Status(fail(store.error()));
-      if (gone)
-        trashed.push_back(items[i]);
-      else
-        refuse(std::move(gone).error());
-    }
-  }
+    if (session.interrupted()) return refuse(Session::interrupted_error("interrupted"));
+    const auto generation = may_be_trashed(session, item, left[i], right[i], ends);
+    if (!generation) return refuse(generation.error());
+    if (const auto found = unsafe.find(i); found != unsafe.end()) return refuse(found->second);
+    auto store = session.store(item.source, Role::kSource);
+    Status gone =
+        store ? (*store)->trash(item.source.extent, *generation) : Status(fail(store.error()));
+    if (!gone) return refuse(std::move(gone).error());
+    const std::lock_guard lock(mutex);
+    trashed.push_back(items[i]);
+  });
+  std::ranges::sort(trashed);
 }
 
 Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& totals,

@@ -72,8 +72,8 @@ void print_verified(Session& session, const Verified& item) {
 void count(Tally& tally, const Status& status) {
   if (status) {
     ++tally.done;
-  } else if (tally.failed++ == 0) {
-    tally.first_failure = status.error().code;
+  } else {
+    tally.fail(status.error());
   }
 }
 

@@ -48,8 +48,15 @@ Status decode(const v1::Problem& in) {
 void encode(const Location& in, v1::Place* out) {
   out->set_pool(in.pool);
   out->set_namespace_(in.nspace);
+  out->set_pool_id(in.pool_id);
 }
-Location decode(const v1::Place& in) { return {in.pool(), in.namespace_()}; }
+Location decode(const v1::Place& in) { return {in.pool(), in.namespace_(), in.pool_id()}; }
+
+void encode(const StoreIdentity& in, v1::StoreIdentity* out) {
+  out->set_id(in.id);
+  out->set_node(in.node);
+}
+StoreIdentity decode(const v1::StoreIdentity& in) { return {in.id(), in.node()}; }
 
 void encode(const SealedHeader& in, v1::SealedHeader* out) {
   out->set_extent_bytes(in.extent_bytes);
@@ -135,6 +142,7 @@ void encode(const StreamCall& in, v1::StreamRequest* out) {
   out->set_deadline_ms(static_cast<std::uint32_t>(in.deadline.count()));
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   encode(Authority{in.read_nonce, std::nullopt}, out->mutable_authority());
+  encode(in.target_store, out->mutable_target_store());
 }
 Result<StreamCall> decode(const v1::StreamRequest& in) {
   auto wrong = [](const char* what) {
@@ -176,6 +184,7 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
   auto authority = decode(in.authority());
   if (!authority) return fail(std::move(authority).error());
   out.read_nonce = authority->read_nonce;
+  out.target_store = decode(in.target_store());
   out.ticket.binding = ticket_binding(out);
   return out;
 }
@@ -384,6 +393,7 @@ void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
   out->set_extents_published(in.extents_published);
   out->set_open_data_port(in.open_data_port);
   out->set_pid(in.pid);
+  encode(in.store, out->mutable_store());
 }
 DeviceDescription decode(const v1::DescribeResponse& in) {
   DeviceDescription out;
@@ -406,6 +416,7 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   out.extents_published = in.extents_published();
   out.open_data_port = in.open_data_port();
   out.pid = in.pid();
+  out.store = decode(in.store());
   return out;
 }
 

@@ -19,6 +19,8 @@ inline void encode(const Status& in, v1::Problem* out) {
 
 void encode(const Location& in, v1::Place* out);
 Location decode(const v1::Place& in);
+void encode(const StoreIdentity& in, v1::StoreIdentity* out);
+StoreIdentity decode(const v1::StoreIdentity& in);
 void encode(const SealedHeader& in, v1::SealedHeader* out);
 SealedHeader decode(const v1::SealedHeader& in);
 void encode(const Authority& in, v1::Authority* out);

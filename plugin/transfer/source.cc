@@ -115,6 +115,13 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   StreamEnd end;
   end.status = store.check_ready(/*writable=*/false);
   if (!end.status) return end;
+  if (call.target_store.same_as(store.identity())) {
+    end.status = fail(Error{Code::kInvalidArgument,
+                            "source and target are one and the same store: " + settings_.device +
+                                " and " + call.target_device + "; nothing was copied",
+                            Side::kRequester, "name another target", Reason::kSameThing});
+    return end;
+  }
   auto leased = lease(std::max<std::uint64_t>(call.max_frame_bytes, BufferPool::kGranule));
   if (!leased) {
     end.status = fail(std::move(leased).error());

@@ -156,6 +156,8 @@ Status TargetTransfer::stream(BufferPool& pool) {
   call.pace = env_.settings.pace;
   call.deadline = env_.settings.transfer_timeout;
   call.read_nonce = spec_.authority.read_nonce;
+  const auto keeps_its_name = [](const ExtentPair& pair) { return pair.source == pair.target; };
+  if (std::ranges::any_of(spec_.extents, keeps_its_name)) call.target_store = store_.identity();
   const Ticket ticket = Ticket::make(ticket_binding(call));
   call.ticket = ticket.clone();
   {

@@ -49,6 +49,7 @@ struct StreamCall {
   std::chrono::milliseconds deadline{0};
   std::uint64_t bytes_per_second = 0;
   std::optional<Nonce> read_nonce;
+  StoreIdentity target_store;  // empty when no extent keeps its name
 };
 // Binds a ticket to everything the call says: both ends compute it.
 Sha256 ticket_binding(const StreamCall& call);

@@ -134,6 +134,7 @@ struct DeviceDescription {
   std::uint64_t extents_published = 0;
   std::uint32_t transfers_in = 0, transfers_out = 0, pid = 0;
   bool open_data_port = false;
+  StoreIdentity store;
 };
 
 struct VerifyOutcome {

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -16,6 +17,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "adapters/store_util.h"
 #include "plugin/base/crc32.h"
@@ -110,6 +112,43 @@ TEST(PosixStore, HasNeitherPoolNorNamespace) {
   EXPECT_EQ(code_of(PosixProvider::create(folder / "missing")), "NOT_FOUND");
   write_file(folder / "file", "x");
   EXPECT_EQ(code_of(PosixProvider::create(folder / "file")), "FAILED_PRECONDITION");
+}
+
+TEST(PosixStore, IsKnownWhateverPathLedThere) {
+  TempFolder folder, other, links;
+  Opened store = open_store(folder.path());
+  fs::create_directory_symlink(folder.path(), links / "link");
+  Opened linked = open_store(links / "link");
+  EXPECT_TRUE(store->identity().same_as(linked->identity()));
+  EXPECT_EQ(store->identity().id, linked->identity().id);
+  EXPECT_EQ(read_file(folder / ".siphon/id").size(), 33u);
+  // Another host, where device and inode say nothing, sees the id.
+  const StoreIdentity elsewhere{store->identity().id, "another boot:1:2"};
+  EXPECT_TRUE(store->identity().same_as(elsewhere));
+  // An id that was lost or made anew does not make two of one.
+  fs::remove(folder / ".siphon/id");
+  EXPECT_TRUE(store->identity().same_as(open_store(folder.path())->identity()));
+  EXPECT_FALSE(store->identity().same_as(open_store(other.path())->identity()));
+  EXPECT_FALSE(StoreIdentity{}.same_as(StoreIdentity{}));
+}
+
+TEST(PosixStore, ADamagedIdIsAnErrorAndNotAnotherStore) {
+  TempFolder folder;
+  open_store(folder.path());
+  write_file(folder / ".siphon/id", "no id");
+  EXPECT_EQ(code_of(PosixProvider::create(folder.path())), "DATA_LOSS");
+}
+
+TEST(PosixStore, ManyWhoOpenAFreshFolderAtOnceAgreeOnItsId) {
+  TempFolder folder;
+  std::vector<std::jthread> openers;
+  std::array<StoreIdentity, 8> seen;
+  for (StoreIdentity& one : seen) {
+    openers.emplace_back([&] { one = open_store(folder.path())->identity(); });
+  }
+  openers.clear();
+  for (const StoreIdentity& one : seen) EXPECT_EQ(one.id, seen.front().id);
+  EXPECT_FALSE(seen.front().id.empty());
 }
 
 TEST(PosixStore, LinksOutOfTheFolderAreRefused) {

@@ -35,4 +35,25 @@ TEST(CliExitCodes, OfMany) {
 }
 
 }  // namespace
+TEST(CliExitCodes, AReasonWithACodeOfItsOwnComesFirst) {
+  const auto exit_of = [](Code code, Reason reason) {
+    return exit_for(Error{code, "", Side::kNone, "", reason});
+  };
+  EXPECT_EQ(exit_of(Code::kInvalidArgument, Reason::kSameThing), Exit::kUsage);
+  EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kPoolChanged), Exit::kFatal);
+  EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kDegraded), Exit::kTemporary);
+  EXPECT_EQ(exit_of(Code::kOutOfRange, Reason::kClusterLimit), Exit::kNotFit);
+  EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kNoPlugin), Exit::kNotFit);
+  EXPECT_EQ(exit_of(Code::kUnavailable, Reason::kBusy), Exit::kTemporary);
+  EXPECT_EQ(exit_of(Code::kNotFound, Reason::kNone), Exit::kNotFound);
+}
+
+TEST(CliExitCodes, ATallyKeepsTheFirstReason) {
+  Tally tally;
+  tally.fail(Error{Code::kOutOfRange, "", Side::kNone, "", Reason::kClusterLimit});
+  tally.fail(Error{Code::kNotFound, "", Side::kNone, "", Reason::kNone});
+  EXPECT_EQ(tally.failed, 2u);
+  EXPECT_EQ(exit_for(tally), Exit::kNotFit);
+}
+
 }  // namespace siphon::cli
