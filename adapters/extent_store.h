@@ -154,6 +154,10 @@ class ExtentStore {
   virtual Result<ExtentPage> list(std::string_view cursor, std::size_t max_names,
                                   Listing listing) = 0;
 
+  // Whether the bytes that the head promises are there, by their number: DATA_LOSS when a part is
+  // missing or short. Looks at each part, reads none. `info`: what stat said.
+  virtual Status check_parts(const ExtentInfo& /*info*/) { return {}; }
+
   // Which store this is, whatever it was called when it was opened. Empty: it cannot tell.
   virtual StoreIdentity identity() const { return {}; }
 

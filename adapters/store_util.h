@@ -171,4 +171,12 @@ inline std::vector<PrivateId> purgeable(const HeadRegister& reg, std::uint64_t n
   return ids;
 }
 
+inline Error parts_missing(const std::string& what, std::uint64_t there_bytes,
+                           std::uint64_t promised_bytes) {
+  return {Code::kDataLoss,
+          what + ": its head promises " + std::to_string(promised_bytes) + " bytes, " +
+              std::to_string(there_bytes) + " are there: a part is missing or short",
+          Side::kNone, "see what is left of it: siphon verify"};
+}
+
 }  // namespace siphon

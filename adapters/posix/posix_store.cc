@@ -73,6 +73,7 @@ class PosixStore final : public ExtentStore {
 
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
+  Status check_parts(const ExtentInfo& info) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
@@ -293,6 +294,14 @@ Result<ExtentInfo> PosixStore::stat(std::string_view name) {
 }
 
 // Without locks: a name that changes meanwhile may or may not be on the page.
+Status PosixStore::check_parts(const ExtentInfo& info) {
+  const auto file = posix::look(folder_->root(), info.name);
+  if (!file) return fail(file.error());
+  const std::uint64_t there = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
+  if (there == info.header.extent_bytes) return {};
+  return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
+}
+
 Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names, Listing) {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   auto names = posix::extent_names(folder_->heads());

@@ -4,10 +4,14 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <mutex>
 #include <set>
+#include <thread>
 
 #include "adapters/rados/rados_internal.h"
 
@@ -282,6 +286,87 @@ Result<std::vector<std::pair<std::string, std::int64_t>>> RadosCluster::siphon_p
     }
   }
   return tagged;
+}
+
+namespace {
+
+// One share of a pool's objects, for its namespaces.
+int add_namespaces(librados::IoCtx& io, librados::ObjectCursor from,
+                   const librados::ObjectCursor& to, std::set<std::string>& names) {
+  constexpr std::size_t kPage = 1000;
+  while (from < to) {
+    std::vector<librados::ObjectItem> objects;
+    librados::ObjectCursor next;
+    const int result = io.object_list(from, to, kPage, {}, &objects, &next);
+    if (result < 0) return result;
+    for (const librados::ObjectItem& object : objects) {
+      if (!object.locator.empty() && object.oid == rados_internal::head_object(object.locator)) {
+        names.insert(object.nspace);
+      }
+    }
+    from = next;
+  }
+  return 0;
+}
+
+// A power of two near the number of a pool's placement groups, without a question to anybody.
+std::size_t shares_of(librados::IoCtx& io) {
+  std::uint32_t last_group = 0;
+  for (int i = 0; i < 4096; ++i) {
+    std::uint32_t group = 0;
+    if (io.get_object_pg_hash_position2(std::to_string(i), &group) == 0) {
+      last_group = std::max(last_group, group);
+    }
+  }
+  return std::bit_ceil(std::size_t{last_group} + 1);
+}
+
+}  // namespace
+
+// In shares of about a placement group, several at a time: one that does not answer keeps no other.
+Result<RadosCluster::Namespaces> RadosCluster::namespaces(const Location& location) try {
+  constexpr std::size_t kThreads = 8;
+  auto pool = open_pool(*this, location);
+  if (!pool) return fail(std::move(pool).error());
+  const std::size_t shares = shares_of(*pool);
+  pool->set_namespace(librados::all_nspaces);
+  const librados::ObjectCursor begin = pool->object_list_begin(), end = pool->object_list_end();
+  Namespaces found;
+  std::mutex mutex;  // found, answered
+  std::size_t answered = 0;
+  std::atomic<std::size_t> next_share{0};
+  auto work = [&] {
+    librados::IoCtx io;
+    io.dup(*pool);
+    for (std::size_t share = next_share++; share < shares; share = next_share++) {
+      librados::ObjectCursor from, to;
+      io.object_list_slice(begin, end, share, shares, &from, &to);
+      std::set<std::string> names;
+      const int result = add_namespaces(io, from, to, names);
+      const std::lock_guard lock(mutex);
+      found.names.merge(names);
+      if (result == 0) {
+        ++answered;
+        continue;
+      }
+      found.unlisted.push_back(to_error(result, "list pool " + location.pool));
+      // Every share costs a whole timeout: nothing answers, or nothing may be seen.
+      if (answered == 0 && found.unlisted.size() >= kThreads) next_share = shares;
+      if (found.unlisted.back().code == Code::kPermissionDenied) next_share = shares;
+    }
+  };
+  {
+    std::vector<std::jthread> workers;
+    for (std::size_t i = 1; i < std::min(kThreads, shares); ++i) workers.emplace_back(work);
+    work();
+  }
+  if (answered == 0) return fail(found.unlisted.front());
+  for (const Error& error : found.unlisted) {
+    if (error.code == Code::kPermissionDenied) return fail(error);
+  }
+  return found;
+} catch (const std::exception& e) {
+  return fail(Code::kUnavailable, "list pool " + location.pool + ": " + e.what());
 }
 
 Status RadosCluster::register_service(const std::string& service, const std::string& id,

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -59,6 +60,14 @@ class RadosCluster {
   // still have that name, or else that of its name. Reason::kPoolChanged: "p2 is now another pool
   // (id 7, was 4)". No round trip while the map at hand agrees.
   Result<std::int64_t> pool_id(const Location& location);
+  // The namespaces of the pool at `location` that hold heads of extents. What does not answer is
+  // passed over and told of; an error when nothing answers. PERMISSION_DENIED: this key may not
+  // look into all of them.
+  struct Namespaces {
+    std::set<std::string> names;
+    std::vector<Error> unlisted;
+  };
+  Result<Namespaces> namespaces(const Location& location);
   // Name and id of the pools that carry the application tag `siphon`.
   Result<std::vector<std::pair<std::string, std::int64_t>>> siphon_pools();
 

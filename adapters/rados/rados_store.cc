@@ -299,6 +299,22 @@ Result<ExtentInfo> RadosStore::stat(std::string_view name) {
   return info_from_register(name, head->reg);
 }
 
+Status RadosStore::check_parts(const ExtentInfo& info) {
+  librados::IoCtx io = context(info.name);
+  std::uint64_t total_bytes = 0;
+  int result = 0;
+  if (info.is_inline) {
+    librados::ObjectReadOperation operation;
+    operation.stat2(&total_bytes, nullptr, nullptr);
+    result = io.operate(head_object(info.name), &operation, nullptr);
+  } else {
+    result = measure_parts(io, info.private_id, info.header.part_bytes, total_bytes);
+  }
+  if (result < 0) return fail(to_error(result, "measure " + describe(info.name)));
+  if (total_bytes == info.header.extent_bytes) return {};
+  return fail(parts_missing(describe(info.name), total_bytes, info.header.extent_bytes));
+}
+
 HeadRead RadosStore::head_read(const OpenRequest& request) const {
   const std::size_t most = std::min<std::size_t>(request.prefetch.size(), limits_.inline_max_bytes);
   return {context(request.name), head_object(request.name), request.prefetch.first(most)};

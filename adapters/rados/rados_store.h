@@ -36,6 +36,7 @@ class RadosStore final : public ExtentStore {
 
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
+  Status check_parts(const ExtentInfo& info) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;

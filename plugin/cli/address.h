@@ -23,6 +23,7 @@ struct Address {
   std::string device;  // kDaemon: "127.0.0.1:7411"
   std::string dir;     // kFolder
   std::string extent;  // empty: every extent of the store
+  bool all_namespaces = false;  // of the pool, when it names no extent
 
   bool operator==(const Address&) const = default;
   std::string store() const;      // "pool/ns", "127.0.0.1:7411", "posix:/srv/a"

@@ -23,6 +23,12 @@ tl::unexpected<Error> usage(const std::string& message, const std::string& next)
 Result<Address> parse_end(const std::string& text) {
   auto address = parse_address(text, Want::kEither);
   if (!address) return address;
+  // What a variable that is not set leaves behind: not the whole pool by a slip.
+  if (address->where == Where::kCeph && address->extent.empty() &&
+      address->location.nspace.empty() && text.ends_with('/')) {
+    return usage("'" + text + "' names nothing after the slash",
+                 "name an extent or a namespace, or all of the pool: " + address->store());
+  }
   if (address->where == Where::kFolder) {
     return usage(text + " is a folder without a daemon",
                  "start siphond over it and name that: HOST:PORT/EXTENT; or use put and get");
@@ -42,13 +48,17 @@ Status check_ends(const Address& source, const Address& target) {
   return {};
 }
 
-bool same_header(const SealedHeader& a, const SealedHeader& b) {
-  return a.extent_bytes == b.extent_bytes && a.content_bytes == b.content_bytes &&
-         a.crc32 == b.crc32 && a.block_count == b.block_count;
+// Whether two sealed extents can be the same at all, their contents aside.
+bool same_lengths(const SealedHeader& a, const SealedHeader& b) {
+  return a.content_bytes == b.content_bytes && a.block_count == b.block_count;
 }
 
-// What is at the target already, by name, where it was listed as a whole.
-using TargetList = std::map<std::string, ExtentInfo>;
+// Under what an extent is found in a listing: its namespace and its name.
+using Name = std::pair<std::string, std::string>;
+Name name_of(const Address& address) { return {address.location.nspace, address.extent}; }
+
+// What is at the target already, where it was listed as a whole.
+using TargetList = std::map<Name, ExtentInfo>;
 
 // A plan of many extents lists the target once instead of asking for each. Nothing: too few, or
 // the client may not list.
@@ -63,7 +73,7 @@ std::optional<TargetList> list_target(Session& session, const CopyPlan& plan,
   if (!listed) return std::nullopt;
   TargetList list;
   for (Listed& item : *listed) {
-    if (item.info.state != ExtentState::kNone) list[item.address.extent] = std::move(item.info);
+    if (item.info.state != ExtentState::kNone) list[name_of(item.address)] = std::move(item.info);
   }
   return list;
 }
@@ -72,7 +82,7 @@ std::optional<TargetList> list_target(Session& session, const CopyPlan& plan,
 Result<ExtentInfo> look_at_target(Session& session, const CopyItem& item,
                                   const std::optional<TargetList>& list) {
   if (list) {
-    auto it = list->find(item.target.extent);
+    auto it = list->find(name_of(item.target));
     if (it != list->end()) return it->second;
     return fail(Code::kNotFound, "not there");
   }
@@ -88,11 +98,14 @@ constexpr std::size_t kSample = 32;
 constexpr std::uint64_t kSmallBytes = kMiB;
 
 // Whether some of `extents`, spread over all of them, are small on the average.
-bool look_small(ExtentStore& store, const std::vector<Listed>& extents) {
+bool look_small(Session& session, const std::vector<Listed>& extents) {
   std::uint64_t bytes = 0, seen = 0;
   std::mutex mutex;
   run_parallel(kSample, kLookThreads, [&](std::size_t i) {
-    const auto info = store.stat(extents[i * extents.size() / kSample].address.extent);
+    const Address& address = extents[i * extents.size() / kSample].address;
+    auto store = session.store(address, Role::kSource);
+    if (!store) return;
+    const auto info = (*store)->stat(address.extent);
     const std::lock_guard lock(mutex);
     if (!info || info->state != ExtentState::kSealed) return;
     bytes += info->header.extent_bytes;
@@ -103,13 +116,12 @@ bool look_small(ExtentStore& store, const std::vector<Listed>& extents) {
 
 // The names at the target, as far as this client may list them; not all, once they are not
 // `wanted`.
-std::set<std::string> names_at(Session& session, const Address& target,
-                               const std::atomic<bool>& wanted) {
-  std::set<std::string> names;
+std::set<Name> names_at(Session& session, const Address& target, const std::atomic<bool>& wanted) {
+  std::set<Name> names;
   auto there = list_store(session, Role::kTarget, target, Listing::kNames,
                           [&](std::size_t) { return wanted.load(); });
   if (!there) return names;
-  for (Listed& one : *there) names.insert(std::move(one.address.extent));
+  for (const Listed& one : *there) names.insert(name_of(one.address));
   return names;
 }
 
@@ -121,10 +133,8 @@ struct SourceList {
 Result<SourceList> list_source(Session& session, const Address& source, const Address& target,
                                bool look_at_all) {
   if (!look_at_all && source.where == Where::kCeph && target.where == Where::kCeph) {
-    auto store = session.store(source, Role::kSource);
-    if (!store) return fail(std::move(store).error());
     std::atomic<bool> wanted{true};
-    std::future<std::set<std::string>> there;  // listed meanwhile, once it is of use
+    std::future<std::set<Name>> there;  // listed meanwhile, once it is of use
     auto names =
         list_store(session, Role::kSource, source, Listing::kNames, [&](std::size_t names_so_far) {
           if (names_so_far >= kNamesAloneFrom && !there.valid()) {
@@ -137,9 +147,13 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
       wanted = false;
       return fail(std::move(names).error());
     }
-    if (there.valid() && look_small(**store, *names)) {
-      const std::set<std::string> taken = there.get();
-      const auto is_taken = [&](const Listed& one) { return taken.contains(one.address.extent); };
+    if (there.valid() && look_small(session, *names)) {
+      const std::set<Name> taken = there.get();
+      const auto is_taken = [&](const Listed& one) {
+        Address there_too = target.with_extent(one.address.extent);
+        if (target.all_namespaces) there_too.location.nspace = one.address.location.nspace;
+        return taken.contains(name_of(there_too));
+      };
       if (std::ranges::none_of(*names, is_taken)) return SourceList{std::move(*names), true};
     }
     wanted = false;
@@ -147,6 +161,13 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
   auto listed = list_store(session, Role::kSource, source);
   if (!listed) return fail(std::move(listed).error());
   return SourceList{std::move(*listed), false};
+}
+
+void differs(CopyItem& item) {
+  item.fail_with({Code::kAlreadyExists,
+                  "extent " + item.target.to_string() + " is there already and differs",
+                  Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it",
+                  Reason::kDiffers});
 }
 
 // What the source and the target say of one item; `how` the target is asked: beside the source, if
@@ -177,14 +198,59 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
   if (!there.valid()) return;
   const auto found = there.get();
   if (!found) return;
-  if (item.info && found->state == ExtentState::kSealed &&
-      same_header(found->header, item.info->header)) {
+  const bool both_sealed = item.info && found->state == ExtentState::kSealed;
+  if (!both_sealed || !same_lengths(found->header, item.info->header)) return differs(item);
+  if (found->header.has_digest() && item.info->header.has_digest()) {
+    if (!same_content(found->header, item.info->header)) return differs(item);
     item.state = ItemState::kAlreadyThere;
-    return;
+  } else {
+    item.undecided = true;
   }
-  item.fail_with({Code::kAlreadyExists,
-                  "extent " + item.target.to_string() + " is there already and differs",
-                  Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it"});
+  auto store = session.store(item.target, Role::kTarget);
+  const Status whole = store ? (*store)->check_parts(*found) : Status(fail(store.error()));
+  if (!whole) {
+    item.fail_with(Error(whole.error())
+                       .with_suspect(Side::kTarget)
+                       .with_context("it is at the target already, but damaged there"));
+    item.error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
+  }
+}
+
+// Extents without a digest (format version 1), and with --check all that is there already: read
+// beside both devices, which find the digests.
+void read_what_is_there(Session& session, CopyPlan& plan) {
+  std::vector<std::size_t> items;
+  std::vector<Address> sources, targets;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const CopyItem& item = plan.items[i];
+    const bool undecided = item.undecided && item.state == ItemState::kPending;
+    const bool check = session.options().check && item.state == ItemState::kAlreadyThere;
+    if (!undecided && !check) continue;
+    items.push_back(i);
+    sources.push_back(item.source);
+    targets.push_back(item.target);
+  }
+  if (items.empty()) return;
+  const auto left = verify_all(session, Role::kSource, sources);
+  const auto right = verify_all(session, Role::kTarget, targets);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    CopyItem& item = plan.items[items[i]];
+    const auto cannot_tell = [&](const Verified& end, Side side) {
+      item.fail_with(
+          Error(end.outcome.status.error())
+              .with_suspect(side)
+              .with_context(item.target.to_string() + " is there already and was to be compared"));
+    };
+    if (!left[i].outcome.status) {
+      cannot_tell(left[i], Side::kSource);
+    } else if (!right[i].outcome.status) {
+      cannot_tell(right[i], Side::kTarget);
+    } else if (same_verified(left[i].outcome, right[i].outcome)) {
+      item.state = ItemState::kAlreadyThere;
+    } else {
+      differs(item);
+    }
+  }
 }
 
 // Pools must exist and be tagged; that they are not is said once, not per extent.
@@ -207,6 +273,11 @@ Status check_stores(Session& session, const std::vector<Address>& sources, const
 // What the names stand for is found out once; from here on all go by that. Nothing becomes itself.
 Status resolve_ends(Session& session, std::vector<Address>& sources, Address& target,
                     CopyPlan& plan) {
+  for (Address& source : sources) widen(session, source);
+  // A whole pool keeps its namespaces, unless the target names one.
+  if (std::ranges::any_of(sources, &Address::all_namespaces) || session.options().nspace) {
+    widen(session, target);
+  }
   SIPHON_TRY(bind(session, Role::kTarget, target));
   auto target_store = identify(session, Role::kTarget, target);
   if (!target_store) return fail(std::move(target_store).error());
@@ -270,6 +341,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   for (const Address& source : sources) {
     SourceList list{{{source, {}}}, false};
     if (source.extent.empty()) {
+      plan.whole_sources.push_back(source);
       auto listed = list_source(session, source, *target, look_at_all);
       if (!listed) return fail(std::move(listed).error());
       list = std::move(*listed);
@@ -278,7 +350,16 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
       CopyItem item;
       item.by_name = list.by_name;
       item.target = target->extent.empty() ? target->with_extent(extent.address.extent) : *target;
+      item.target.all_namespaces = false;
       item.source = std::move(extent.address);
+      const std::string& nspace = item.source.location.nspace;
+      if (source.all_namespaces && target->all_namespaces) {
+        item.target.location.nspace = nspace;
+      } else if (source.all_namespaces && !nspace.empty()) {
+        return usage(source.store() + " has extents in namespaces, " + item.source.store() +
+                         " for one, and the target is a single place",
+                     "copy them one by one: name POOL/NAMESPACE/, or --namespace NS");
+      }
       if (extent.info.state == ExtentState::kSealed) item.info = std::move(extent.info);
       if (!targets.insert(item.target.to_string()).second) {
         return usage("two sources would become " + item.target.to_string(),
@@ -294,6 +375,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
     if (!session.interrupted()) look(session, plan.items[i], target_list, how);
   });
+  read_what_is_there(session, plan);
   for (const CopyItem& item : plan.items) {
     if (item.state != ItemState::kPending) continue;
     plan.total_bytes += item.bytes();

@@ -29,6 +29,9 @@ struct CopyItem {
   Address source, target;
   std::optional<ExtentInfo> info;  // the source's; absent when nobody looked, or may
   bool by_name = false;            // listed, not looked at: small, and one of many
+  // A sealed extent of this name is at the target, and nobody has its content's digest: the two
+  // must be read before it is known whether they are the same.
+  bool undecided = false;
   Device source_device, target_device;
   ItemState state = ItemState::kPending;
   std::optional<Receipt> receipt;
@@ -53,7 +56,8 @@ struct CopyGroup {
 struct CopyPlan {
   std::vector<CopyItem> items;
   StoreIdentity target_store;
-  std::uint64_t total_bytes = 0;  // of the pending ones; 0: not known
+  std::vector<Address> whole_sources;  // those arguments that name all of a store
+  std::uint64_t total_bytes = 0;       // of the pending ones; 0: not known
 };
 
 // From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when

@@ -15,6 +15,16 @@ Status bind(Session& session, Role role, Address& address) {
   return {};
 }
 
+void widen(const Session& session, Address& address) {
+  if (address.where != Where::kCeph || !address.extent.empty() ||
+      !address.location.nspace.empty()) {
+    return;
+  }
+  const std::optional<std::string>& nspace = session.options().nspace;
+  address.location.nspace = nspace.value_or("");
+  address.all_namespaces = !nspace;
+}
+
 Result<StoreIdentity> identify(Session& session, Role role, const Address& address) {
   switch (address.where) {
     case Where::kCeph: {

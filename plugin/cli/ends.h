@@ -15,6 +15,9 @@ namespace siphon::cli {
 // address means that pool and no other of its name. NOT_FOUND names the pool.
 Status bind(Session& session, Role role, Address& address);
 
+// What a pool without an extent means: all of its namespaces, or the one of --namespace.
+void widen(const Session& session, Address& address);
+
 // Which store the (bound) address means. Empty where nobody can tell: a daemon that does not
 // answer.
 Result<StoreIdentity> identify(Session& session, Role role, const Address& address);

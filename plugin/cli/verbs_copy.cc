@@ -146,12 +146,21 @@ std::string exact_bytes(std::uint64_t bytes) {
   return bytes < kKiB ? exact : exact + " (" + human_bytes(bytes) + ")";
 }
 
+// Of the failed ones those that were never tried: open, corrupt, taken by another, too large.
+std::size_t refused_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
+    return item.state == ItemState::kFailed && item.attempts == 0;
+  }));
+}
+
 void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
   const Output& out = session.out();
   const Tally tally = tally_of(plan);
-  out.line(fmt::format("{} copied and proven, {} already there, {} failed; {} in {}", tally.done,
-                       tally.already_there, tally.failed, exact_bytes(totals.bytes),
-                       pace_text(totals.bytes, totals.seconds)));
+  const std::size_t refused = refused_of(plan);
+  out.line(fmt::format(
+      "{} listed: {} copied and proven, {} already there, {} refused, {} failed; {} in {}",
+      counted(plan.items.size(), "extent"), tally.done, tally.already_there, refused,
+      tally.failed - refused, exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
   if (totals.transfers == 0) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
@@ -174,7 +183,19 @@ void note_going_on(Session& session, const CopyTotals& totals) {
   }
 }
 
-Result<int> show_plan(Session& session, CopyPlan& plan) {
+// Sources that a move would trash, if all went well.
+bool would_go(const CopyItem& item) {
+  return item.state == ItemState::kPending || item.state == ItemState::kAlreadyThere;
+}
+
+std::string plan_of(const CopyItem& item, bool is_move) {
+  std::string text =
+      item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state));
+  if (is_move && would_go(item)) text += ", then trash the source";
+  return text;
+}
+
+Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   CopyRouter router(session);
   const std::vector<CopyGroup> groups = router.route(plan);
   const Tally tally = tally_of(plan);
@@ -182,11 +203,19 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
   std::size_t pending = 0;
   for (const CopyItem& item : plan.items) pending += item.state == ItemState::kPending;
   if (pending > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
+  const auto going = static_cast<std::size_t>(std::ranges::count_if(plan.items, would_go));
+  if (is_move && going > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
   if (plan.items.empty()) exit = Exit::kNothingToDo;
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = true;
     doc["extents"] = nullptr;
+    if (is_move) {
+      doc["would_trash"] = Json::array();
+      for (const CopyItem& item : plan.items) {
+        if (would_go(item)) doc["would_trash"].push_back(item.source.to_string());
+      }
+    }
     doc["transfers"] = groups.size();
     doc["total_bytes"] = plan.total_bytes > 0 ? Json(plan.total_bytes) : Json();
     session.out().document(std::move(doc), exit, rows_of(plan));
@@ -195,7 +224,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
     for (const CopyItem& item : plan.items) {
       table.add({item.source.to_string(), item.target.to_string(),
                  item.info ? std::to_string(item.bytes()) : "-", way(item),
-                 item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state))});
+                 plan_of(item, is_move)});
     }
     if (!table.empty()) table.print();
     session.out().line(fmt::format("would copy {}, {}, in {}; nothing was changed",
@@ -203,6 +232,10 @@ Result<int> show_plan(Session& session, CopyPlan& plan) {
                                    plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
                                                         : std::string("of a size not known here"),
                                    counted(groups.size(), "transfer")));
+    if (is_move) {
+      session.out().line(fmt::format("would then verify both ends of {0} and trash the source",
+                                     counted(going, "extent")));
+    }
   }
   print_errors(session, plan);
   return static_cast<int>(exit);
@@ -324,9 +357,47 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   std::ranges::sort(trashed);
 }
 
+// What a store that was to be moved as a whole still has.
+struct StoreLeft {
+  std::string store;
+  Result<std::size_t> extents = 0;
+};
+Json to_json(const StoreLeft& left) {
+  return Json{{"store", left.store},
+              {"extents", left.extents ? Json(*left.extents) : Json()},
+              {"problem", left.extents ? Json() : to_json(left.extents.error())}};
+}
+std::string text_of(const StoreLeft& left) {
+  if (!left.extents) {
+    return left.store +
+           ": whether it is empty of extents now cannot be seen: " + left.extents.error().message;
+  }
+  if (*left.extents == 0) return left.store + " is empty of extents now";
+  return left.store + " still has " + counted(*left.extents, "extent");
+}
+
+std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
+  std::vector<StoreLeft> stores;
+  for (const Address& source : plan.whole_sources) {
+    StoreLeft left{source.store(), 0};
+    auto listed = list_store(session, Role::kSource, source);
+    if (listed) {
+      left.extents = listed->size();
+    } else {
+      left.extents = fail(listed.error());
+    }
+    stores.push_back(std::move(left));
+  }
+  return stores;
+}
+
 Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& totals,
                    const std::vector<std::size_t>* trashed) {
-  const Exit exit = exit_of(session, plan);
+  Exit exit = exit_of(session, plan);
+  // What was there already has made its source go: that was something to do.
+  if (exit == Exit::kNothingToDo && trashed != nullptr && !trashed->empty()) exit = Exit::kOk;
+  const std::vector<StoreLeft> left =
+      trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
   const Output& out = session.out();
   if (session.out().json()) {
     Json doc = session.out().new_document();
@@ -337,8 +408,16 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       for (const std::size_t i : *trashed) {
         doc["trashed_sources"].push_back(plan.items[i].source.to_string());
       }
+      doc["sources_left"] = Json::array();
+      for (const StoreLeft& store : left) doc["sources_left"].push_back(to_json(store));
     }
     doc["summary"] = to_json(totals);
+    const Tally tally = tally_of(plan);
+    doc["summary"]["listed"] = plan.items.size();
+    doc["summary"]["copied"] = tally.done;
+    doc["summary"]["already_there"] = tally.already_there;
+    doc["summary"]["refused"] = refused_of(plan);
+    doc["summary"]["failed"] = tally.failed - refused_of(plan);
     doc["going_on"] = Json::array();
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit, rows_of(plan));
@@ -347,6 +426,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     print_summary(session, plan, totals);
     if (trashed != nullptr) {
       out.line(fmt::format("{} now in the trash", counted(trashed->size(), "source")));
+      for (const StoreLeft& store : left) out.line(text_of(store));
     }
   }
   print_errors(session, plan);
@@ -356,7 +436,8 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
 
 // A pool without the tag, or read-only, is the cluster's fault and not an extent's.
 Result<int> plan_failed(Session& session, const Error& error) {
-  if (error.code == Code::kFailedPrecondition) return session.out().error(error, Exit::kNotFit);
+  if (error.code == Code::kFailedPrecondition && error.reason == Reason::kNone)
+    return session.out().error(error, Exit::kNotFit);
   return fail(error);
 }
 
@@ -368,7 +449,7 @@ Result<int> run_copy(Session& session) {
   }
   auto plan = plan_copy(session, /*look_at_all=*/session.options().dry_run);
   if (!plan) return plan_failed(session, plan.error());
-  if (session.options().dry_run) return show_plan(session, *plan);
+  if (session.options().dry_run) return show_plan(session, *plan, /*is_move=*/false);
   CopyRun run(session, *plan);
   auto totals = run.run();
   if (!totals) return fail(std::move(totals).error());
@@ -388,7 +469,7 @@ Result<int> run_move(Session& session) {
                     "folder's daemon)",
                     Side::kRequester, "copy, verify, then rm with the right key"});
   }
-  if (session.options().dry_run) return show_plan(session, *plan);
+  if (session.options().dry_run) return show_plan(session, *plan, /*is_move=*/true);
   CopyRun run(session, *plan);
   auto totals = run.run();
   if (!totals) return fail(std::move(totals).error());

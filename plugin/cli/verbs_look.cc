@@ -1,10 +1,14 @@
 // ls, stat, blocks, verify, config show: verbs that change nothing.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <set>
+#include <utility>
 
 #include "plugin/base/text.h"
 #include "plugin/cli/devices.h"
+#include "plugin/cli/ends.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/verbs.h"
 #include "plugin/cli/verify.h"
@@ -18,18 +22,24 @@ std::string crc_or_dash(const ExtentInfo& info) {
   return info.state == ExtentState::kSealed ? crc32_hex(info.header.crc32) : "-";
 }
 
+// "e1", in a namespace "backups/e1".
+std::string shown_name(const Address& address) {
+  const std::string& nspace = address.location.nspace;
+  return nspace.empty() ? address.extent : nspace + "/" + address.extent;
+}
+
 void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
                      const std::vector<Listed>& extents) {
   Table table(
       {{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true}, {"GENERATION", true}});
   for (std::size_t i = 0; i < infos.size(); ++i) {
     if (!infos[i]) {
-      table.add({extents[i].address.extent, "-", std::string(to_string(infos[i].error().code)), "-",
-                 "-", "-"});
+      table.add({shown_name(extents[i].address), "-", std::string(to_string(infos[i].error().code)),
+                 "-", "-", "-"});
       continue;
     }
     const ExtentInfo& info = *infos[i];
-    table.add({info.name, std::to_string(info.header.extent_bytes),
+    table.add({shown_name(extents[i].address), std::to_string(info.header.extent_bytes),
                std::string(state_name(info.state)), crc_or_dash(info),
                std::to_string(info.header.block_count), std::to_string(info.generation)});
   }
@@ -77,7 +87,8 @@ void count(Tally& tally, const Status& status) {
   }
 }
 
-int finish_verify(Session& session, Json extents, const Tally& tally) {
+int finish_verify(Session& session, Json extents, const Tally& tally,
+                  const std::vector<Address>* only_there = nullptr) {
   Exit exit = exit_for(tally);
   if (tally.done + tally.failed == 0) exit = Exit::kNothingToDo;
   if (session.interrupted()) exit = Exit::kInterrupted;
@@ -86,6 +97,12 @@ int finish_verify(Session& session, Json extents, const Tally& tally) {
     doc["extents"] = std::move(extents);
     doc["verified"] = tally.done;
     doc["failed"] = tally.failed;
+    if (only_there != nullptr) {
+      doc["only_in_target"] = Json::array();
+      for (const Address& address : *only_there) {
+        doc["only_in_target"].push_back(address.to_string());
+      }
+    }
     session.out().document(std::move(doc), exit);
   }
   return static_cast<int>(exit);
@@ -110,10 +127,7 @@ Result<int> verify_one_side(Session& session, const Address& address) {
 Status compare(const Verified& source, const Verified& target) {
   SIPHON_TRY(source.outcome.status);
   SIPHON_TRY(target.outcome.status);
-  if (source.outcome.bytes == target.outcome.bytes &&
-      source.outcome.crc32 == target.outcome.crc32) {
-    return {};
-  }
+  if (same_verified(source.outcome, target.outcome)) return {};
   return fail(Code::kDataLoss,
               fmt::format("the two differ: source {} bytes, crc32 {}; target {} bytes, crc32 {}",
                           source.outcome.bytes, crc32_hex(source.outcome.crc32),
@@ -121,9 +135,48 @@ Status compare(const Verified& source, const Verified& target) {
               Side::kNone, "each is whole in itself: see which one is meant: siphon stat");
 }
 
+// Those of `there` that have no counterpart among `here`: by namespace, where there are any, and
+// name.
+std::vector<Address> without(std::vector<Address> there, const std::vector<Address>& here) {
+  std::set<std::pair<std::string, std::string>> names;
+  for (const Address& a : here) names.emplace(a.location.nspace, a.extent);
+  // A single place is compared with a single place, whatever their namespaces are called.
+  const bool by_namespace = std::ranges::any_of(
+      here, [&](const Address& a) { return a.location.nspace != here.front().location.nspace; });
+  std::set<std::string> bare;
+  for (const Address& a : here) bare.insert(a.extent);
+  std::erase_if(there, [&](const Address& a) {
+    return by_namespace ? names.contains({a.location.nspace, a.extent}) : bare.contains(a.extent);
+  });
+  return there;
+}
+
+// What is in the target and not in the source: a failure with --exact.
+void tell_only_there(Session& session, const Address& target,
+                     const std::vector<Address>& only_there, Tally& tally) {
+  if (only_there.empty()) return;
+  const std::string where = target.store();
+  const Error error{Code::kFailedPrecondition,
+                    counted(only_there.size(), "extent") + " only in " + where +
+                        ", the first: " + only_there.front().to_string(),
+                    Side::kTarget, "siphon ls " + where, Reason::kDiffers};
+  if (session.options().exact) {
+    tally.fail(error);
+    session.meter().note("siphon: " + error_text(error));
+  } else {
+    session.out().line(error.message);
+  }
+}
+
 Result<int> verify_both_sides(Session& session, const Address& source, const Address& target) {
   auto sources = expand(session, Role::kSource, source);
   if (!sources) return fail(std::move(sources).error());
+  std::vector<Address> only_there;
+  if (source.extent.empty() && target.extent.empty() && target.where != Where::kDaemon) {
+    auto there = expand(session, Role::kTarget, target);
+    if (!there) return fail(std::move(there).error());
+    only_there = without(std::move(*there), *sources);
+  }
   if (sources->size() > 1 && !target.extent.empty()) {
     return fail(Code::kInvalidArgument, "one extent cannot equal many", Side::kRequester,
                 "name a store as the target");
@@ -131,6 +184,8 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   std::vector<Address> targets;
   for (const Address& address : *sources) {
     targets.push_back(target.extent.empty() ? target.with_extent(address.extent) : target);
+    if (target.all_namespaces) targets.back().location.nspace = address.location.nspace;
+    targets.back().all_namespaces = false;
   }
   const auto left = verify_all(session, Role::kSource, *sources);
   const auto right = verify_all(session, Role::kTarget, targets);
@@ -165,7 +220,8 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
     }
   }
   if (!session.out().json() && !table.empty()) table.print();
-  return finish_verify(session, std::move(json), tally);
+  tell_only_there(session, target, only_there, tally);
+  return finish_verify(session, std::move(json), tally, &only_there);
 }
 
 }  // namespace
@@ -173,19 +229,22 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
 Result<int> run_ls(Session& session) {
   auto address = parse_address(session.options().names.at(0), Want::kStore);
   if (!address) return fail(std::move(address).error());
+  widen(session, *address);
   auto extents = list_store(session, Role::kOnly, *address);
   if (!extents) return fail(std::move(extents).error());
   std::vector<Result<ExtentInfo>> infos;
   if (session.options().long_listing) {
-    auto store = session.store(*address);
-    if (!store) return fail(std::move(store).error());
     infos.resize(extents->size());
     run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
       const Listed& listed = (*extents)[i];
       if (listed.info.state == ExtentState::kSealed) {
         infos[i] = listed.info;
       } else {
-        infos[i] = (*store)->stat(listed.address.extent);
+        auto store = session.store(listed.address);
+        if (!store)
+          infos[i] = fail(std::move(store).error());
+        else
+          infos[i] = (*store)->stat(listed.address.extent);
       }
     });
   }
@@ -199,6 +258,7 @@ Result<int> run_ls(Session& session) {
         else
           entry["problem"] = to_json(infos[i].error());
       }
+      entry["namespace"] = (*extents)[i].address.location.nspace;
       list.push_back(std::move(entry));
     }
     Json doc = session.out().new_document();
@@ -208,7 +268,7 @@ Result<int> run_ls(Session& session) {
   } else if (session.options().long_listing) {
     print_long_list(infos, *extents);
   } else {
-    for (const Listed& extent : *extents) session.out().line(extent.address.extent);
+    for (const Listed& extent : *extents) session.out().line(shown_name(extent.address));
   }
   return 0;
 }
@@ -273,9 +333,11 @@ Result<int> run_verify(Session& session) {
   const Options& options = session.options();
   auto source = parse_address(options.names.at(0), Want::kEither);
   if (!source) return fail(std::move(source).error());
+  widen(session, *source);
   if (options.names.size() == 1) return verify_one_side(session, *source);
   auto target = parse_address(options.names.at(1), Want::kEither);
   if (!target) return fail(std::move(target).error());
+  if (source->all_namespaces || options.nspace) widen(session, *target);
   return verify_both_sides(session, *source, *target);
 }
 

@@ -1,8 +1,11 @@
 #include "plugin/cli/verify.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
+#include <set>
+#include <span>
 #include <tuple>
 
 #include "plugin/cli/devices.h"
@@ -12,6 +15,9 @@ namespace siphon::cli {
 namespace {
 
 constexpr std::size_t kPageNames = 1000;
+// One call's share: what a device verifies before the next one's turn, well below what it takes.
+constexpr std::size_t kMaxExtentsPerCall = 2000;
+static_assert(kMaxExtentsPerCall <= kMaxExtentsPerTransfer);
 
 // Some of the addresses, all at one device and location.
 struct Batch {
@@ -79,27 +85,40 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
   }
   auto client = session.device(batch.device.address);
   if (!client) return fail_all(client.error());
-  std::vector<std::string> names;
-  for (const std::size_t i : batch.items) names.push_back(items[i].address.extent);
-  std::vector<bool> answered(names.size(), false);
-  Status status = (*client)->verify(
-      batch.location, names, authority,
-      [&](const rpc::DeviceClient::VerifyProgress& p) {
-        progress.update(slot, p.done_bytes, p.total_bytes);
-      },
-      [&](const VerifyOutcome& outcome) {
-        if (outcome.index >= batch.items.size()) return;
-        answered[outcome.index] = true;
-        items[batch.items[outcome.index]].outcome = outcome;
-      },
-      &session.stop());
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    Verified& item = items[batch.items[i]];
-    item.where = batch.device.name;
-    if (answered[i]) continue;
-    item.outcome.status =
-        status ? fail(Code::kInternal, batch.device.name + " said nothing of this extent")
-               : fail(status.error());
+  std::uint64_t done_before = 0;
+  for (std::size_t from = 0; from < batch.items.size(); from += kMaxExtentsPerCall) {
+    const std::size_t count = std::min(kMaxExtentsPerCall, batch.items.size() - from);
+    const std::span<const std::size_t> some(batch.items.data() + from, count);
+    if (from > 0 && batch.where == Where::kCeph) {  // a grant may be old by now
+      (void)request_grant(**session.cluster(role), batch.location,
+                          items[batch.items[0]].address.extent, exchange::Right::kRead,
+                          authority.read_nonce);
+    }
+    std::vector<std::string> names;
+    for (const std::size_t i : some) names.push_back(items[i].address.extent);
+    std::vector<bool> answered(count, false);
+    std::uint64_t done_bytes = 0;
+    Status status = (*client)->verify(
+        batch.location, names, authority,
+        [&](const rpc::DeviceClient::VerifyProgress& p) {
+          done_bytes = p.done_bytes;
+          progress.update(slot, done_before + p.done_bytes, done_before + p.total_bytes);
+        },
+        [&](const VerifyOutcome& outcome) {
+          if (outcome.index >= count) return;
+          answered[outcome.index] = true;
+          items[some[outcome.index]].outcome = outcome;
+        },
+        &session.stop());
+    done_before += done_bytes;
+    for (std::size_t i = 0; i < count; ++i) {
+      Verified& item = items[some[i]];
+      item.where = batch.device.name;
+      if (answered[i]) continue;
+      item.outcome.status =
+          status ? fail(Code::kInternal, batch.device.name + " said nothing of this extent")
+                 : fail(status.error());
+    }
   }
 }
 
@@ -173,9 +192,51 @@ std::vector<Verified> verify_all(Session& session, Role role,
   return items;
 }
 
+namespace {
+
+// The namespaces that hold extents; the default one whether it does or not.
+Result<std::set<std::string>> namespaces_of(Session& session, Role role, const Address& pool) {
+  auto cluster = session.cluster(role);
+  if (!cluster) return fail(std::move(cluster).error());
+  auto found = (*cluster)->namespaces(pool.location);
+  if (!found && found.error().code == Code::kPermissionDenied) {
+    session.meter().note("siphon: " + pool.store() +
+                         ": this key may not list all namespaces; only the default one is looked "
+                         "at: name others, as in " +
+                         pool.store() + "/NAMESPACE/");
+    return std::set<std::string>{""};
+  }
+  if (!found) return fail(std::move(found).error());
+  for (const Error& error : found->unlisted) {
+    session.meter().note("siphon: its namespaces: " + error_text(error));
+  }
+  found->names.insert("");
+  return std::move(found->names);
+}
+
+}  // namespace
+
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing,
                                        const std::function<bool(std::size_t)>& on_page) {
+  if (address.all_namespaces) {
+    auto spaces = namespaces_of(session, role, address);
+    if (!spaces) return fail(std::move(spaces).error().with_context("list " + address.store()));
+    std::vector<Listed> all;
+    bool more = true;
+    for (const std::string& nspace : *spaces) {
+      if (!more) break;
+      Address one = address;
+      one.all_namespaces = false;
+      one.location.nspace = nspace;
+      auto listed = list_store(session, role, one, listing, [&](std::size_t count) {
+        return more = !on_page || on_page(all.size() + count);
+      });
+      if (!listed) return listed;
+      std::ranges::move(*listed, std::back_inserter(all));
+    }
+    return all;
+  }
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
   std::vector<Listed> listed;

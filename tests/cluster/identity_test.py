@@ -1,0 +1,178 @@
+#!/usr/bin/python3
+"""What a name really stands for, before anything is destroyed: a thing under another spelling, a pool
+under another's name, the namespaces of a pool, copies that are not yet where they should be.
+"""
+
+import os
+import pathlib
+import shutil
+
+import harness
+from harness import MIB, wait_until
+
+CONFIRM = "--yes-i-really-mean-it"
+
+
+class Identity(harness.ClusterTest):
+    cluster_options = {"size": 2}
+
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[-1][5:25].replace("_", "")
+        self.a, self.b = self.name + "a", self.name + "b"
+        for pool in (self.a, self.b):
+            self.cluster.create_pool(pool)
+
+    def names(self, pool, *options):
+        ran = self.cluster.siphon("ls", pool, *options)
+        return {f"{e['namespace']}/{e['name']}".lstrip("/") for e in ran.document["extents"]}
+
+    def move(self, *words, check=True):
+        return self.cluster.siphon("move", *words, CONFIRM, check=check)
+
+    # ---- A1
+
+    def conf_spellings(self):
+        """Options that all lead to this one cluster, by pairs of source and target."""
+        c, folder = self.cluster, pathlib.Path(self.cluster.scratch)
+        copy, link = folder / "copy.conf", folder / "link.conf"
+        shutil.copy(c.conf, copy)
+        link.unlink(missing_ok=True)
+        link.symlink_to(c.conf)
+        return [[], ["--source-conf", c.conf], ["--target-conf", c.conf],
+                ["--source-conf", copy, "--target-conf", link],
+                ["--source-conf", os.path.relpath(copy), "--target-conf", c.conf],
+                ["--source-id", "admin"], ["--target-name", "client.admin"],
+                ["--source-id", "admin", "--target-id", "admin"],
+                ["--source-conf", copy, "--source-cluster", "ceph"],
+                ["--source-name", self.mover]]
+
+    def test_nothing_is_moved_onto_itself_under_any_spelling(self):
+        c = self.cluster
+        self.mover = c.create_key("mover", "allow *")
+        c.put(f"{self.a}/e", 9 * MIB, 1)
+        c.put(f"{self.a}/ns/e", 2 * MIB, 2)
+        before = harness.fingerprint(c, self.a)
+        for options in self.conf_spellings():
+            for source, target in ((f"{self.a}/e", f"{self.a}/e"), (f"{self.a}/e", self.a),
+                                   (self.a, self.a), (f"{self.a}/ns/", f"{self.a}/ns/"),
+                                   (f"ceph:{self.a}/e", self.a)):
+                for verb in ("move", "copy"):
+                    with self.subTest(options=options, source=source, target=target, verb=verb):
+                        words = [CONFIRM] if verb == "move" else []
+                        ran = c.siphon(verb, *options, source, target, *words, check=False)
+                        self.assert_fails(ran, harness.USAGE, "one and the same")
+                        self.assertEqual(harness.fingerprint(c, self.a), before)
+        # Elsewhere in the same pool is another place.
+        self.move(f"{self.a}/e", f"{self.a}/f")
+        self.assertEqual(self.names(self.a), {"f", "ns/e"})
+
+    def test_a_cache_tier_and_the_pool_behind_it_are_one_thing(self):
+        c = self.cluster
+        c.put(f"{self.a}/e", 2 * MIB, 1)
+        before = harness.fingerprint(c, self.a)
+        tier = (("osd", "tier", "add", self.a, self.b),
+                ("osd", "tier", "cache-mode", self.b, "writeback"),
+                ("osd", "tier", "set-overlay", self.a, self.b))
+        for words in tier:
+            c.ceph(*words)
+        try:
+            for source, target in ((self.a, self.b), (self.b, self.a)):
+                for one in ("", "/e"):
+                    ran = self.move(source + one, target + one, check=False)
+                    self.assert_fails(ran, harness.USAGE, "one and the same")
+        finally:
+            c.ceph("osd", "tier", "remove-overlay", self.a)
+            c.ceph("osd", "tier", "cache-mode", self.b, "none", "--yes-i-really-mean-it",
+                   check=False)
+            c.ceph("osd", "tier", "remove", self.a, self.b, check=False)
+        self.assertEqual(harness.fingerprint(c, self.a), before)
+
+    # ---- A14
+
+    def test_a_pool_is_all_of_its_namespaces(self):
+        c = self.cluster
+        for place in ("e1", "e2", "n1/e1", "n2/e3"):
+            c.put(f"{self.a}/{place}", 100_000, 3)
+        everything = {"e1", "e2", "n1/e1", "n2/e3"}
+        self.assertEqual(self.names(self.a), everything)
+        self.assertEqual(self.names(self.a, "--namespace", "n1"), {"n1/e1"})
+        c.siphon("copy", "--namespace", "n1", self.a, self.b)
+        self.assertEqual(self.names(self.b), {"n1/e1"})
+        dry = c.siphon("move", "--dry-run", self.a, self.b)
+        self.assertEqual(set(dry.document["would_trash"]), {f"{self.a}/{p}" for p in everything})
+        for odd in (f"{self.a}/", f"ceph:{self.a}/"):
+            ran = self.move(odd, self.b, check=False)
+            self.assert_fails(ran, harness.USAGE, "nothing after the slash")
+        self.assertEqual(self.names(self.a), everything)
+        ran = self.move(self.a, self.b)
+        self.assertEqual(ran.document["sources_left"],
+                         [{"store": self.a, "extents": 0, "problem": None}])
+        self.assertEqual(ran.document["summary"]["listed"], 4)
+        self.assertEqual(ran.document["summary"]["copied"], 3)
+        self.assertEqual(ran.document["summary"]["already_there"], 1)
+        self.assertEqual(self.names(self.a), set())
+        self.assertEqual(self.names(self.b), everything)
+
+    def test_verify_says_what_is_only_in_the_target(self):
+        c = self.cluster
+        c.put(f"{self.a}/e1", 100_000, 4)
+        c.put(f"{self.a}/n1/e1", 100_000, 5)
+        c.siphon("copy", self.a, self.b)
+        c.put(f"{self.b}/n1/more", 100_000, 6)
+        ran = c.siphon("verify", self.a, self.b)
+        self.assertEqual(ran.document["only_in_target"], [f"{self.b}/n1/more"])
+        self.assertEqual(ran.document["verified"], 2)
+        ran = c.siphon("verify", "--exact", self.a, self.b, check=False)
+        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+
+    # ---- A15, D13
+
+    def test_what_is_there_already_but_short_is_not_there(self):
+        c = self.cluster
+        c.put(f"{self.a}/e", 20 * MIB, 7)
+        c.siphon("copy", f"{self.a}/e", self.b)
+        ran = c.siphon("copy", f"{self.a}/e", self.b, check=False)
+        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        ran = c.siphon("copy", "--check", f"{self.a}/e", self.b, check=False)
+        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        part = harness.Extent(c, self.b, "e").part_name(1)
+        io = c.io(self.b, locator="e")
+        io.remove_object(part)
+        ran = c.siphon("copy", f"{self.a}/e", self.b, check=False)
+        self.assert_fails(ran, harness.FATAL, "missing or short")
+        ran = self.move(f"{self.a}/e", self.b, check=False)
+        self.assertEqual(ran.code, harness.FATAL, str(ran))
+        self.assertEqual(self.names(self.a), {"e"})
+        c.siphon("copy", "--replace", CONFIRM, f"{self.a}/e", self.b)
+        # All is there: what was done is that the source went.
+        ran = self.move(f"{self.a}/e", self.b)
+        self.assertEqual(ran.code, harness.OK)
+        self.assertEqual(self.names(self.a), set())
+
+    # ---- A10
+
+    def test_a_source_stays_while_its_copy_is_on_too_few_osds(self):
+        c = self.cluster
+        c.create_pool(self.name + "c", size=3)
+        c.put(f"{self.a}/e", 9 * MIB, 8)
+        before = harness.fingerprint(c, self.a)
+        c.ceph("osd", "set", "noout")
+        serving = {c.place(pool, "e")[0] for pool in (self.a, self.name + "c")}
+        osd = next(o for o in range(3) if o not in serving)
+        try:
+            c.tool("kill", f"osd.{osd}")
+            c.ceph("osd", "down", str(osd))
+            wait_until(lambda: not c.osd_is_up(osd), what="the OSD is down")
+            ran = self.move("--timeout", "3", f"{self.a}/e", self.name + "c", check=False)
+            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs")
+            self.assertEqual(harness.fingerprint(c, self.a), before)
+            self.move("--accept-degraded", f"{self.a}/e", self.name + "c")
+            self.assertEqual(self.names(self.a), set())
+        finally:
+            c.tool("start", f"osd.{osd}")
+            c.ceph("osd", "unset", "noout")
+            c.wait_companions()
+
+
+if __name__ == "__main__":
+    harness.main()
