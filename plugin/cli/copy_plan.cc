@@ -175,7 +175,7 @@ void differs(CopyItem& item) {
 // devices.
 void look(Session& session, CopyItem& item, const std::optional<TargetList>& list,
           std::launch how) {
-  if (item.by_name) return;
+  if (item.by_name || item.state != ItemState::kPending) return;
   std::future<Result<ExtentInfo>> there;
   if (item.target.where == Where::kCeph && !session.options().replace) {
     there = std::async(how, [&] { return look_at_target(session, item, list); });
@@ -236,6 +236,8 @@ void read_what_is_there(Session& session, CopyPlan& plan) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     CopyItem& item = plan.items[items[i]];
     const auto cannot_tell = [&](const Verified& end, Side side) {
+      // Who may not read there leaves it to the devices, as whoever may not look.
+      if (item.undecided && end.outcome.status.error().code == Code::kPermissionDenied) return;
       item.fail_with(
           Error(end.outcome.status.error())
               .with_suspect(side)
@@ -361,6 +363,10 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
                      "copy them one by one: name POOL/NAMESPACE/, or --namespace NS");
       }
       if (extent.info.state == ExtentState::kSealed) item.info = std::move(extent.info);
+      if (Status named = check_extent_name(item.source.extent); !named) {
+        // Somebody's object that looks like a head: no transfer may name it.
+        item.fail_with(std::move(named).error().with_suspect(Side::kSource));
+      }
       if (!targets.insert(item.target.to_string()).second) {
         return usage("two sources would become " + item.target.to_string(),
                      "copy them one by one, under different names");
