@@ -112,9 +112,10 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
 inline Status check_begin(const BeginOptions& options, const StoreLimits& limits) {
   if (options.private_id.empty()) return fail(Code::kInvalidArgument, "begin: no private id");
   if (options.extent_bytes > limits.max_extent_bytes) {
-    return fail(Code::kInvalidArgument, std::to_string(options.extent_bytes) +
-                                            " bytes; the largest extent allowed here has " +
-                                            std::to_string(limits.max_extent_bytes));
+    return fail(Code::kInvalidArgument,
+                std::to_string(options.extent_bytes) + " bytes are above max_extent_bytes, " +
+                    std::to_string(limits.max_extent_bytes),
+                Side::kNone, "put it in pieces, or raise transfer.max_extent_bytes at the target");
   }
   return {};
 }

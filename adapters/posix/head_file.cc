@@ -87,7 +87,9 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
   Decoded decoded;
   if (!decode(std::span(buffer).first(*bytes), decoded)) {
     return fail(Code::kDataLoss, "the head file of extent " + name + " is damaged", Side::kNone,
-                "restore " + folder.path() + "/.siphon/head/" + name + " or remove the extent");
+                "look at it: xxd " + folder.path() + "/.siphon/head/" + name +
+                    "; its bytes stay in " + folder.path() +
+                    "; restore the head file from a backup");
   }
   head.exists = true;
   head.reg = std::move(decoded.base);

@@ -29,6 +29,18 @@ Error to_error(int result, std::string_view what) {
     case EIO:
       return {Code::kDataLoss, message + ": the store reports damage (Input/output error)",
               Side::kNone, "look for the damaged object: ceph health detail"};
+    case ENAMETOOLONG:
+      return {Code::kFailedPrecondition,
+              message +
+                  ": the cluster takes no object name (siphon.EXTENT), key or namespace that "
+                  "long (osd_max_object_name_len, osd_max_object_namespace_len)",
+              Side::kNone, "use a shorter name: ceph config get osd osd_max_object_name_len",
+              Reason::kClusterLimit};
+    case EFBIG:
+      return {Code::kFailedPrecondition,
+              message + ": an object would be larger than the cluster's osd_max_object_size",
+              Side::kNone, "ceph config get osd osd_max_object_size; smaller parts fit below it",
+              Reason::kClusterLimit};
     case ETIMEDOUT:
       return {Code::kDeadlineExceeded, message + ": no answer from the cluster in time",
               Side::kNone, "see why its placement groups do not serve: ceph health detail"};
@@ -167,7 +179,8 @@ Error method_error(int result, const std::string& method, const std::string& poo
                        "try again in ten minutes: earlier grants have expired by then")
           .value();
     default:
-      return to_error(result, what);
+      return to_error(
+          result, method == "hello" ? "find the daemon that serves a name in pool " + pool : what);
   }
 }
 

@@ -228,7 +228,11 @@ Error RadosStore::damaged(Error error, const std::string& object) const {
 
 Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
   if (read.result == -EUCLEAN) {
-    return fail(Code::kDataLoss, describe(name) + ": its head register does not decode");
+    return fail(
+        Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
+        "nothing was changed; look at it: rados -p " + location_.pool +
+            (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
+            std::string(name) + " listxattr " + std::string(head_object(name)));
   }
   if (read.result < 0) {
     return fail(damaged(to_error(read.result, "read the head of " + describe(name)), read.object));

@@ -16,6 +16,7 @@
 #include "plugin/agent/config.h"
 #include "plugin/agent/home.h"
 #include "plugin/base/log.h"
+#include "plugin/base/text.h"
 #include "plugin/transfer/leftovers.h"
 
 namespace siphon::agent {
@@ -26,8 +27,8 @@ constexpr int kExitUsage = 64;
 constexpr int kExitConfig = 78;
 
 int report(const Error& error, int exit_code) {
-  std::cerr << "siphond: " << error.message << "\n";
-  if (!error.next_step.empty()) std::cerr << "next: " << error.next_step << "\n";
+  std::cerr << "siphond: " << escaped(error.message) << "\n";
+  if (!error.next_step.empty()) std::cerr << "next: " << escaped(error.next_step) << "\n";
   return exit_code;
 }
 

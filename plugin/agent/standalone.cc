@@ -106,8 +106,8 @@ Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const 
     return fail(Code::kFailedPrecondition,
                 "a stand-alone siphond needs a secret_file or TLS files: anybody could use it",
                 Side::kNone,
-                "head -c 32 /dev/urandom > siphon.secret; chmod 600 siphon.secret; siphond "
-                "--secret-file siphon.secret ...");
+                "make one, where there is none yet: (umask 077; set -C; head -c 32 /dev/urandom > "
+                "siphon.secret); then siphond --secret-file siphon.secret ...");
   }
   auto memory = ArenaMemory::allocate(config.arena_mib * kMiB);
   if (!memory) return fail(std::move(memory).error());

@@ -4,28 +4,43 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
+#include <system_error>
 
 #include "plugin/exchange/le.h"
 
 namespace siphon::rpc {
 
 Result<Secret> read_secret_file(const std::string& file) {
-  auto wrong = [&](const std::string& what) {
-    return fail(Code::kFailedPrecondition, "secret file " + file + ": " + what, Side::kNone,
-                "head -c 32 /dev/urandom > " + file + " && chmod 600 " + file);
+  // The advice never writes to a file that is there: it may be the one that others share.
+  const std::string copy = "copy it from the daemon's host, with mode 0600";
+  auto wrong = [&](const std::string& what, const std::string& next) {
+    return fail(Code::kFailedPrecondition, "secret file " + file + ": " + what, Side::kNone, next);
   };
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0) return wrong("cannot be opened");
+  if (fd < 0) {
+    const int why = errno;
+    return wrong(std::generic_category().message(why),
+                 why == ENOENT  ? copy
+                 : why == ELOOP ? "name the file itself, not a symbolic link to it"
+                                : "ls -l " + file);
+  }
   struct stat st {};
   std::array<std::byte, 4097> buffer{};
   const bool known = ::fstat(fd, &st) == 0;
   const ssize_t got = known ? ::read(fd, buffer.data(), buffer.size()) : -1;
   ::close(fd);
-  if (!known || !S_ISREG(st.st_mode)) return wrong("is not a regular file");
-  if ((st.st_mode & 077) != 0) return wrong("is readable by others (its mode must be 0600)");
-  if (st.st_uid != ::geteuid() && st.st_uid != 0) return wrong("belongs to somebody else");
-  if (got < 16 || got > 4096) return wrong("must hold 16 to 4096 bytes");
+  if (!known || !S_ISREG(st.st_mode)) return wrong("is not a regular file", "name the file itself");
+  if ((st.st_mode & 077) != 0) {
+    return wrong("is readable by others (its mode must be 0600)", "chmod 600 " + file);
+  }
+  if (st.st_uid != ::geteuid() && st.st_uid != 0) {
+    return wrong("belongs to somebody else", "run this as its owner, or " + copy);
+  }
+  if (got < 16 || got > 4096) {
+    return wrong("must hold 16 to 4096 bytes", "if it was cut short, " + copy);
+  }
   Secret secret{std::span<const std::byte>(buffer.data(), static_cast<std::size_t>(got))};
   buffer.fill(std::byte{0});
   return secret;
