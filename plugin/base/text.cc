@@ -1,7 +1,11 @@
 #include "plugin/base/text.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstddef>
+#include <limits>
+#include <utility>
+#include <vector>
 
 namespace siphon {
 namespace {
@@ -92,6 +96,72 @@ std::string base64(std::string_view bytes) {
     }
   }
   return out;
+}
+
+std::optional<std::uint64_t> parse_bytes(std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789";
+  const std::size_t whole = std::min(text.find_first_not_of(kDigits), text.size());
+  std::size_t end = whole;
+  if (end < text.size() && text[end] == '.') {
+    end = std::min(text.find_first_not_of(kDigits, whole + 1), text.size());
+    if (end == whole + 1) return std::nullopt;
+  }
+  if (whole == 0 || end > 24) return std::nullopt;
+  std::string unit(text.substr(end));
+  if (unit == " ") return std::nullopt;
+  if (unit.starts_with(' ')) unit.erase(0, 1);
+  for (char& c : unit) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  constexpr std::string_view kUnits = "bkmgtp";
+  std::size_t power = 0;
+  if (!unit.empty()) {
+    power = kUnits.find(unit.front());
+    const std::string_view rest = std::string_view(unit).substr(1);
+    const bool known = rest.empty() || (power > 0 && (rest == "b" || rest == "ib"));
+    if (power == std::string_view::npos || !known) return std::nullopt;
+  }
+  const std::uint64_t factor = std::uint64_t{1} << (10 * power);
+  constexpr std::uint64_t kMost = std::numeric_limits<std::int64_t>::max();
+  std::uint64_t value = 0;
+  for (const char c : text.substr(0, whole)) {
+    const auto digit = static_cast<std::uint64_t>(c - '0');
+    if (value > (kMost - digit) / 10) return std::nullopt;
+    value = value * 10 + digit;
+  }
+  if (value > kMost / factor) return std::nullopt;
+  value *= factor;
+  long double weight = static_cast<long double>(factor), more = 0;
+  bool any = value != 0;
+  for (std::size_t i = whole + 1; i < end; ++i) {
+    weight /= 10;
+    more += weight * static_cast<long double>(text[i] - '0');
+    any = any || text[i] != '0';
+  }
+  value += static_cast<std::uint64_t>(more + 1e-9L);
+  if (value > kMost || (any && value == 0)) return std::nullopt;
+  return value;
+}
+
+std::string_view closest(std::string_view word, std::span<const std::string_view> words) {
+  std::string_view best;
+  std::size_t best_distance = std::max<std::size_t>(word.size() / 3, 1) + 1;
+  for (const std::string_view other : words) {
+    // Levenshtein's distance, one row at a time.
+    std::vector<std::size_t> row(other.size() + 1);
+    for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;
+    for (std::size_t i = 1; i <= word.size(); ++i) {
+      std::size_t diagonal = std::exchange(row[0], i);
+      for (std::size_t j = 1; j < row.size(); ++j) {
+        const std::size_t changed = diagonal + (word[i - 1] == other[j - 1] ? 0 : 1);
+        diagonal = row[j];
+        row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    if (row.back() < best_distance) {
+      best_distance = row.back();
+      best = other;
+    }
+  }
+  return best;
 }
 
 std::string counted(std::uint64_t count, std::string_view noun) {

@@ -229,6 +229,34 @@ Sha256 sha256(std::span<const std::byte> message) {
   return out;
 }
 
+Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new()) {
+  if (!context_ ||
+      EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_.get()), EVP_sha256(), nullptr) != 1) {
+    throw std::bad_alloc();
+  }
+}
+
+void Sha256Stream::Free::operator()(void* context) const {
+  EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context));
+}
+
+void Sha256Stream::update(std::span<const std::byte> bytes) {
+  if (EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_.get()), bytes.data(), bytes.size()) != 1) {
+    throw std::bad_alloc();
+  }
+}
+
+Sha256 Sha256Stream::finish() {
+  Sha256 out;
+  unsigned int size = 0;
+  if (EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_.get()),
+                         reinterpret_cast<unsigned char*>(out.data()), &size) != 1 ||
+      size != out.size()) {
+    throw std::bad_alloc();
+  }
+  return out;
+}
+
 bool equal_constant_time(std::span<const std::byte> a, std::span<const std::byte> b) {
   return a.size() == b.size() && (a.empty() || CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0);
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -99,6 +100,19 @@ class Secret {
 using Sha256 = std::array<std::byte, 32>;
 Sha256 hmac_sha256(std::span<const std::byte> key, std::span<const std::byte> message);
 Sha256 sha256(std::span<const std::byte> message);
+// SHA-256 of bytes as they come. Not thread safe.
+class Sha256Stream {
+ public:
+  Sha256Stream();
+  void update(std::span<const std::byte> bytes);
+  Sha256 finish();  // once
+
+ private:
+  struct Free {
+    void operator()(void* context) const;
+  };
+  std::unique_ptr<void, Free> context_;
+};
 bool equal_constant_time(std::span<const std::byte> a, std::span<const std::byte> b);
 
 }  // namespace siphon

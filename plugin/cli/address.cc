@@ -9,17 +9,26 @@ namespace {
 constexpr std::string_view kFolderPrefix = "posix:";
 constexpr std::string_view kCephPrefix = "ceph:";
 
-// "HOST:PORT", "[::1]:PORT".
+// "HOST:DIGITS", "[::1]:DIGITS".
 bool is_host_port(std::string_view text) {
   const auto colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return false;
   const std::string_view port = text.substr(colon + 1);
-  if (port.empty() || port.size() > 5) return false;
-  if (!std::all_of(port.begin(), port.end(), [](unsigned char c) { return std::isdigit(c); })) {
-    return false;
-  }
-  const int number = std::stoi(std::string(port));
+  return !port.empty() &&
+         std::all_of(port.begin(), port.end(), [](unsigned char c) { return std::isdigit(c); });
+}
+
+bool is_port(std::string_view text) {
+  if (text.size() > 5) return false;
+  const int number = std::stoi(std::string(text));
   return number >= 1 && number <= 65535;
+}
+
+// The one name that needs nobody to resolve it.
+std::string numeric_host(std::string_view host_port) {
+  constexpr std::string_view kLocal = "localhost:";
+  if (!host_port.starts_with(kLocal)) return std::string(host_port);
+  return "127.0.0.1:" + std::string(host_port.substr(kLocal.size()));
 }
 
 tl::unexpected<Error> bad(std::string_view text, const std::string& why) {
@@ -107,9 +116,14 @@ Result<Address> parse_address(std::string_view text, Want want) {
   if (text.starts_with(kFolderPrefix)) {
     address = parse_folder(text, want);
   } else if (!text.starts_with(kCephPrefix) && is_host_port(head)) {
+    const std::string_view port = head.substr(head.rfind(':') + 1);
+    if (!is_port(port)) {
+      return bad(text, "has no port from 1 to 65535 (a pool of such a name is ceph:" +
+                           std::string(head) + ")");
+    }
     Address daemon;
     daemon.where = Where::kDaemon;
-    daemon.device = head;
+    daemon.device = numeric_host(head);
     if (head.size() < text.size()) daemon.extent = text.substr(head.size() + 1);
     address = std::move(daemon);
   } else {

@@ -1,7 +1,8 @@
 // Where an extent, or a set of them, is: the arguments of the verbs.
 //
 //   POOL/EXTENT, POOL/NAMESPACE/EXTENT, POOL, POOL/NAMESPACE/   Ceph (also with a prefix ceph:)
-//   HOST:PORT/EXTENT, HOST:PORT/                                a folder's daemon, control address
+//   HOST:PORT/EXTENT, HOST:PORT/                                a folder's daemon, control address;
+//                                                               numeric, or localhost (127.0.0.1)
 //   posix:DIR/EXTENT, posix:DIR, posix:DIR/                     a folder, opened by the CLI itself
 //
 // Values and pure functions; thread compatible.

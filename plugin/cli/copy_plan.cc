@@ -41,6 +41,13 @@ Status check_ends(const Address& source, const Address& target) {
     return usage("the daemon at " + source.device + " does not list its extents",
                  "name them: siphon copy " + source.device + "/EXTENT... TARGET");
   }
+  if (source.where == Where::kDaemon && target.where == Where::kCeph) {
+    const std::string step = "on that daemon's host: siphon get posix:DIR/" + source.extent +
+                             " - | siphon put " + target.with_extent(source.extent).to_string() +
+                             " -";
+    return usage(
+        "a folder's daemon cannot send to a pool: an OSD's daemon has no secret to show it", step);
+  }
   if (source.extent.empty() && !target.extent.empty()) {
     return usage("many extents cannot become the one " + target.to_string(),
                  "name a store as the target");

@@ -105,7 +105,11 @@ Result<std::vector<Location>> locations_of(RadosCluster& cluster,
                                            const std::vector<Address>& where) {
   std::vector<Location> locations;
   for (const Address& address : where) {
-    if (address.where == Where::kCeph) locations.push_back(address.location);
+    if (address.where != Where::kCeph) continue;
+    // A pool that is not there has no devices either: said here.
+    auto group = cluster.placement_group(address.location, "probe");
+    if (!group) return fail(std::move(group).error());
+    locations.push_back(address.location);
   }
   if (!where.empty()) return locations;
   auto pools = cluster.siphon_pools();

@@ -75,6 +75,7 @@ inline constexpr std::size_t kMaxProbedGroups = 512;
 Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations);
 
 // The locations that WHERE arguments name ("POOL"), or every pool with the application tag.
+// NOT_FOUND: there is no such pool.
 Result<std::vector<Location>> locations_of(RadosCluster& cluster,
                                            const std::vector<Address>& where);
 

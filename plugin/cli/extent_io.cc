@@ -161,6 +161,7 @@ Result<ExtentInfo> put_extent(ExtentStore& store, const std::string& name,
     status = sealed ? Status{} : Status(fail(sealed.error()));
     if (sealed) header = *sealed;
   }
+  if (status && request.before_publish) status = request.before_publish(encoder.blocks());
   if (status) status = control.check();
   if (status) {
     header.part_bytes = store.limits().part_bytes;

@@ -33,6 +33,8 @@ struct PutRequest {
   std::uint64_t block_bytes = kMaxBlockBytes;
   bool leave_open = false;  // publish without index and footer
   bool replace = false;
+  // Asked when all is read and before anything is published, with the blocks; may be empty.
+  std::function<Status(std::span<const IndexEntry> blocks)> before_publish;
 };
 // Small ones in one operation, larger ones through a scratch extent that is aborted on any
 // failure: nobody ever sees a part of it. ALREADY_EXISTS unless `replace`. An empty content is

@@ -1,29 +1,70 @@
 #include "plugin/cli/local_file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
 
+#include "plugin/base/types.h"
 #include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
+namespace {
+
+bool same_time(const timespec& a, const timespec& b) {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+tl::unexpected<Error> exists(const std::string& what) {
+  return fail(Code::kAlreadyExists, what, Side::kRequester,
+              "choose another name; or --force, to replace what is there");
+}
+
+std::string folder_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// Makes the name itself durable.
+Status sync_folder(const std::string& path) {
+  const std::string folder = folder_of(path);
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = fd >= 0 && ::fsync(fd) == 0;
+  const int why = errno;
+  if (fd >= 0) ::close(fd);
+  if (synced) return {};
+  return fail(
+      error_from_errno(why, path + " is written, but may not outlast a power cut: sync " + folder,
+                       Side::kRequester));
+}
+
+}  // namespace
 
 Result<InputFile> InputFile::open(const std::string& path) {
-  if (path == "-") return InputFile(STDIN_FILENO, "standard input");
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool standard = path == "-";
+  const int fd = standard ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
-  InputFile file(fd, path);
-  struct stat st {};
-  if (::fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-    file.size_bytes_ = static_cast<std::uint64_t>(st.st_size);
+  InputFile file(fd, standard ? "standard input" : path);
+  if (::fstat(fd, &file.opened_) != 0) {
+    return fail(error_from_errno(errno, "look at " + file.name_, Side::kRequester));
+  }
+  if (S_ISDIR(file.opened_.st_mode)) {
+    return fail(Code::kInvalidArgument, file.name_ + " is a directory", Side::kRequester,
+                "tar c " + path + " | siphon put EXTENT -");
+  }
+  if (S_ISREG(file.opened_.st_mode)) {
+    file.start_ = std::max<off_t>(::lseek(fd, 0, SEEK_CUR), 0);
+    const off_t rest = std::max<off_t>(file.opened_.st_size - file.start_, 0);
+    file.size_bytes_ = static_cast<std::uint64_t>(rest);
     ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-  } else if (S_ISDIR(st.st_mode)) {
-    return fail(Code::kInvalidArgument, path + " is a directory", Side::kRequester);
   }
   return file;
 }
@@ -31,43 +72,125 @@ Result<InputFile> InputFile::open(const std::string& path) {
 InputFile::InputFile(InputFile&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       name_(std::move(other.name_)),
-      size_bytes_(other.size_bytes_) {}
+      size_bytes_(other.size_bytes_),
+      opened_(other.opened_),
+      start_(other.start_) {}
 
 InputFile::~InputFile() {
   if (fd_ > STDIN_FILENO) ::close(fd_);
 }
 
 Result<std::size_t> InputFile::read(std::span<std::byte> out) {
-  const ssize_t n = ::read(fd_, out.data(), out.size());
-  if (n >= 0) return static_cast<std::size_t>(n);
-  if (errno == EINTR) return fail(Code::kCancelled, "interrupted");
-  return fail(error_from_errno(errno, "read " + name_, Side::kRequester));
+  for (;;) {
+    // A signal may come to another thread, or just before the read: no read waits for long.
+    pollfd wait{fd_, POLLIN, 0};
+    if (!size_bytes_ && ::poll(&wait, 1, 100) == 0) {
+      if (interrupt_flag().load()) return fail(Code::kCancelled, "interrupted");
+      continue;
+    }
+    const ssize_t n = ::read(fd_, out.data(), out.size());
+    if (n >= 0) return static_cast<std::size_t>(n);
+    if (errno == EINTR && interrupt_flag().load()) return fail(Code::kCancelled, "interrupted");
+    if (errno == EINTR || errno == EAGAIN) continue;
+    return fail(error_from_errno(errno, "read " + name_, Side::kRequester));
+  }
 }
 
-Result<OutputFile> OutputFile::open(const std::string& path) {
-  if (path == "-") return OutputFile(STDOUT_FILENO, path);
-  struct stat st {};
-  if (::stat(path.c_str(), &st) == 0 && !S_ISREG(st.st_mode)) {
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
-    return OutputFile(fd, path);
+InputFile::Changed InputFile::changed() const {
+  if (!size_bytes_) return {};
+  struct stat now {};
+  if (::fstat(fd_, &now) != 0) {
+    return {Change::kContent, error_from_errno(errno, "look at " + name_, Side::kRequester)};
   }
-  std::string temporary = path + ".siphon-XXXXXX";
+  std::string what;
+  if (now.st_size != opened_.st_size) {
+    what = fmt::format("it had {} bytes and has {}", opened_.st_size, now.st_size);
+  } else if (!same_time(now.st_mtim, opened_.st_mtim)) {
+    const auto ms = [](const timespec& t) {
+      return static_cast<std::uint64_t>(t.tv_sec) * 1000 +
+             static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
+    };
+    what = "it was written to at " + rfc3339(ms(now.st_mtim));
+  }
+  if (!what.empty()) {
+    return {Change::kContent, source_changed(name_ + " changed while it was read: " + what)};
+  }
+  return {same_time(now.st_ctim, opened_.st_ctim) ? Change::kNone : Change::kMaybe, {}};
+}
+
+Status InputFile::rewind() {
+  if (::lseek(fd_, start_, SEEK_SET) == start_) return {};
+  return fail(error_from_errno(errno, "read " + name_ + " again", Side::kRequester));
+}
+
+Error source_changed(const std::string& what) {
+  return Error{Code::kAborted, what, Side::kRequester,
+               "nothing was published: put it again when nobody writes to it, or from a snapshot; "
+               "--allow-changing takes what was read",
+               Reason::kSourceChanged};
+}
+
+Result<OutputFile> OutputFile::open_directly(const std::string& path, const struct stat& there,
+                                             bool force) {
+  const bool block = S_ISBLK(there.st_mode);
+  if (block && !force) return exists(path + " is a block device");
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
+  OutputFile file(fd, path);
+  file.is_block_device_ = block;
+  return file;
+}
+
+Result<OutputFile> OutputFile::open(const std::string& path, bool force) {
+  if (path == "-") return OutputFile(STDOUT_FILENO, path);
+  std::string final_path = path;
+  struct stat there {};
+  const bool is_there = ::stat(path.c_str(), &there) == 0;
+  if (is_there && !S_ISREG(there.st_mode)) return open_directly(path, there, force);
+  if (is_there && !force) return exists(path + " exists");
+  struct stat link {};
+  if (::lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode)) {
+    if (!is_there) return exists(path + " is a symbolic link that leads nowhere");
+    char* real = ::realpath(path.c_str(), nullptr);
+    if (real == nullptr) return fail(error_from_errno(errno, "follow " + path, Side::kRequester));
+    final_path = real;
+    std::free(real);
+  }
+  std::string temporary = final_path + ".siphon-XXXXXX";
   const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
   if (fd < 0) return fail(error_from_errno(errno, "create " + temporary, Side::kRequester));
-  // mkostemp makes it private; give it what a new file would have.
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  ::fchmod(fd, 0666 & ~mask);
-  OutputFile file(fd, path);
+  OutputFile file(fd, final_path);
   file.temporary_ = std::move(temporary);
+  file.replaces_ = is_there;
+  if (is_there) {
+    SIPHON_TRY(file.keep_mode_and_owner(there));
+  } else {
+    // mkostemp makes it private; give it what a new file would have.
+    const mode_t mask = ::umask(0);
+    ::umask(mask);
+    ::fchmod(fd, 0666 & ~mask);
+  }
   return file;
+}
+
+Status OutputFile::keep_mode_and_owner(const struct stat& there) {
+  struct stat own {};
+  if (::fstat(fd_, &own) != 0) return fail(error_from_errno(errno, "look at " + temporary_));
+  const bool same_owner = own.st_uid == there.st_uid && own.st_gid == there.st_gid;
+  if ((same_owner || ::fchown(fd_, there.st_uid, there.st_gid) == 0) &&
+      ::fchmod(fd_, there.st_mode & 07777) == 0) {
+    return {};
+  }
+  return fail(error_from_errno(errno, "keep the owner and mode of " + path_, Side::kRequester)
+                  .with_next_step("it is as it was: write to another name, or as its owner"));
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       path_(std::move(other.path_)),
-      temporary_(std::exchange(other.temporary_, {})) {}
+      temporary_(std::exchange(other.temporary_, {})),
+      replaces_(other.replaces_),
+      is_block_device_(other.is_block_device_) {}
 
 OutputFile::~OutputFile() {
   if (fd_ > STDOUT_FILENO) ::close(fd_);
@@ -79,13 +202,26 @@ Status OutputFile::write(std::span<const std::byte> bytes) {
 }
 
 Status OutputFile::commit() {
-  if (temporary_.empty()) return {};
-  if (::fsync(fd_) != 0) return fail(error_from_errno(errno, "sync " + temporary_));
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+  if (temporary_.empty()) {
+    // Pipes and the like cannot be synced; a device and a redirected file can.
+    if (::fsync(fd_) == 0 || (!is_block_device_ && errno != EIO && errno != ENOSPC)) return {};
+    return fail(error_from_errno(errno, "sync " + path_, Side::kRequester));
+  }
+  if (::fsync(fd_) != 0) {
+    return fail(error_from_errno(errno, "sync " + temporary_, Side::kRequester));
+  }
+  int renamed = -1;
+  if (!replaces_) {
+    renamed = ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+    if (renamed != 0 && errno == EEXIST) return exists(path_ + " has appeared meanwhile");
+  }
+  // A file system without that flag says EINVAL.
+  if (renamed != 0) renamed = ::rename(temporary_.c_str(), path_.c_str());
+  if (renamed != 0) {
     return fail(error_from_errno(errno, "rename to " + path_, Side::kRequester));
   }
   temporary_.clear();
-  return {};
+  return sync_folder(path_);
 }
 
 }  // namespace siphon::cli

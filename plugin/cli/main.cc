@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <exception>
 #include <functional>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -14,6 +17,7 @@
 
 #include "plugin/base/extent_format.h"
 #include "plugin/base/log.h"
+#include "plugin/base/text.h"
 #include "plugin/cli/options.h"
 #include "plugin/cli/stdio.h"
 #include "plugin/cli/verbs.h"
@@ -34,7 +38,80 @@ win over the environment, that wins over CEPH_ARGS: see siphon config show.
 
 Exit status: 0 all verified and durable; 1 other; 2 usage; 3 not found; 4 permission; 5 temporary,
 retry helps; 6 partial; 7 fatal, retry does not help; 8 stopped by a limit; 9 nothing to do;
-10 already running; 11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted.)";
+10 already running; 11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted;
+141 the reader of stdout has gone.)";
+
+// What others call our verbs.
+std::string_view synonym(std::string_view word) {
+  static const std::map<std::string_view, std::string_view> known = {
+      {"cp", "copy"},        {"mv", "move"},         {"rename", "move"},      {"list", "ls"},
+      {"dir", "ls"},         {"delete", "rm"},       {"remove", "rm"},        {"del", "rm"},
+      {"info", "stat"},      {"show", "stat"},       {"check", "verify"},     {"scrub", "verify"},
+      {"cmp", "verify"},     {"diff", "verify"},     {"upload", "put"},       {"write", "put"},
+      {"import", "put"},     {"download", "get"},    {"cat", "get"},          {"read", "get"},
+      {"export", "get"},     {"devices", "daemons"}, {"status", "transfers"}, {"ps", "transfers"},
+      {"jobs", "transfers"}, {"stop", "cancel"},     {"kill", "cancel"},      {"follow", "watch"}};
+  const auto found = known.find(word);
+  return found == known.end() ? std::string_view() : found->second;
+}
+
+std::string did_you_mean(std::string_view word) {
+  return word.empty() ? std::string() : "; did you mean " + std::string(word) + "?";
+}
+
+CLI::ParseError unknown_verb(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(verb->get_name());
+  }
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  std::string_view best = synonym(word);
+  if (std::ranges::find(views, best) == views.end()) best = closest(word, views);
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  const std::string owner = app.get_parent() == nullptr ? "siphon" : "siphon " + app.get_name();
+  return {"'" + word + "' is no verb of " + owner +
+              (best.empty() ? "; there are: " + all : did_you_mean(best)),
+          CLI::ExitCodes::ExtrasError};
+}
+
+CLI::ParseError unknown_option(const CLI::App& app, const std::string& name) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& flag : option->get_lnames()) names.push_back("--" + flag);
+  }
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  const std::string owner = app.get_parent() == nullptr ? "siphon" : "siphon " + app.get_name();
+  return {owner + " has no option " + name + did_you_mean(closest(name, views)),
+          CLI::ExitCodes::ExtrasError};
+}
+
+// "siphon copy [OPTIONS] SOURCE... TARGET"
+class VerbFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string) const override {
+    std::string usage = "Usage: siphon";
+    if (app->get_parent() != nullptr && app->get_parent()->get_parent() != nullptr) {
+      usage += " " + app->get_parent()->get_name();
+    }
+    usage += " " + app->get_name() + " [OPTIONS]";
+    for (const CLI::Option* option : app->get_options()) {
+      if (option->nonpositional() || !option->get_positional()) continue;
+      const std::string name = option->get_name(true);
+      if (name == "SOURCE") {  // the last of its words is another thing
+        usage += app->get_name() == "verify" ? " SOURCE [TARGET]" : " SOURCE... TARGET";
+        continue;
+      }
+      const std::string shown = option->get_expected_max() > 1 ? name + "..." : name;
+      usage += option->get_required() ? " " + shown : " [" + shown + "]";
+    }
+    return usage + "\n";
+  }
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_positional()) return option->get_required() ? "" : " (optional)";
+    return CLI::Formatter::make_option_opts(option);
+  }
+};
 
 // Builds the command line; what a verb needs is bound to `options`.
 class CommandLine {
@@ -56,14 +133,11 @@ class CommandLine {
 
   // Throws CLI::ParseError.
   void parse(int argc, char** argv) {
-    // Known for errors, too, when parsing gets no further.
-    const auto verbs = app_.get_subcommands([](CLI::App*) { return true; });
-    for (int i = 1; i < argc && verb_name_.empty(); ++i) {
-      for (const CLI::App* v : verbs) {
-        if (v->get_name() == argv[i]) verb_name_ = argv[i];
-      }
-    }
-    app_.parse(argc, argv);
+    std::vector<std::string> words(argv + 1, argv + argc);
+    ask_for_help(words);
+    name_what_is_unknown(words);
+    std::ranges::reverse(words);  // as CLI11 wants them
+    app_.parse(std::move(words));
     CLI::App* verb = app_.get_subcommands().front();
     std::vector<CLI::App*> chain{&app_, verb};
     verb_name_ = verb->get_name();
@@ -92,6 +166,7 @@ class CommandLine {
   CLI::App* add(CLI::App& parent, const std::string& name, const std::string& description,
                 const std::string& examples, Run run) {
     CLI::App* verb = parent.add_subcommand(name, description);
+    verb->formatter(std::make_shared<VerbFormatter>());
     verb->footer("\nExamples:\n" + examples);
     add_output_settings(*verb, options_);
     add_ceph_settings(*verb, options_);
@@ -117,6 +192,8 @@ class CommandLine {
                    "confirm a removal or a replacement");
   }
 
+  void ask_for_help(std::vector<std::string>& words) const;
+  void name_what_is_unknown(const std::vector<std::string>& words);
   void define_data_verbs();
   void define_looking_verbs();
   void define_copy_verbs();
@@ -130,16 +207,63 @@ class CommandLine {
   Run run_;
 };
 
+// "siphon help copy" is "siphon copy --help".
+void CommandLine::ask_for_help(std::vector<std::string>& words) const {
+  if (words.empty() || words.front() != "help") return;
+  words.erase(words.begin());
+  words.emplace_back("--help");
+}
+
+// CLI11 says first what is missing; a word that it does not know is the better answer. Throws
+// CLI::ParseError. Keeps the verb's name for errors.
+void CommandLine::name_what_is_unknown(const std::vector<std::string>& words) {
+  CLI::App* app = &app_;
+  for (std::size_t i = 0; i < words.size() && words[i] != "--"; ++i) {
+    const std::string& word = words[i];
+    if (word.size() > 1 && word.front() == '-') {
+      std::string name = word.substr(0, word.find('='));
+      if (!word.starts_with("--")) name = word.substr(0, 2);
+      const CLI::Option* option = app->get_option_no_throw(name);
+      if (option == nullptr) option = app_.get_option_no_throw(name);
+      const bool is_value = i > 0 && std::isdigit(static_cast<unsigned char>(word[1])) != 0;
+      if (option == nullptr && !is_value) throw unknown_option(*app, name);
+      if (option != nullptr && option->get_expected_max() > 0 && option->get_type_size() > 0 &&
+          word == name) {
+        ++i;  // its value
+      }
+      continue;
+    }
+    if (app->get_subcommands([](CLI::App*) { return true; }).empty()) continue;
+    const auto verbs =
+        app->get_subcommands([&](const CLI::App* verb) { return verb->get_name() == word; });
+    CLI::App* verb = verbs.empty() ? nullptr : verbs.front();
+    if (verb == nullptr) throw unknown_verb(*app, word);
+    app = verb;
+    verb_name_ += (verb_name_.empty() ? "" : " ") + word;
+  }
+}
+
 void CommandLine::define_data_verbs() {
   auto* put = add(app_, "put", "make an extent from a file or a stream; visible only when complete",
                   "  siphon put p1/e1 /data/volume.img\n"
                   "  tar c /etc | siphon put p1/etc-backup -\n"
-                  "  siphon put --block-size 1M posix:/srv/a/e1 volume.img",
+                  "  siphon put --expect-bytes 10M posix:/srv/a/e1 volume.img",
                   run_put);
   add_name(put, "EXTENT", "where to");
-  put->add_option("FILE", options_.file, "what; '-' is standard input (the default)");
+  put->add_option("FILE", options_.file,
+                  "what; '-' is standard input (the default). A file that changes while it is read "
+                  "is not put; a stream is taken as it comes, however it ended");
+  put->add_option("--expect-bytes", options_.expect_bytes,
+                  "publish only if the content has this length, as in 5.5G")
+      ->transform(size_value())
+      ->type_name("SIZE");
+  put->add_option("--expect-sha256", options_.expect_sha256,
+                  "publish only if the content has this SHA-256")
+      ->type_name("HEX");
+  put->add_flag("--allow-changing", options_.allow_changing,
+                "put a file though it changes meanwhile");
   put->add_option("--block-size", options_.block_size, "content bytes per block, 4K to 4M")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(size_value())
       ->check(CLI::Range(std::uint64_t{4096}, std::uint64_t{kMaxBlockBytes}))
       ->option_text("SIZE");
   put->add_flag("--open", options_.open, "leave it open: not sealed, not to be copied yet");
@@ -150,11 +274,15 @@ void CommandLine::define_data_verbs() {
   auto* get = add(app_, "get", "write an extent's content to a file, every block verified",
                   "  siphon get p1/e1 volume.img\n"
                   "  siphon get p1/etc-backup - | tar t\n"
-                  "  siphon get posix:/srv/a/e1 volume.img",
+                  "  siphon get --force posix:/srv/a/e1 volume.img",
                   run_get);
   add_name(get, "EXTENT", "which");
   get->add_option("FILE", options_.file,
                   "where to; '-' is standard output (the default). Appears only when all is right");
+  get->add_flag(
+      "--force", options_.force,
+      "replace a file that is there (mode and owner stay, a symbolic link is followed), or "
+      "write to a block device");
 
   auto* seal = add(app_, "seal", "seal an open extent after its last whole block",
                    "  siphon seal p1/e1\n"
@@ -209,7 +337,9 @@ void CommandLine::define_looking_verbs() {
                      run_verify);
   add_two_cluster_settings(*verify, options_);
   add_device_settings(*verify, options_);
-  verify->add_option("SOURCE", options_.names, "an extent or a store; then what to compare with")
+  verify
+      ->add_option("SOURCE", options_.names,
+                   "an extent or a store; then, if given, the TARGET to compare with")
       ->required()
       ->expected(1, 2);
   verify->add_flag("--local", options_.local, "read everything through this client");
@@ -232,7 +362,7 @@ void CommandLine::define_copy_verbs() {
     add_two_cluster_settings(*verb, options_);
     add_device_settings(*verb, options_);
     add_transfer_settings(*verb, options_);
-    verb->add_option("SOURCE", options_.names, "extents or stores; the last one is the TARGET")
+    verb->add_option("SOURCE", options_.names, "extents or stores; the last word is the TARGET")
         ->required()
         ->expected(2, -1);
     verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");

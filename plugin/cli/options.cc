@@ -7,6 +7,8 @@
 #include <sstream>
 #include <utility>
 
+#include "plugin/base/text.h"
+
 namespace siphon::cli {
 namespace {
 
@@ -80,6 +82,31 @@ void add_cluster_group(CLI::App& app, const std::string& prefix, ClusterOptions&
 
 }  // namespace
 
+CLI::Validator size_value() {
+  return {[](std::string& text) -> std::string {
+            const auto bytes = parse_bytes(text);
+            if (!bytes) {
+              return "'" + escaped(text) +
+                     "' is no size: write a decimal number, with K, M, G or T "
+                     "behind it for powers of 1024, as in 5.5M";
+            }
+            text = std::to_string(*bytes);
+            return {};
+          },
+          ""};
+}
+
+CLI::Validator count_value() {
+  return {[](std::string& text) -> std::string {
+            const bool digits = !text.empty() && text.size() <= 9 &&
+                                text.find_first_not_of("0123456789") == std::string::npos;
+            if (!digits) return "'" + escaped(text) + "' is no decimal number";
+            text = std::to_string(std::stoul(text));  // 010 is ten
+            return {};
+          },
+          ""};
+}
+
 Format Options::output_format() const {
   if (format == "json") return Format::kJson;
   return format == "json-pretty" ? Format::kJsonPretty : Format::kPlain;
@@ -102,6 +129,7 @@ void add_ceph_settings(CLI::App& app, Options& options) {
   add_cluster_group(app, "", options.cluster, true);
   app.add_option("--timeout", options.timeout_seconds,
                  "seconds that one operation of the cluster may take")
+      ->transform(count_value())
       ->check(CLI::Range(1u, 3600u))
       ->option_text("SECONDS")
       ->group("Ceph cluster");
@@ -130,14 +158,16 @@ void add_device_settings(CLI::App& app, Options& options) {
 void add_transfer_settings(CLI::App& app, Options& options) {
   const std::string group = "Transfer";
   app.add_option("--lanes", options.lanes, "TCP connections per transfer (0: the target's default)")
+      ->transform(count_value())
       ->check(CLI::Range(0u, 16u))
       ->option_text("N")
       ->group(group);
   app.add_option("--bwlimit", options.bwlimit, "bytes per second and transfer, as in 50M (0: none)")
-      ->transform(CLI::AsSizeValue(false))
+      ->transform(size_value())
       ->option_text("RATE")
       ->group(group);
   app.add_option("--max-transfers", options.max_transfers, "transfers that run at once")
+      ->transform(count_value())
       ->check(CLI::Range(1u, 64u))
       ->option_text("N")
       ->group(group);

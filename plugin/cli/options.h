@@ -13,7 +13,8 @@
 
 namespace CLI {
 class App;
-}
+class Validator;
+}  // namespace CLI
 
 namespace siphon::cli {
 
@@ -39,6 +40,11 @@ struct Options {
   std::uint32_t max_transfers = 8;
   std::string receipts;
   std::uint64_t block_size = 4u << 20;
+
+  bool allow_changing = false;
+  std::string expect_bytes;   // a number by now; empty: not given
+  std::string expect_sha256;  // hex; empty: not given
+  bool force = false;
 
   bool dry_run = false;
   bool accept_degraded = false;
@@ -72,6 +78,11 @@ void add_transfer_settings(CLI::App& app, Options& options);
 // After parsing: fills what no flag set from the environment, then from CEPH_ARGS; records every
 // origin. Throws what CLI11 throws for a bad value. `chain`: the app and the verb that was chosen.
 void apply_environment(const std::vector<CLI::App*>& chain, Options& options);
+
+// For CLI11: a size of "4096", "50M", "5.5 GiB" becomes its number of bytes, by parse_bytes; a
+// count is decimal digits.
+CLI::Validator size_value();
+CLI::Validator count_value();
 
 // "--conf" -> "SIPHON_CONF"
 std::string environment_name(const std::string& flag);

@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <optional>
+#include <span>
+#include <vector>
 
 #include "plugin/base/text.h"
 #include "plugin/cli/extent_io.h"
@@ -49,6 +52,95 @@ Result<int> plan_put(Session& session, ExtentStore& store, const Address& addres
                   file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
                   address.to_string(), there ? ", replacing what is there" : ""));
   return 0;
+}
+
+// What was announced of the content with --expect-bytes and --expect-sha256, and what came.
+class Expectation {
+ public:
+  static Result<Expectation> from(const Options& options) {
+    Expectation e;
+    if (!options.expect_bytes.empty()) e.bytes_ = std::stoull(options.expect_bytes);
+    if (!options.expect_sha256.empty()) {
+      if (!from_hex(options.expect_sha256, e.sha256_.emplace())) {
+        return fail(Code::kInvalidArgument, "--expect-sha256 wants 64 hex digits", Side::kRequester,
+                    "sha256sum FILE");
+      }
+      e.hash_.emplace();
+    }
+    return e;
+  }
+  // The next bytes; none: the end.
+  Status take(std::span<const std::byte> bytes) {
+    seen_bytes_ += bytes.size();
+    if (hash_) hash_->update(bytes);
+    if (bytes_ && seen_bytes_ > *bytes_) {
+      return wrong(Code::kDataLoss, fmt::format("there is more than the {} that were announced",
+                                                counted(*bytes_, "byte")));
+    }
+    if (!bytes.empty()) return {};
+    if (bytes_ && seen_bytes_ < *bytes_) {
+      return fail(Error{Code::kAborted,
+                        fmt::format("it ended after {} of the {} that were announced", seen_bytes_,
+                                    counted(*bytes_, "byte")),
+                        Side::kRequester,
+                        "nothing was published: see why what writes it ended, and put it again",
+                        Reason::kSourceChanged});
+    }
+    if (!hash_) return {};
+    const Sha256 got = hash_->finish();
+    if (got == *sha256_) return {};
+    return wrong(Code::kDataLoss,
+                 fmt::format("its SHA-256 is {}, announced was {}", to_hex(got), to_hex(*sha256_)));
+  }
+
+ private:
+  static Status wrong(Code code, const std::string& what) {
+    return fail(code, what, Side::kRequester,
+                "nothing was published: compare what was announced with the content");
+  }
+  std::optional<std::uint64_t> bytes_;
+  std::optional<Sha256> sha256_;
+  std::optional<Sha256Stream> hash_;
+  std::uint64_t seen_bytes_ = 0;
+};
+
+// Reads the file once more: whether its blocks are still these.
+Status read_again(InputFile& file, std::span<const IndexEntry> blocks, const std::string& path) {
+  SIPHON_TRY(file.rewind());
+  std::vector<std::byte> buffer;
+  const auto fill = [&](std::size_t bytes) -> Result<std::size_t> {
+    buffer.resize(bytes);
+    std::size_t filled = 0;
+    while (filled < bytes) {
+      auto got = file.read(std::span(buffer).subspan(filled));
+      if (!got) return fail(std::move(got).error());
+      if (*got == 0) break;
+      filled += *got;
+    }
+    return filled;
+  };
+  for (const IndexEntry& block : blocks) {
+    auto got = fill(block.length_bytes);
+    if (!got) return fail(std::move(got).error());
+    if (*got != block.length_bytes || sha256(buffer) != block.sha256) {
+      return fail(source_changed(path +
+                                 " changed while it was read: its content is another, though "
+                                 "its size and time are the same"));
+    }
+  }
+  return {};
+}
+
+// Whether what was read is what the file held all the time.
+Status check_unchanged(InputFile& file, std::span<const IndexEntry> blocks,
+                       const std::string& path) {
+  auto changed = file.changed();
+  if (changed.change == InputFile::Change::kMaybe) {
+    SIPHON_TRY(read_again(file, blocks, path));  // a mere rename is no change
+    changed = file.changed();
+  }
+  if (changed.change == InputFile::Change::kContent) return fail(std::move(changed.error));
+  return {};
 }
 
 struct Removal {
@@ -103,6 +195,8 @@ Result<int> run_put(Session& session) {
   if (options.replace) {
     if (const auto refused = session.refused("replacing an extent")) return *refused;
   }
+  auto expectation = Expectation::from(options);
+  if (!expectation) return fail(std::move(expectation).error());
   auto file = InputFile::open(options.file);
   if (!file) return fail(std::move(file).error());
   auto store = session.store(*address);
@@ -114,10 +208,19 @@ Result<int> run_put(Session& session) {
   }
 
   const auto start = std::chrono::steady_clock::now();
-  const PutRequest request{options.block_size, options.open, options.replace};
-  auto info = put_extent(
-      **store, address->extent, [&](std::span<std::byte> out) { return file->read(out); }, request,
-      control_of(session, file->size_bytes().value_or(0)));
+  PutRequest request{options.block_size, options.open, options.replace, {}};
+  if (!options.allow_changing) {
+    request.before_publish = [&](std::span<const IndexEntry> blocks) {
+      return check_unchanged(*file, blocks, options.file == "-" ? "standard input" : options.file);
+    };
+  }
+  const auto read = [&](std::span<std::byte> out) -> Result<std::size_t> {
+    auto got = file->read(out);
+    if (got) SIPHON_TRY(expectation->take(out.first(*got)));
+    return got;
+  };
+  auto info = put_extent(**store, address->extent, read, request,
+                         control_of(session, file->size_bytes().value_or(0)));
   session.meter().finish(info.has_value());
   if (!info) return fail(std::move(info).error());
   if (session.out().json()) {
@@ -152,7 +255,7 @@ Result<int> run_get(Session& session) {
   if (!store) return fail(std::move(store).error());
   auto there = (*store)->stat(address->extent);
   if (!there) return fail(std::move(there).error());
-  auto file = OutputFile::open(options.file);
+  auto file = OutputFile::open(options.file, options.force);
   if (!file) return fail(std::move(file).error());
 
   const auto start = std::chrono::steady_clock::now();
@@ -220,7 +323,9 @@ Result<int> run_rm(Session& session) {
   Json extents = Json::array();
   for (const Address& address : addresses) {
     if (session.interrupted()) {
-      return fail(Session::interrupted_error("interrupted; the rest was not removed"));
+      session.meter().note("siphon: interrupted; nothing was done to " +
+                           counted(addresses.size() - extents.size(), "more extent"));
+      break;
     }
     Removal removal{address, {}, false, 0};
     Status status = remove_one(session, removal);
@@ -236,7 +341,8 @@ Result<int> run_rm(Session& session) {
     }
     extents.push_back(std::move(entry));
   }
-  const Exit exit = exit_for(tally);
+  const bool all = extents.size() == addresses.size();
+  const Exit exit = all ? exit_for(tally) : Exit::kInterrupted;
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = options.dry_run;

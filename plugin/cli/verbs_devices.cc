@@ -377,7 +377,13 @@ Result<int> run_transfers(Session& session) {
                fmt::format("{}/{}", t.progress.extents_done, t.progress.extents_total),
                std::to_string(t.progress.extents_failed), rfc3339(t.started_unix_ms)});
   }
-  if (!table.empty()) table.print();
+  if (!table.empty()) {
+    table.print();
+  } else if (tally.done > 0) {
+    session.out().line(session.options().finished
+                           ? "no transfers"
+                           : "no transfers under way; --all lists those that have ended, too");
+  }
   note_silent(session, listing->silent);
   return static_cast<int>(exit);
 }

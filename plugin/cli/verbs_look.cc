@@ -1,5 +1,6 @@
 // ls, stat, blocks, verify, config show: verbs that change nothing.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -224,6 +225,15 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   return finish_verify(session, std::move(json), tally, &only_there);
 }
 
+// A folder is meant as a whole, with or without a slash behind it: extents are files.
+Result<Address> parse_extent_or_store(const std::string& text) {
+  constexpr std::string_view kFolder = "posix:";
+  struct stat there {};
+  const bool folder = text.starts_with(kFolder) &&
+                      ::stat(text.c_str() + kFolder.size(), &there) == 0 && S_ISDIR(there.st_mode);
+  return parse_address(text, folder ? Want::kStore : Want::kEither);
+}
+
 }  // namespace
 
 Result<int> run_ls(Session& session) {
@@ -236,6 +246,7 @@ Result<int> run_ls(Session& session) {
   if (session.options().long_listing) {
     infos.resize(extents->size());
     run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
+      if (session.interrupted()) return;
       const Listed& listed = (*extents)[i];
       if (listed.info.state == ExtentState::kSealed) {
         infos[i] = listed.info;
@@ -247,6 +258,7 @@ Result<int> run_ls(Session& session) {
           infos[i] = (*store)->stat(listed.address.extent);
       }
     });
+    if (session.interrupted()) return fail(Session::interrupted_error("interrupted while listing"));
   }
   if (session.out().json()) {
     Json list = Json::array();
@@ -331,11 +343,11 @@ Result<int> run_blocks(Session& session) {
 
 Result<int> run_verify(Session& session) {
   const Options& options = session.options();
-  auto source = parse_address(options.names.at(0), Want::kEither);
+  auto source = parse_extent_or_store(options.names.at(0));
   if (!source) return fail(std::move(source).error());
   widen(session, *source);
   if (options.names.size() == 1) return verify_one_side(session, *source);
-  auto target = parse_address(options.names.at(1), Want::kEither);
+  auto target = parse_extent_or_store(options.names.at(1));
   if (!target) return fail(std::move(target).error());
   if (source->all_namespaces || options.nspace) widen(session, *target);
   return verify_both_sides(session, *source, *target);

@@ -251,6 +251,7 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     cursor = std::move(page->next_cursor);
     if (on_page && !on_page(listed.size())) break;
   } while (!cursor.empty() && !session.interrupted());
+  if (session.interrupted()) return fail(Session::interrupted_error("interrupted while listing"));
   std::sort(listed.begin(), listed.end(),
             [](const Listed& a, const Listed& b) { return a.address.extent < b.address.extent; });
   return listed;

@@ -77,7 +77,7 @@ class PutAndGet(CliTest):
             got = self.siphon("get", self.address(f"e{size}"), "-")
             self.assertEqual(hashlib.sha256(got.stdout).digest(), hashlib.sha256(data).digest())
             target = self.home / "out"
-            self.siphon("get", self.address(f"e{size}"), target)
+            self.siphon("get", "--force", self.address(f"e{size}"), target)
             self.assertEqual(target.read_bytes(), data)
         self.assertEqual(self.leftovers(), [])
 
@@ -126,7 +126,7 @@ class PutAndGet(CliTest):
         self.assertIn(b"block 1", run.stderr)
         self.assertEqual([p.name for p in self.home.glob("out*")], [])
         target.write_bytes(b"older")
-        self.siphon("get", self.address("e1"), target, expect=FATAL)
+        self.siphon("get", "--force", self.address("e1"), target, expect=FATAL)
         self.assertEqual(target.read_bytes(), b"older")
         self.siphon("get", self.address("e1"), "-", expect=FATAL)
 

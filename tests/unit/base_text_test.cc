@@ -1,6 +1,8 @@
 // Text from outside: what is escaped, what is UTF-8.
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "plugin/base/text.h"
 
 namespace siphon {
@@ -40,6 +42,46 @@ TEST(Text, OneOfThemIsSingular) {
   EXPECT_EQ(counted(0, "extent"), "0 extents");
   EXPECT_EQ(counted(1, "extent"), "1 extent");
   EXPECT_EQ(counted(2, "extent"), "2 extents");
+}
+
+TEST(Text, SizesAreDecimalAndBounded) {
+  EXPECT_EQ(parse_bytes("0"), 0u);
+  EXPECT_EQ(parse_bytes("010"), 10u);
+  EXPECT_EQ(parse_bytes("5.5M"), 5767168u);
+  EXPECT_EQ(parse_bytes("1.5 GiB"), 3ull << 29);
+  EXPECT_EQ(parse_bytes("0.001k"), 1u);
+  EXPECT_EQ(parse_bytes("9223372036854775807"), (1ull << 63) - 1);
+  for (const char* bad : {"",
+                          " ",
+                          "M",
+                          "-1",
+                          "+1",
+                          "0x10",
+                          "1e3",
+                          "5.",
+                          ".5",
+                          "5..5",
+                          "5Q",
+                          "5MM",
+                          "5 M B",
+                          "1 ",
+                          "0.1",
+                          "0.0001K",
+                          "9223372036854775808",
+                          "8192P",
+                          "99999999999999999999",
+                          "1bb",
+                          "1bib"}) {
+    EXPECT_FALSE(parse_bytes(bad)) << bad;
+  }
+}
+
+TEST(Text, TheClosestWord) {
+  const std::array<std::string_view, 4> words = {"copy", "move", "stat", "transfers"};
+  EXPECT_EQ(closest("cpy", words), "copy");
+  EXPECT_EQ(closest("tranfers", words), "transfers");
+  EXPECT_EQ(closest("xyzzy", words), "");
+  EXPECT_EQ(closest("", words), "");
 }
 
 }  // namespace

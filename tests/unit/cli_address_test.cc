@@ -56,6 +56,8 @@ TEST(CliAddress, Daemons) {
   EXPECT_EQ(parsed("127.0.0.1:7411/", Want::kStore).device, "127.0.0.1:7411");
   EXPECT_EQ(parsed("127.0.0.1:7411", Want::kEither).where, Where::kDaemon);
   EXPECT_EQ(parsed("[::1]:7411/e1", Want::kEither).device, "[::1]:7411");
+  EXPECT_EQ(parsed("localhost:7411/e1", Want::kExtent).device, "127.0.0.1:7411");
+  EXPECT_EQ(parsed("ceph:localhost:7411/e1", Want::kExtent).location.pool, "localhost:7411");
 }
 
 TEST(CliAddress, Folders) {
@@ -87,6 +89,9 @@ TEST(CliAddress, WhatIsRefused) {
   refused("posix:/srv/a/..", Want::kExtent);
   refused("127.0.0.1:7411/", Want::kExtent);
   refused("127.0.0.1:7411/a/b", Want::kExtent);
+  refused("127.0.0.1:99999/", Want::kStore);
+  refused("127.0.0.1:0/e1", Want::kExtent);
+  refused("127.0.0.1:11111111111111111111/e1", Want::kExtent);
 }
 
 }  // namespace

@@ -1,0 +1,512 @@
+"""What the command line says, and with which exit code: whatever its stdout and stderr are, what
+names it meets, what its files do meanwhile. Over a plain folder, from outside."""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import shlex
+import signal
+import struct
+import subprocess
+import termios
+import unittest
+
+from cli_posix_test import (CONFIRM, FATAL, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK, OTHER,
+                            SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+CLOSED_PIPE, INTERRUPTED = 141, 130
+VERBS = ("put", "get", "seal", "rm", "ls", "stat", "blocks", "verify", "copy", "move", "daemons",
+         "transfers", "watch", "cancel")
+
+
+class WordsTest(CliTest):
+    def many_blocks(self):
+        """An extent whose list of blocks is more than a pipe holds."""
+        self.put("blocks", self.content(1000 * 4096), "--block-size", "4K")
+        return self.address("blocks")
+
+    def run_with(self, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close=None):
+        """The process; `close`: a descriptor that it begins without."""
+        process = subprocess.Popen(
+            [SIPHON, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            env=clean_environment(), preexec_fn=(lambda: os.close(close)) if close else None)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                self.addCleanup(stream.close)
+        return process
+
+    def every_end(self):
+        """Commands with an output each, and the exit codes that they have."""
+        self.put("a", b"a")
+        yield ("ls", self.address()), OK
+        yield ("ls", "-l", self.address()), OK
+        yield ("stat", self.address("a")), OK
+        yield ("blocks", self.address("a")), OK
+        yield ("verify", self.address()), OK
+        yield ("verify", self.address("a"), self.address("a")), OK
+        yield ("seal", "--dry-run", self.address("a")), NOTHING_TO_DO
+        yield ("put", "--dry-run", self.address("b"), __file__), OK
+        yield ("rm", "--dry-run", self.address("a")), OK
+        yield ("config", "show"), OK
+        yield ("stat", self.address("none")), NOT_FOUND
+        yield ("rm", CONFIRM, self.address("none")), NOT_FOUND
+        yield ("rm", self.address("a")), NEEDS_CONFIRMATION
+        yield ("cp",), USAGE
+
+
+def nonblocking_pipe():
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    return read_end, write_end
+
+
+def read_slowly(descriptor):
+    """All that comes, in pieces that keep the pipe full."""
+    got = bytearray()
+    while piece := os.read(descriptor, 1000):
+        got += piece
+    os.close(descriptor)
+    return bytes(got)
+
+
+class Streams(WordsTest):
+    def test_a_pipe_that_does_not_block_is_waited_for(self):
+        address = self.many_blocks()
+        for words in (("blocks", address), ("blocks", "-f", "json", address), ("get", address, "-")):
+            with self.subTest(words=words):
+                expected = self.siphon(*words).stdout
+                self.assertGreater(len(expected), 65536)
+                read_end, write_end = nonblocking_pipe()
+                process = self.run_with(*words, stdout=write_end)
+                os.close(write_end)
+                self.assertEqual(read_slowly(read_end), expected)
+                self.assertEqual(process.wait(60), OK)
+
+    def test_a_stderr_that_does_not_block_keeps_the_code_and_every_line(self):
+        names = [self.address(f"none-{i:04}") for i in range(800)]
+        read_end, write_end = nonblocking_pipe()
+        process = self.run_with("rm", CONFIRM, *names, stderr=write_end)
+        os.close(write_end)
+        said = read_slowly(read_end)
+        self.assertGreater(len(said), 65536)
+        self.assertEqual(process.wait(60), NOT_FOUND)
+        self.assertEqual(sum(line.startswith(b"siphon: ") for line in said.splitlines()), 800)
+
+    def test_a_stdin_that_does_not_block_is_waited_for(self):
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        process = subprocess.Popen([SIPHON, "put", "--progress", "plain", self.address("a"), "-"],
+                                   stdin=read_end, stderr=subprocess.PIPE, env=clean_environment())
+        os.close(read_end)
+        data = self.content(5_000_000)
+        with open(write_end, "wb") as to:
+            to.write(data[:4_500_000])
+            to.flush()
+            self.assertTrue(process.stderr.readline())  # it has come so far and waits
+            to.write(data[4_500_000:])
+        process.stderr.read()
+        process.stderr.close()
+        self.assertEqual(process.wait(60), OK)
+        self.assertEqual(self.siphon("get", self.address("a")).stdout, data)
+
+    def test_a_stderr_that_is_full_or_closed_changes_no_code(self):
+        with open("/dev/full", "wb") as full:
+            for words, code in self.every_end():
+                with self.subTest(words=words):
+                    self.assertEqual(self.run_with(*words, stderr=full).wait(60), code)
+                    self.assertEqual(self.run_with(*words, stderr=None, close=2).wait(60), code)
+                    self.assertEqual(self.run_with(*words, "--progress", "terminal",
+                                                   stderr=full).wait(60), code)
+
+    def test_a_stdout_that_is_full_or_closed_is_an_error_with_a_sentence(self):
+        with open("/dev/full", "wb") as full:
+            for words, code in list(self.every_end()) + [(("--help",), OK), (("put", "--help"), OK),
+                                                        (("--version",), OK)]:
+                for more in ((), ("-f", "json")):
+                    with self.subTest(words=words + more):
+                        expected = OTHER if code in (OK, NOTHING_TO_DO) else code
+                        silent = not more and words[0] in ("rm", "stat", "cp", "seal") and code
+                        if silent:
+                            expected = code  # nothing was to be written there
+                        process = self.run_with(*words, *more, stdout=full)
+                        said = process.stderr.read()
+                        self.assertEqual(process.wait(60), expected, said)
+                        if not silent:
+                            self.assertIn(b"write to stdout: No space left on device", said)
+                        process = self.run_with(*words, *more, stdout=None, close=1)
+                        self.assertEqual(process.wait(60), expected)
+
+    def test_a_closed_pipe_is_141_in_every_verb(self):
+        for words, code in self.every_end():
+            for more in ((), ("-f", "json")):
+                if not more and code:
+                    continue  # text that goes to stderr
+                with self.subTest(words=words + more):
+                    read_end, write_end = os.pipe()
+                    os.close(read_end)
+                    process = self.run_with(*words, *more, stdout=write_end)
+                    os.close(write_end)
+                    self.assertEqual(process.wait(60), CLOSED_PIPE)
+        address = self.many_blocks()
+        for more in ((), ("-f", "json")):
+            process = self.run_with("blocks", *more, address)
+            process.stdout.read(10)
+            process.stdout.close()
+            self.assertEqual(process.stderr.read(), b"")
+            self.assertEqual(process.wait(60), CLOSED_PIPE)
+
+    def test_without_standard_descriptors_no_other_file_is_written_to(self):
+        self.put("a", b"content")
+        out = self.home / "out"
+        for close in (1, 2):
+            process = self.run_with("get", "-f", "json", "--progress", "terminal", "--force",
+                                    self.address("a"), out, stdout=None, stderr=None, close=close)
+            self.assertIn(process.wait(60), (OK, OTHER))
+            self.assertEqual(out.read_bytes(), b"content")
+
+    def test_an_interrupt_ends_a_wait_for_a_reader_that_does_not_read(self):
+        address = self.many_blocks()
+        for words in (("blocks", address), ("get", address, "-")):
+            process = self.run_with(*words)
+            select.select([process.stdout], [], [])  # it writes, and nobody reads
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(60), INTERRUPTED)
+
+
+class Names(WordsTest):
+    def test_control_bytes_of_a_refused_name_are_escaped(self):
+        for more in ((), ("-f", "json")):
+            run = self.siphon("stat", self.address("a\x1b[2J\nb"), *more, expect=USAGE)
+            self.assertNotIn(b"\x1b", run.stdout + run.stderr)
+            self.assertIn(b"a\\x1b[2J\\nb", run.stderr)
+        run = self.siphon("c\x1bp", expect=USAGE)
+        self.assertIn(b"'c\\x1bp' is no verb", run.stderr)
+
+    def test_json_loses_no_byte_of_a_name(self):
+        self.put("a", b"a")
+        seen = set()
+        for odd in (b"out-\xff", b"out-\xfe", b"out-\x1b\n"):
+            path = os.path.join(os.fsencode(self.home), odd)
+            run = subprocess.run([SIPHON, "get", "-f", "json", self.address("a"), path],
+                                 capture_output=True, env=clean_environment(), check=True)
+            document = json.loads(run.stdout.decode())
+            encoded = document.get("file_b64")
+            got = base64.b64decode(encoded) if encoded else document["file"].encode()
+            self.assertEqual(got, path)
+            seen.add(got)
+            text = subprocess.run([SIPHON, "get", "--force", self.address("a"), path],
+                                  capture_output=True, env=clean_environment(), check=True)
+            text.stdout.decode()  # shown as UTF-8
+            self.assertNotIn(b"\x1b", text.stdout)
+        self.assertEqual(len(seen), 3)
+
+    def test_a_foreign_file_of_an_odd_name_is_no_extent(self):
+        self.put("a", b"a")
+        for odd in (b"x\x1b[2J", b"x\xff", b"x\ny", b"x" * 250, "caf\u00e9".encode()):
+            with open(os.path.join(os.fsencode(self.store), odd), "wb") as file:
+                file.write(b"foreign")
+        self.assertEqual(self.siphon("ls", self.address()).stdout, b"a\n")
+        self.assertEqual([e["name"] for e in self.json("ls", "-l", self.address())["extents"]],
+                         ["a"])
+
+
+class ChangingFiles(WordsTest):
+    def put_while(self, change, *more, expect):
+        """`change` happens when some of the file has been read, and not all."""
+        self.path = self.file("f", self.content(64 << 20))
+        process = self.run_with("put", "--progress", "plain", "--replace", CONFIRM, *more,
+                                self.address("e"), self.path)
+        self.assertTrue(process.stderr.readline())
+        process.send_signal(signal.SIGSTOP)
+        change(self.path)
+        process.send_signal(signal.SIGCONT)
+        said = process.stderr.read().decode()
+        self.assertEqual(process.wait(60), expect, said)
+        self.assertEqual(self.leftovers(), [])
+        if expect != OK:
+            self.siphon("stat", self.address("e"), expect=NOT_FOUND)
+            self.assertIn(str(self.path), said)
+            self.assertIn("nothing was published", said)
+        return said
+
+    @staticmethod
+    def grow(path):
+        with open(path, "ab") as file:
+            file.write(b"more")
+
+    @staticmethod
+    def overwrite(path):
+        with open(path, "r+b") as file:
+            file.seek(60 << 20)
+            file.write(b"other")
+
+    def overwrite_and_put_the_time_back(self, path):
+        before = os.stat(path)
+        self.overwrite(path)
+        with open(path, "r+b") as file:
+            file.write(b"what was read before")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def test_a_file_that_grows_is_not_put(self):
+        self.assertIn("it had 67108864 bytes and has 67108868",
+                      self.put_while(self.grow, expect=TEMPORARY))
+
+    def test_a_file_that_is_written_to_is_not_put(self):
+        self.assertIn("it was written to at", self.put_while(self.overwrite, expect=TEMPORARY))
+
+    def test_a_file_that_is_cut_is_not_put(self):
+        self.put_while(lambda path: os.truncate(path, 63 << 20), expect=TEMPORARY)
+
+    def test_a_file_whose_times_were_put_back_is_read_again(self):
+        self.assertIn("its content is another",
+                      self.put_while(self.overwrite_and_put_the_time_back, expect=TEMPORARY))
+
+    def test_a_rename_under_it_is_harmless(self):
+        self.put_while(lambda path: path.rename(self.home / "renamed"), expect=OK)
+        self.siphon("verify", self.address("e"))
+
+    def test_a_new_mode_is_harmless(self):
+        self.put_while(lambda path: path.chmod(0o400), expect=OK)
+
+    def test_who_means_it_may(self):
+        self.put_while(self.grow, "--allow-changing", expect=OK)
+        self.siphon("verify", self.address("e"))
+
+    def test_what_was_announced_of_a_stream_must_come(self):
+        data = self.content(5_000_000)
+        right = hashlib.sha256(data).hexdigest()
+        put = ["put", self.address("e"), "-"]
+        run = self.siphon(*put, "--expect-bytes", "10M", data=data, expect=TEMPORARY)
+        self.assertIn(b"it ended after 5000000 of the 10485760 bytes that were announced", run.stderr)
+        self.siphon(*put, "--expect-bytes", "1M", data=data, expect=FATAL)
+        self.siphon(*put, "--expect-bytes", "1", data=b"", expect=TEMPORARY)
+        run = self.siphon(*put, "--expect-sha256", "0" * 64, data=data, expect=FATAL)
+        self.assertIn(right.encode(), run.stderr)
+        for wrong in ("0" * 63, "g" * 64):
+            self.siphon(*put, "--expect-sha256", wrong, data=data, expect=USAGE)
+        self.siphon("stat", self.address("e"), expect=NOT_FOUND)
+        self.assertEqual(self.leftovers(), [])
+        self.siphon(*put, "--expect-bytes", "5000000", "--expect-sha256", right.upper(), data=data)
+        self.siphon("put", self.address("f"), self.file("f", data), "--expect-sha256", right)
+
+
+class GetOverFiles(WordsTest):
+    def setUp(self):
+        super().setUp()
+        self.data = self.content(100_000)
+        self.put("e", self.data)
+        self.out = self.home / "out"
+
+    def others(self):
+        return sorted(p.name for p in self.home.iterdir() if p.name != "store")
+
+    def test_a_file_that_is_there_stays(self):
+        self.out.write_bytes(b"mine")
+        run = self.siphon("get", self.address("e"), self.out, expect=FATAL)
+        self.assertIn(b"--force", run.stderr)
+        self.assertEqual(self.out.read_bytes(), b"mine")
+        self.assertEqual(self.others(), ["out"])
+
+    def test_forced_it_keeps_mode_and_owner(self):
+        self.out.write_bytes(b"mine")
+        self.out.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(self.out, 1234, 1235)
+        before = self.out.stat()
+        self.siphon("get", "--force", self.address("e"), self.out)
+        after = self.out.stat()
+        self.assertEqual(self.out.read_bytes(), self.data)
+        self.assertEqual((after.st_mode, after.st_uid, after.st_gid),
+                         (before.st_mode, before.st_uid, before.st_gid))
+
+    def test_a_symbolic_link_is_followed(self):
+        (self.home / "folder").mkdir()
+        real = self.home / "folder" / "real"
+        real.write_bytes(b"mine")
+        self.out.symlink_to("folder/real")
+        self.siphon("get", self.address("e"), self.out, expect=FATAL)
+        self.siphon("get", "--force", self.address("e"), self.out)
+        self.assertTrue(self.out.is_symlink())
+        self.assertEqual(real.read_bytes(), self.data)
+        real.unlink()
+        for more in ((), ("--force",)):
+            self.siphon("get", *more, self.address("e"), self.out, expect=FATAL)
+        self.assertTrue(self.out.is_symlink())
+        self.assertEqual(list((self.home / "folder").iterdir()), [])
+
+    def test_an_interrupted_or_failed_get_leaves_nothing(self):
+        stored = self.store / "e"
+        whole = bytearray(stored.read_bytes())
+        whole[50_000] ^= 1
+        stored.write_bytes(whole)
+        self.siphon("get", self.address("e"), self.out, expect=FATAL)
+        self.siphon("get", self.address("e"), self.home / "no" / "out", expect=NOT_FOUND)
+        self.assertEqual(self.others(), [])
+
+    def test_pipes_and_devices_are_written_to(self):
+        self.siphon("get", self.address("e"), "/dev/null")
+        fifo = self.home / "fifo"
+        os.mkfifo(fifo)
+        process = self.run_with("get", self.address("e"), fifo)
+        self.assertEqual(fifo.read_bytes(), self.data)
+        self.assertEqual(process.wait(60), OK)
+
+
+class Usage(WordsTest):
+    def test_an_unknown_verb_is_named_with_the_closest(self):
+        for word, meant in (("cp", "copy"), ("list", "ls"), ("mv", "move"), ("delete", "rm"),
+                            ("verfy", "verify"), ("stats", "stat"), ("tranfers", "transfers")):
+            said = self.siphon(word, "x", expect=USAGE).stderr.decode()
+            self.assertIn(f"'{word}' is no verb of siphon; did you mean {meant}?", said)
+        self.assertIn("there are: put, get", self.siphon("xyzzy", expect=USAGE).stderr.decode())
+        self.assertIn("'set' is no verb of siphon config",
+                      self.siphon("config", "set", expect=USAGE).stderr.decode())
+
+    def test_help_is_a_verb(self):
+        self.assertEqual(self.siphon("help").stdout, self.siphon("--help").stdout)
+        self.assertEqual(self.siphon("help", "copy").stdout, self.siphon("copy", "--help").stdout)
+
+    def test_an_unknown_option_is_named(self):
+        for words, said in ((("put", "--bogus"), "siphon put has no option --bogus"),
+                            (("copy", "--bwlimt", "5"), "did you mean --bwlimit?"),
+                            (("ls", "-z", "p1"), "siphon ls has no option -z"),
+                            (("--nonsense", "ls"), "siphon has no option --nonsense")):
+            self.assertIn(said, self.siphon(*words, expect=USAGE).stderr.decode())
+
+    def test_usage_lines_show_every_positional(self):
+        for words, line in ((("copy",), "siphon copy [OPTIONS] SOURCE... TARGET"),
+                            (("move",), "siphon move [OPTIONS] SOURCE... TARGET"),
+                            (("verify",), "siphon verify [OPTIONS] SOURCE [TARGET]"),
+                            (("put",), "siphon put [OPTIONS] EXTENT [FILE]"),
+                            (("rm",), "siphon rm [OPTIONS] EXTENT..."),
+                            (("daemons",), "siphon daemons [OPTIONS] [WHERE...]"),
+                            (("watch",), "siphon watch [OPTIONS] ID [WHERE...]"),
+                            (("config", "show"), "siphon config show [OPTIONS]")):
+            text = self.siphon(*words, "--help").stdout.decode()
+            self.assertIn("Usage: " + line + "\n", text)
+            self.assertNotIn("(1x)", text)
+
+    def test_every_example_is_understood(self):
+        for verb in [[v] for v in VERBS] + [["config", "show"]]:
+            text = self.siphon(*verb, "--help").stdout.decode()
+            examples = [e for e in text.split("Examples:\n")[1].splitlines() if "siphon" in e]
+            self.assertEqual(len(examples), 3, verb)
+            for example in examples:
+                words = shlex.split(example)
+                words = words[words.index("siphon") + 1:]
+                if "|" in words:
+                    words = words[:words.index("|")]
+                self.siphon(*words, "--help")
+
+    def test_exit_codes_are_one_table(self):
+        header = (REPO / "plugin/cli/exit_codes.h").read_text()
+        codes = sorted(map(int, re.findall(r"^  k\w+ = (\d+),", header, re.M)))
+        helped = self.siphon("--help").stdout.decode().split("Exit status:")[1]
+        self.assertEqual(sorted(map(int, re.findall(r"(?:^|; |;\n)\s*(\d+) ", helped))), codes)
+        section = (REPO / "docs/operations.md").read_text().split("## Exit codes of siphon")[1]
+        rows = re.findall(r"^\| (\d+) \|", section.split("\n## ")[0], re.M)
+        self.assertEqual(sorted(map(int, rows)), codes)
+
+    def test_sizes_are_decimal_with_units(self):
+        def rate(text):
+            rows = self.json("config", "show", f"--bwlimit={text}")["settings"]
+            return next(int(r["value"]) for r in rows if r["flag"] == "--bwlimit")
+        for text, value in (("5.5M", 5767168), ("50M", 50 << 20), ("1.5 GiB", 3 << 29), ("0", 0),
+                            ("010", 10), ("3kb", 3072), ("7B", 7)):
+            self.assertEqual(rate(text), value)
+        for text in ("0x10", "-5", "-1M", "1e3", "5.", "M", "", "0.1", "99999999999999999999",
+                     "9999999999999999T", "5 M B", "nan"):
+            run = self.siphon("config", "show", f"--bwlimit={text}", expect=USAGE)
+            self.assertIn(b"--bwlimit", run.stderr)
+        self.siphon("config", "show", "--bwlimit", "-5", expect=USAGE)
+        for flag in ("--lanes", "--max-transfers", "--timeout"):
+            for text in ("0x2", "-1", "1.5", "4294967297"):
+                self.siphon("config", "show", f"{flag}={text}", expect=USAGE)
+
+    def test_ports_and_localhost(self):
+        for text in ("127.0.0.1:99999/", "127.0.0.1:0/", "localhost:123456/"):
+            run = self.siphon("daemons", text, expect=USAGE)
+            self.assertIn(b"port from 1 to 65535", run.stderr)
+        run = self.siphon("daemons", "localhost:1/", expect=TEMPORARY)
+        self.assertIn(b"127.0.0.1:1", run.stderr)
+
+    def test_verify_takes_a_folder_as_ls_does(self):
+        self.put("a", b"a")
+        self.put("b", b"b")
+        self.assertEqual(self.json("verify", self.address())["verified"], 2)
+        self.assertEqual(self.json("verify", self.address() + "/")["verified"], 2)
+
+    def test_a_folder_to_a_pool_is_refused_with_what_works(self):
+        run = self.siphon("copy", "127.0.0.1:7411/e1", "p2", expect=USAGE)
+        self.assertIn(b"siphon get posix:DIR/e1 - | siphon put p2/e1 -", run.stderr)
+
+
+class Advice(WordsTest):
+    def test_a_secret_file_is_never_to_be_overwritten(self):
+        secret = self.home / "secret"
+        ask = ["daemons", "--secret-file", secret, "127.0.0.1:1/"]
+
+        def advice(said):
+            text = self.json(*ask, expect=FATAL)["devices"][0]["problem"]
+            self.assertIn(said, text["next_step"])
+            self.assertNotIn(">", text["next_step"])
+        advice("copy it from the daemon's host")
+        secret.write_bytes(b"x" * 32)
+        secret.chmod(0o644)
+        advice(f"chmod 600 {secret}")
+        secret.chmod(0o600)
+        secret.write_bytes(b"short")
+        advice("copy it from the daemon's host")
+        self.assertEqual(secret.read_bytes(), b"short")
+
+
+class Progress(WordsTest):
+    def test_the_line_fits_the_terminal_and_leaves_nothing_behind(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        columns = 24
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+        process = subprocess.Popen([SIPHON, "put", self.address("e"), "-"], stdin=subprocess.PIPE,
+                                   stderr=slave, env=clean_environment())
+        os.close(slave)
+        process.stdin.write(self.content(8 << 20))
+        process.stdin.flush()
+        said = os.read(master, 1000)  # the first line: it is at work
+        process.stdin.write(self.content(8 << 20))
+        process.stdin.close()
+        with contextlib.suppress(OSError):  # EIO: the other end has closed
+            while piece := os.read(master, 1000):
+                said += piece
+        self.assertEqual(process.wait(60), OK)
+        lines = said.decode().split("\r\x1b[K")
+        self.assertEqual(lines[0], "")
+        self.assertNotIn("ETA", lines[1])
+        for line in lines[1:]:
+            self.assertLess(len(line.rstrip("\r\n")), columns)
+        for line in lines[1:-1]:
+            self.assertNotIn("\n", line)
+
+    def test_units_are_one_family_and_one_is_singular(self):
+        self.put("e", b"x" * 10_000)
+        said = self.siphon("put", self.address("f"), "-", data=b"x" * 10_000).stdout.decode()
+        self.assertRegex(said, r"9\.77 KiB in 1 block, .*, [\d.]+ [KMG]?i?B/s\)")
+        for words in (("get", self.address("e"), "/dev/null"), ("verify", self.address("e")),
+                      ("stat", self.address("e"))):
+            said = self.siphon(*words).stdout.decode()
+            self.assertNotIn("MB", said)
+            self.assertIn("1 block", said)
+            self.assertNotIn("1 blocks", said)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
