@@ -365,6 +365,39 @@ class Errors(ByHand, harness.ClusterTest):
         self.purge("b/watched")
         self.assert_unharmed("watched")
 
+    # ---- what is not there, and what is of another kind
+
+    def test_a_pool_that_is_not_there_is_named_by_every_verb_that_looks(self):
+        for words in (("ls", "nopool"), ("daemons", "nopool"), ("transfers", "nopool"),
+                      ("stat", "nopool/e"), ("verify", "nopool"), ("copy", "a/e", "nopool")):
+            ran = self.cluster.siphon(*words, check=False)
+            self.assert_fails(ran, harness.NOT_FOUND, "there is no pool 'nopool'")
+
+    def test_a_pool_can_be_copied_to_a_folders_daemon_and_not_the_other_way(self):
+        c = self.cluster
+        folder, secret = c.scratch / "folder", c.scratch / "folder.secret"
+        folder.mkdir()
+        secret.touch(mode=0o600)
+        secret.write_bytes(secrets.token_bytes(32))
+        control, last = c.control_ports[1], c.data_ports[1]
+        daemon = subprocess.Popen(
+            [harness.BIN_DIR / "siphond", "--store", f"posix:{folder}", "--listen",
+             f"127.0.0.1:{control}", "--data-ports", f"{last - 3}-{last}", "--secret-file", secret],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: harness.listening_ports(control, control), what="the daemon")
+            there = f"localhost:{control}"
+            ran = c.siphon("copy", "--secret-file", secret, "a", f"{there}/")
+            self.assertEqual({e["status"] for e in ran.extents}, {"copied"}, str(ran))
+            for name in ("e", "other", "small"):
+                self.assertTrue((folder / name).read_bytes() == Extent(c, "a", name).read(), name)
+            ran = c.siphon("copy", "--secret-file", secret, f"{there}/e", "b", check=False)
+            self.assert_fails(ran, harness.USAGE, r"posix:DIR/e - \| siphon put b/e -")
+        finally:
+            daemon.kill()
+            daemon.wait()
+        self.assert_unharmed("e")
+
     # ---- a daemon without the plugin
 
     def test_z_a_daemon_without_the_plugin_is_named(self):

@@ -82,7 +82,8 @@ def read_slowly(descriptor):
 class Streams(WordsTest):
     def test_a_pipe_that_does_not_block_is_waited_for(self):
         address = self.many_blocks()
-        for words in (("blocks", address), ("blocks", "-f", "json", address), ("get", address, "-")):
+        for words in (("blocks", address), ("blocks", "-f", "json", address),
+                      ("get", address, "-")):
             with self.subTest(words=words):
                 expected = self.siphon(*words).stdout
                 self.assertGreater(len(expected), 65536)
@@ -287,7 +288,8 @@ class ChangingFiles(WordsTest):
         right = hashlib.sha256(data).hexdigest()
         put = ["put", self.address("e"), "-"]
         run = self.siphon(*put, "--expect-bytes", "10M", data=data, expect=TEMPORARY)
-        self.assertIn(b"it ended after 5000000 of the 10485760 bytes that were announced", run.stderr)
+        self.assertIn(b"it ended after 5000000 of the 10485760 bytes that were announced",
+                      run.stderr)
         self.siphon(*put, "--expect-bytes", "1M", data=data, expect=FATAL)
         self.siphon(*put, "--expect-bytes", "1", data=b"", expect=TEMPORARY)
         run = self.siphon(*put, "--expect-sha256", "0" * 64, data=data, expect=FATAL)
