@@ -175,8 +175,23 @@ Result<Footer> decode_footer(std::span<const std::byte> in) {
   return footer;
 }
 
+class IndexDigest::Impl {
+ public:
+  Sha256Stream sha;
+  Status started = sha.start();
+};
+IndexDigest::IndexDigest() : impl_(std::make_unique<Impl>()) {}
+IndexDigest::~IndexDigest() = default;
+void IndexDigest::add(std::span<const std::byte> index_bytes) { impl_->sha.update(index_bytes); }
+void IndexDigest::add(const IndexEntry& entry) {
+  std::array<std::byte, kIndexEntryBytes> encoded;
+  encode_index_entry(entry, encoded);
+  add(encoded);
+}
+Result<Sha256> IndexDigest::finish() { return impl_->sha.finish(); }
+
 Status check_sealed_header(const SealedHeader& header) {
-  if (header.format_version != kExtentFormatVersion) {
+  if (header.format_version != 1 && header.format_version != kSealedHeaderVersion) {
     return damaged("the sealed header has format version " + std::to_string(header.format_version) +
                    ", which this build does not know");
   }
@@ -185,6 +200,10 @@ Status check_sealed_header(const SealedHeader& header) {
       header.content_bytes < header.block_count ||
       header.extent_bytes != sealed_extent_bytes(header.content_bytes, header.block_count)) {
     return damaged("the sealed header's numbers contradict each other");
+  }
+  if (header.has_digest() != (header.format_version != 1)) {
+    return damaged("the sealed header of version " + std::to_string(header.format_version) +
+                   (header.has_digest() ? " has a" : " has no") + " content digest");
   }
   return {};
 }
@@ -232,10 +251,12 @@ Result<SealedHeader> ExtentEncoder::seal() {
   footer.content_bytes = content_bytes_;
   std::vector<std::byte> piece;
   piece.reserve(std::min(blocks_.size() * kIndexEntryBytes, kIndexPieceBytes) + kFooterBytes);
+  IndexDigest digest;
   for (const IndexEntry& entry : blocks_) {
     std::array<std::byte, kIndexEntryBytes> encoded;
     encode_index_entry(entry, encoded);
     footer.index_crc32c = crc32c(encoded, footer.index_crc32c);
+    digest.add(encoded);
     if (piece.size() + kIndexEntryBytes > kIndexPieceBytes) {
       SIPHON_TRY(emit(piece));
       piece.clear();
@@ -247,13 +268,16 @@ Result<SealedHeader> ExtentEncoder::seal() {
   piece.insert(piece.end(), encoded.begin(), encoded.end());
   SIPHON_TRY(emit(piece));
   finished_ = true;
+  const auto content_digest = digest.finish();
+  if (!content_digest) return fail(content_digest.error());
 
   SealedHeader header;
   header.extent_bytes = extent_bytes_;
   header.content_bytes = content_bytes_;
   header.crc32 = crc_;
   header.block_count = footer.block_count;
-  header.format_version = kExtentFormatVersion;
+  header.format_version = kSealedHeaderVersion;
+  header.content_digest = *content_digest;
   return header;
 }
 
@@ -354,13 +378,19 @@ class Verifier {
     return {};
   }
 
-  Result<VerifyResult> finish() const {
+  Result<VerifyResult> finish() {
     if (offset_ != header_.extent_bytes || !footer_seen_) return damaged("the extent is cut short");
     if (crc_ != header_.crc32) {
       return damaged("the extent's crc32 is " + crc32_hex(crc_) + ", its sealed header says " +
                      crc32_hex(header_.crc32));
     }
-    return VerifyResult{offset_, content_bytes_, crc_, header_.block_count};
+    const auto digest = digest_.finish();
+    if (!digest) return fail(digest.error());
+    if (header_.has_digest() && *digest != header_.content_digest) {
+      return damaged("the digest of the extent's index is " + to_hex(*digest) +
+                     ", its sealed header says " + to_hex(header_.content_digest));
+    }
+    return VerifyResult{offset_, content_bytes_, crc_, header_.block_count, *digest};
   }
 
  private:
@@ -416,6 +446,7 @@ class Verifier {
                      block_name(entries_seen_, blocks_[entries_seen_].offset_bytes));
     }
     index_crc32c_ = crc32c(record, index_crc32c_);
+    digest_.add(record);
     ++entries_seen_;
     return {};
   }
@@ -435,6 +466,7 @@ class Verifier {
   const SealedHeader header_;
   std::vector<IndexEntry> blocks_;  // grows with the bytes seen
   Sha256Stream sha_;
+  IndexDigest digest_;
   IndexEntry block_;  // the one whose content is passing by
   std::array<std::byte, kFooterBytes> record_{};
   std::size_t record_used_ = 0;

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -25,7 +26,9 @@ inline constexpr std::uint32_t kMaxBlockBytes = 4u << 20;
 inline constexpr std::size_t kBlockHeaderBytes = 48;
 inline constexpr std::size_t kIndexEntryBytes = 48;
 inline constexpr std::size_t kFooterBytes = 64;
-inline constexpr std::uint16_t kExtentFormatVersion = 1;
+inline constexpr std::uint16_t kExtentFormatVersion = 1;  // of block headers and the footer
+// Of the sealed header: 1 has no content digest, 2 has. The byte stream is the same.
+inline constexpr std::uint16_t kSealedHeaderVersion = 2;
 inline constexpr std::uint32_t kBlockMagic = 0x4b4c4253;   // "SBLK"
 inline constexpr std::uint32_t kFooterMagic = 0x544f4653;  // "SFOT"
 // Bounds the index (8 GiB of 4 KiB blocks); larger counts are refused.
@@ -65,7 +68,26 @@ constexpr std::uint64_t sealed_extent_bytes(std::uint64_t content_bytes,
          kFooterBytes;
 }
 // DATA_LOSS when the numbers of a sealed header contradict each other or this format's bounds.
+// Version 1 comes without a content digest, version 2 with one.
 Status check_sealed_header(const SealedHeader& header);
+
+// What an extent's content is: SHA-256 over its encoded index, which names every block's place,
+// length and SHA-256. Fed with the index's bytes as stored, in order. Not thread safe.
+class IndexDigest {
+ public:
+  IndexDigest();
+  ~IndexDigest();
+  IndexDigest(const IndexDigest&) = delete;
+  IndexDigest& operator=(const IndexDigest&) = delete;
+  void add(std::span<const std::byte> index_bytes);
+  void add(const IndexEntry& entry);
+  // Once, at the end. RESOURCE_EXHAUSTED: OpenSSL has no memory.
+  Result<Sha256> finish();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 // Turns blocks into the byte stream. Not thread safe. After a failure of the sink, and after
 // seal(), every further call is FAILED_PRECONDITION: what the sink got so far is unknown.
@@ -112,12 +134,14 @@ struct ScanResult {
 Result<ScanResult> scan_blocks(const ByteSource& source, std::uint64_t available_bytes);
 
 // Re-reads all of a sealed extent: every block's header and SHA-256, the index, the footer and
-// the crc32 of everything. DATA_LOSS names the first thing that is wrong. `progress` may be empty.
+// the crc32 of everything; computes the content digest, and compares it with the header's where
+// that has one. DATA_LOSS names the first thing that is wrong. `progress` may be empty.
 struct VerifyResult {
   std::uint64_t extent_bytes = 0;
   std::uint64_t content_bytes = 0;
   std::uint32_t crc32 = 0;
   std::uint32_t block_count = 0;
+  Sha256 content_digest{};
 };
 Result<VerifyResult> verify_extent(const ByteSource& source, const SealedHeader& header,
                                    const std::function<Status(std::uint64_t done_bytes)>& progress);

@@ -254,7 +254,7 @@ void read_what_is_there(Session& session, CopyPlan& plan) {
       cannot_tell(left[i], Side::kSource);
     } else if (!right[i].outcome.status) {
       cannot_tell(right[i], Side::kTarget);
-    } else if (same_verified(left[i].outcome, right[i].outcome)) {
+    } else if (same_content(left[i].outcome, right[i].outcome)) {
       item.state = ItemState::kAlreadyThere;
     } else {
       differs(item);

@@ -314,9 +314,7 @@ void CopyRun::check_already_there() {
   const auto left = verify_all(session_, Role::kSource, sources);
   const auto right = verify_all(session_, Role::kTarget, targets);
   for (std::size_t i = 0; i < taken.size(); ++i) {
-    if (left[i].outcome.status && right[i].outcome.status &&
-        left[i].outcome.bytes == right[i].outcome.bytes &&
-        left[i].outcome.crc32 == right[i].outcome.crc32) {
+    if (same_content(left[i].outcome, right[i].outcome)) {
       plan_.items[taken[i]].state = ItemState::kAlreadyThere;
     }
   }

@@ -77,7 +77,6 @@ class PutTarget {
 Status encode_content(const ContentSource& content, std::uint64_t block_bytes,
                       ExtentEncoder& encoder, PutTarget& target, const IoControl& control) {
   std::vector<std::byte> block(block_bytes);
-  std::uint64_t total = 0;
   for (;;) {
     std::size_t filled = 0;
     while (filled < block.size()) {
@@ -89,13 +88,8 @@ Status encode_content(const ContentSource& content, std::uint64_t block_bytes,
     }
     if (filled == 0) break;
     SIPHON_TRY(encoder.append(std::span(block).first(filled)));
-    total += filled;
     control.report(target.durable_bytes());
     if (filled < block.size()) break;
-  }
-  if (total == 0) {
-    return fail(Code::kInvalidArgument, "there is nothing to put: the content is empty",
-                Side::kRequester);
   }
   return {};
 }
@@ -232,6 +226,7 @@ VerifyOutcome verify_extent_here(ExtentStore& store, const std::string& name,
   outcome.bytes = result->extent_bytes;
   outcome.crc32 = result->crc32;
   outcome.block_count = result->block_count;
+  outcome.content_digest = result->content_digest;
   return outcome;
 }
 
@@ -271,7 +266,7 @@ Result<SealReport> seal_extent(ExtentStore& store, const std::string& name, bool
   if (blocks->info.state == ExtentState::kSealed) {
     return fail(Code::kAlreadyExists, "extent " + name + " is sealed already", Side::kRequester);
   }
-  if (blocks->entries.empty()) {
+  if (blocks->entries.empty() && blocks->bytes > 0) {
     return fail(Code::kFailedPrecondition, "extent " + name + " holds no whole block",
                 Side::kSource, "look at it: siphon blocks; or remove it: siphon rm");
   }

@@ -37,8 +37,8 @@ struct PutRequest {
   std::function<Status(std::span<const IndexEntry> blocks)> before_publish;
 };
 // Small ones in one operation, larger ones through a scratch extent that is aborted on any
-// failure: nobody ever sees a part of it. ALREADY_EXISTS unless `replace`. An empty content is
-// INVALID_ARGUMENT. Returns what stands there now.
+// failure: nobody ever sees a part of it. ALREADY_EXISTS unless `replace`. An empty content is an
+// extent without blocks. Returns what stands there now.
 Result<ExtentInfo> put_extent(ExtentStore& store, const std::string& name,
                               const ContentSource& content, const PutRequest& request,
                               const IoControl& control);

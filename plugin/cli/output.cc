@@ -168,13 +168,15 @@ Json to_json(const Location& location) {
 }
 
 Json to_json(const SealedHeader& header) {
-  return Json{{"extent_bytes", header.extent_bytes},
-              {"content_bytes", header.content_bytes},
-              {"crc32", crc32_hex(header.crc32)},
-              {"blocks", header.block_count},
-              {"part_bytes", header.part_bytes},
-              {"format_version", header.format_version},
-              {"sealed_at", rfc3339(header.sealed_unix_ms)}};
+  return Json{
+      {"extent_bytes", header.extent_bytes},
+      {"content_bytes", header.content_bytes},
+      {"crc32", crc32_hex(header.crc32)},
+      {"content_digest", header.has_digest() ? Json(to_hex(header.content_digest)) : Json()},
+      {"blocks", header.block_count},
+      {"part_bytes", header.part_bytes},
+      {"format_version", header.format_version},
+      {"sealed_at", rfc3339(header.sealed_unix_ms)}};
 }
 
 Json to_json(const ExtentInfo& info) {

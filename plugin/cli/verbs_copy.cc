@@ -300,7 +300,7 @@ Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, con
   if (!right.outcome.status) {
     return fail(Error(right.outcome.status.error()).with_suspect(Side::kTarget));
   }
-  if (!same_verified(left.outcome, right.outcome)) return fail(the_two_differ(item));
+  if (!same_content(left.outcome, right.outcome)) return fail(the_two_differ(item));
   auto source = ends.of(Role::kSource, item.source);
   if (!source) return fail(std::move(source).error().with_suspect(Side::kSource));
   auto target = ends.of(Role::kTarget, item.target);

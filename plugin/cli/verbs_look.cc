@@ -29,20 +29,30 @@ std::string shown_name(const Address& address) {
   return nspace.empty() ? address.extent : nspace + "/" + address.extent;
 }
 
+std::string digest_or_dash(const ExtentInfo& info) {
+  return info.header.has_digest() ? to_hex(info.header.content_digest) : "-";
+}
+
 void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
                      const std::vector<Listed>& extents) {
-  Table table(
-      {{"NAME"}, {"BYTES", true}, {"STATE"}, {"CRC32"}, {"BLOCKS", true}, {"GENERATION", true}});
+  Table table({{"NAME"},
+               {"BYTES", true},
+               {"STATE"},
+               {"CRC32"},
+               {"BLOCKS", true},
+               {"GENERATION", true},
+               {"DIGEST"}});
   for (std::size_t i = 0; i < infos.size(); ++i) {
     if (!infos[i]) {
       table.add({shown_name(extents[i].address), "-", std::string(to_string(infos[i].error().code)),
-                 "-", "-", "-"});
+                 "-", "-", "-", "-"});
       continue;
     }
     const ExtentInfo& info = *infos[i];
     table.add({shown_name(extents[i].address), std::to_string(info.header.extent_bytes),
                std::string(state_name(info.state)), crc_or_dash(info),
-               std::to_string(info.header.block_count), std::to_string(info.generation)});
+               std::to_string(info.header.block_count), std::to_string(info.generation),
+               digest_or_dash(info)});
   }
   if (!table.empty()) table.print();
 }
@@ -58,6 +68,9 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
     out.line(fmt::format("content      {} bytes in {}", info.header.content_bytes,
                          counted(info.header.block_count, "block")));
     out.line(fmt::format("crc32        {}", crc32_hex(info.header.crc32)));
+    out.line(fmt::format("digest       {}", info.header.has_digest()
+                                                ? to_hex(info.header.content_digest)
+                                                : "none (format version 1): siphon verify"));
     out.line(fmt::format("sealed       {}", rfc3339(info.header.sealed_unix_ms)));
   }
   out.line(fmt::format("part bytes   {}", info.header.part_bytes));
@@ -70,9 +83,9 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
 void print_verified(Session& session, const Verified& item) {
   if (item.outcome.status) {
     session.out().line(
-        fmt::format("{}: ok, {} in {}, crc32 {} ({})", item.address.to_string(),
+        fmt::format("{}: ok, {} in {}, crc32 {}, digest {} ({})", item.address.to_string(),
                     human_bytes(item.outcome.bytes), counted(item.outcome.block_count, "block"),
-                    crc32_hex(item.outcome.crc32),
+                    crc32_hex(item.outcome.crc32), to_hex(item.outcome.content_digest),
                     item.where == "here" ? "read here" : "read beside " + item.where));
   } else {
     session.meter().note("siphon: " + escaped(item.address.to_string()) + ": " +
@@ -128,11 +141,14 @@ Result<int> verify_one_side(Session& session, const Address& address) {
 Status compare(const Verified& source, const Verified& target) {
   SIPHON_TRY(source.outcome.status);
   SIPHON_TRY(target.outcome.status);
-  if (same_verified(source.outcome, target.outcome)) return {};
+  if (same_content(source.outcome, target.outcome)) return {};
+  const auto what = [](const VerifyOutcome& o) {
+    return fmt::format("{} bytes, crc32 {}, digest {}", o.bytes, crc32_hex(o.crc32),
+                       to_hex(o.content_digest));
+  };
   return fail(Code::kDataLoss,
-              fmt::format("the two differ: source {} bytes, crc32 {}; target {} bytes, crc32 {}",
-                          source.outcome.bytes, crc32_hex(source.outcome.crc32),
-                          target.outcome.bytes, crc32_hex(target.outcome.crc32)),
+              fmt::format("the two differ: source {}; target {}", what(source.outcome),
+                          what(target.outcome)),
               Side::kNone, "each is whole in itself: see which one is meant: siphon stat");
 }
 

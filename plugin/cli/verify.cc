@@ -100,9 +100,9 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
     std::uint64_t done_bytes = 0;
     Status status = (*client)->verify(
         batch.location, names, authority,
-        [&](const rpc::DeviceClient::VerifyProgress& p) {
-          done_bytes = p.done_bytes;
-          progress.update(slot, done_before + p.done_bytes, done_before + p.total_bytes);
+        [&](std::uint64_t done) {
+          done_bytes = done;
+          progress.update(slot, done_before + done, 0);
         },
         [&](const VerifyOutcome& outcome) {
           if (outcome.index >= count) return;
@@ -266,11 +266,6 @@ Result<std::vector<Address>> expand(Session& session, Role role, const Address& 
   return addresses;
 }
 
-bool same_verified(const VerifyOutcome& a, const VerifyOutcome& b) {
-  if (a.header.has_digest() && b.header.has_digest()) return same_content(a.header, b.header);
-  return a.bytes == b.bytes && a.crc32 == b.crc32;
-}
-
 Json to_json(const Verified& verified) {
   const VerifyOutcome& outcome = verified.outcome;
   Json json{{"extent", verified.address.to_string()},
@@ -278,6 +273,7 @@ Json to_json(const Verified& verified) {
             {"where", verified.where},
             {"bytes", outcome.bytes},
             {"crc32", crc32_hex(outcome.crc32)},
+            {"content_digest", outcome.status ? Json(to_hex(outcome.content_digest)) : Json()},
             {"blocks", outcome.block_count},
             {"private_id", to_hex(outcome.private_id)}};
   json["header"] = outcome.header.extent_bytes > 0 ? to_json(outcome.header) : Json();

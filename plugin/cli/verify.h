@@ -20,9 +20,6 @@ struct Verified {
 std::vector<Verified> verify_all(Session& session, Role role,
                                  const std::vector<Address>& addresses);
 
-// Whether both ends were seen to hold the same content.
-bool same_verified(const VerifyOutcome& a, const VerifyOutcome& b);
-
 // Every extent that the address names: itself, or all of its store, by name.
 Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
 // All of a store, by name, with what the listing saw of each (state kNone: nothing). `on_page` is

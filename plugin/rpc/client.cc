@@ -226,7 +226,7 @@ Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority
 
 Status DeviceClient::verify(const Location& location, const std::vector<std::string>& extents,
                             const Authority& authority,
-                            const std::function<void(const VerifyProgress&)>& on_progress,
+                            const std::function<void(std::uint64_t done_bytes)>& on_progress,
                             const std::function<void(const VerifyOutcome&)>& on_outcome,
                             const std::atomic<bool>* stop) {
   v1::VerifyRequest request;
@@ -240,7 +240,7 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
   v1::VerifyResponse response;
   std::size_t outcomes = 0;
   while (reader->Read(&response)) {
-    if (on_progress) on_progress({response.done_bytes(), response.total_bytes()});
+    if (on_progress) on_progress(response.done_bytes());
     if (!response.has_result()) continue;
     ++outcomes;
     on_outcome(decode(response.result()));

@@ -49,12 +49,9 @@ class DeviceClient {
     std::vector<Location> elsewhere;  // other namespaces that have some, for grants of default ones
   };
   Result<TransferList> list(const Authority& authority, bool finished);
-  struct VerifyProgress {
-    std::uint64_t done_bytes = 0, total_bytes = 0;
-  };
   Status verify(const Location& location, const std::vector<std::string>& extents,
                 const Authority& authority,
-                const std::function<void(const VerifyProgress&)>& on_progress,
+                const std::function<void(std::uint64_t done_bytes)>& on_progress,
                 const std::function<void(const VerifyOutcome&)>& on_outcome,
                 const std::atomic<bool>* stop);
   Result<DeviceDescription> describe();

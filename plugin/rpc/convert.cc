@@ -66,11 +66,16 @@ void encode(const SealedHeader& in, v1::SealedHeader* out) {
   out->set_part_bytes(in.part_bytes);
   out->set_format_version(in.format_version);
   out->set_sealed_unix_ms(in.sealed_unix_ms);
+  if (in.has_digest()) out->set_content_digest(bytes_of(in.content_digest));
 }
 SealedHeader decode(const v1::SealedHeader& in) {
-  return {in.extent_bytes(),  in.content_bytes(), in.crc32(),
-          in.block_count(),   in.part_bytes(),    static_cast<std::uint16_t>(in.format_version()),
-          in.sealed_unix_ms()};
+  SealedHeader out{in.extent_bytes(),   in.content_bytes(),
+                   in.crc32(),          in.block_count(),
+                   in.part_bytes(),     static_cast<std::uint16_t>(in.format_version()),
+                   in.sealed_unix_ms(), {}};
+  // A digest of another length is none, which check_sealed_header refuses for version 2.
+  (void)bytes_to(in.content_digest(), out.content_digest);
+  return out;
 }
 
 void encode(const Authority& in, v1::Authority* out) {
@@ -366,11 +371,16 @@ void encode(const VerifyOutcome& in, v1::VerifyResult* out) {
   out->set_crc32(in.crc32);
   out->set_block_count(in.block_count);
   out->set_private_id(to_hex(in.private_id));
+  if (in.content_digest != Sha256{}) out->set_content_digest(bytes_of(in.content_digest));
   encode(in.status, out->mutable_problem());
 }
 VerifyOutcome decode(const v1::VerifyResult& in) {
-  return {in.index(), in.extent(), decode(in.header()), id_from_hex(in.private_id()),
-          in.bytes(), in.crc32(),  in.block_count(),    decode(in.problem())};
+  VerifyOutcome out{
+      in.index(),          in.extent(), decode(in.header()), id_from_hex(in.private_id()),
+      in.bytes(),          in.crc32(),  in.block_count(),    {},
+      decode(in.problem())};
+  (void)bytes_to(in.content_digest(), out.content_digest);
+  return out;
 }
 
 void encode(const DeviceDescription& in, v1::DescribeResponse* out) {

@@ -329,7 +329,13 @@ void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
   result.info = extent.reader->info();
   result.bytes = extent.bytes;
   result.crc32 = whole.value_or(0);
-  const SealedHeader& sealed = result.info.header;
+  SealedHeader& sealed = result.info.header;
+  if (extent.index_watch) {
+    if (const auto digest = extent.index_watch->finish()) {
+      sealed.content_digest = *digest;
+      sealed.format_version = kSealedHeaderVersion;
+    }
+  }
   if (!joined) {
     result.status = fail(std::move(joined).error().with_suspect(Side::kSource));
   } else if (result.info.state == ExtentState::kSealed && result.crc32 != sealed.crc32) {

@@ -36,8 +36,10 @@ struct StreamOrder {
 // What the source says of one extent, in the return of the second call.
 struct ExtentResult {
   std::uint32_t extent_index = 0;
-  Status status;    // error: not sent, or not to be trusted (DATA_LOSS: rot at the source)
-  ExtentInfo info;  // as pinned; valid when it could be opened
+  Status status;  // error: not sent, or not to be trusted (DATA_LOSS: rot at the source)
+  // As pinned; valid when it could be opened. A header of version 1 has become one of version 2,
+  // with the digest of the index that was read, once all of it has been.
+  ExtentInfo info;
   std::uint64_t bytes = 0;
   std::uint32_t crc32 = 0;  // of the bytes as read here
 };

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "plugin/base/crc32.h"
+#include "plugin/stream/index_watch.h"
 #include "plugin/stream/sender.h"
 
 namespace siphon {
@@ -39,6 +40,7 @@ struct OpenExtent {
   std::uint32_t index = 0;
   std::unique_ptr<ExtentReader> reader;
   std::uint64_t bytes = 0;
+  std::unique_ptr<IndexWatch> index_watch;  // null: its header has a digest
   // Guarded by Impl::mutex_:
   std::uint64_t next_offset = 0;  // everything before it has been claimed by a reader
   std::uint32_t reads_in_flight = 0;

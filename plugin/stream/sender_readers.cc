@@ -154,9 +154,11 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
   extent->bytes = extent->reader->info().header.extent_bytes;
   const std::uint64_t bytes = extent->bytes;
   const bool here = extent->reader->prefetched_bytes() == bytes;
+  extent->index_watch = IndexWatch::for_header(extent->reader->info().header);
   if (here) {
     are_small_.store(true, std::memory_order_relaxed);
     prefetch.shrink(bytes);
+    if (extent->index_watch) extent->index_watch->see(0, prefetch.span());
     bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
   } else {
     prefetch.reset();
@@ -219,7 +221,10 @@ void StreamSender::Impl::read_piece(const Errand& errand) {
     frame.bytes = frame.buffer.span();
     status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
   }
-  if (status) bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
+  if (status) {
+    bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
+    if (extent.index_watch) extent.index_watch->see(errand.offset_bytes, frame.bytes);
+  }
   bool failed_now = false;
   {
     std::lock_guard lock(mutex_);

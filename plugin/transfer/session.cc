@@ -1,5 +1,7 @@
 #include "plugin/transfer/session.h"
 
+#include "plugin/base/extent_format.h"
+
 namespace siphon {
 
 Phase next_phase(Phase phase, Event event, bool any_failed) {
@@ -32,6 +34,18 @@ Status compare(const Evidence& e) {
   const SealedHeader& sealed = e.claim.header;
   const std::string who = "extent " + e.extent + ": ";
   const std::string safe = "; the source is untouched";
+  // What is published under this header is what others decide by, so it has to be true in itself.
+  if (Status sound = check_sealed_header(sealed); !sound) {
+    return fail(Code::kDataLoss,
+                who + "the source names a sealed header that cannot be: " + sound.error().message +
+                    "; nothing was published",
+                Side::kSource, "siphon verify on the source, then restore the extent there");
+  }
+  if (!sealed.has_digest()) {
+    return fail(Code::kFailedPrecondition,
+                who + "the source names no content digest; nothing was published", Side::kSource,
+                "its siphond is older than this one: update it, then run the copy again");
+  }
   if (e.claim.bytes != sealed.extent_bytes || e.claim.crc32 != sealed.crc32) {
     return fail(Code::kDataLoss,
                 who + "the source read " + std::to_string(e.claim.bytes) + " bytes with crc32 " +

@@ -50,7 +50,8 @@ struct Evidence {
   std::optional<std::uint32_t> target_crc32;  // of exactly [0, claim.bytes), once covered
   SourceClaim claim;
 };
-// Pure: OK when lengths and the three checksums agree. DATA_LOSS otherwise, naming the suspect.
+// Pure: OK when the claimed header is sound and has a content digest, and lengths and the three
+// checksums agree. DATA_LOSS otherwise, naming the suspect.
 Status compare(const Evidence& evidence);
 
 // One extent at the target, from its first frame to its receipt.

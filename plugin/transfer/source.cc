@@ -208,6 +208,7 @@ VerifyOutcome SourceService::verify(ExtentStore& store, const std::string& exten
   outcome.bytes = verified->extent_bytes;
   outcome.crc32 = verified->crc32;
   outcome.block_count = verified->block_count;
+  outcome.content_digest = verified->content_digest;
   return outcome;
 }
 

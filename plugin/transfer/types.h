@@ -145,7 +145,13 @@ struct VerifyOutcome {
   std::uint64_t bytes = 0;
   std::uint32_t crc32 = 0;
   std::uint32_t block_count = 0;
+  Sha256 content_digest{};  // computed now, also where the header has none
   Status status;
 };
+// Whether both were verified and hold the same content.
+inline bool same_content(const VerifyOutcome& a, const VerifyOutcome& b) {
+  return a.status && b.status && a.content_digest != Sha256{} &&
+         a.content_digest == b.content_digest;
+}
 
 }  // namespace siphon

@@ -89,6 +89,8 @@ class PutAndGet(CliTest):
         self.assertEqual(info["header"]["extent_bytes"], len(stored))
         self.assertEqual(info["header"]["crc32"], f"{zlib.crc32(stored):08x}")
         self.assertEqual(info["header"]["content_bytes"], len(data))
+        self.assertEqual(info["header"]["content_digest"],
+                         hashlib.sha256(stored[-64 - 3 * 48:-64]).hexdigest())
         blocks = self.json("blocks", self.address("e1"))["blocks"]
         self.assertEqual([b["length_bytes"] for b in blocks], [4096, 4096, 1808])
         content = b""
@@ -110,10 +112,23 @@ class PutAndGet(CliTest):
         self.assertEqual(self.json("stat", self.address("e1"))["info"]["trashed"], 1)
 
     def test_nothing_is_put_from_nothing(self):
-        self.siphon("put", self.address("e1"), "-", data=b"", expect=USAGE)
         self.siphon("put", self.address("e1"), self.home / "none", expect=NOT_FOUND)
         self.siphon("put", self.address("e1"), self.home, expect=USAGE)
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
+
+    def test_an_empty_extent_is_one_like_another(self):
+        for more in ((), ("--open",)):
+            self.put("empty", b"", *more)
+            if more:
+                self.siphon("seal", self.address("empty"))
+            self.assertEqual((self.store / "empty").stat().st_size, 64)
+            header = self.json("stat", self.address("empty"))["info"]["header"]
+            self.assertEqual((header["content_bytes"], header["blocks"]), (0, 0))
+            self.assertEqual(header["content_digest"], hashlib.sha256(b"").hexdigest())
+            self.siphon("verify", self.address("empty"))
+            self.siphon("get", self.address("empty"), self.home / "got")
+            self.assertEqual((self.home / "got").read_bytes(), b"")
+            self.siphon("rm", "--purge", CONFIRM, self.address("empty"))
 
     def test_a_rotten_block_leaves_no_file(self):
         self.put("e1", self.content(9_000_000))
@@ -261,6 +276,15 @@ class Looking(CliTest):
         self.siphon("verify", self.address("a"), self.address("same"))
         self.siphon("verify", self.address("a"), self.address("other"), expect=FATAL)
         self.siphon("verify", self.address("a"), self.address("none"), expect=NOT_FOUND)
+
+    def test_twins_of_one_crc32_are_told_apart(self):
+        self.put("a", b"0001cac0")
+        self.put("b", b"0002a960")
+        headers = [self.json("stat", self.address(n))["info"]["header"] for n in "ab"]
+        self.assertEqual(headers[0]["crc32"], headers[1]["crc32"])
+        self.assertNotEqual(headers[0]["content_digest"], headers[1]["content_digest"])
+        ran = self.siphon("verify", self.address("a"), self.address("b"), expect=FATAL)
+        self.assertIn(b"the two differ", ran.stderr)
 
     def test_a_truncated_extent_is_damage_and_no_crash(self):
         self.put("a", self.content(100_000))

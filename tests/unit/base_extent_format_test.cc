@@ -129,6 +129,50 @@ TEST_F(BaseExtentFormat, TheSpecificationsExample) {
             "5fb0ee74");
   EXPECT_EQ(header.extent_bytes, 163u);
   EXPECT_EQ(header.crc32, 0xe695a0ceu);
+  EXPECT_EQ(header.format_version, 2);
+  EXPECT_EQ(header.content_digest, sha256(std::span(bytes).subspan(51, 48)));
+  EXPECT_EQ(to_hex(header.content_digest),
+            "b826cc394f31246767ba5d05f12935ad97c0843041d6ab047b7a81ce6f053fc4");
+}
+
+TEST_F(BaseExtentFormat, AnEmptyExtentIsOneLikeAnother) {
+  const Extent e = make_extent(random, {});
+  EXPECT_EQ(e.bytes.size(), kFooterBytes);
+  EXPECT_TRUE(check_sealed_header(e.header));
+  const auto verified = verify(e.bytes, e.header);
+  ASSERT_TRUE(verified);
+  EXPECT_EQ(verified->content_digest, sha256({}));
+  EXPECT_EQ(verified->content_digest, e.header.content_digest);
+}
+
+// Two contents of equal length whose extents have equal lengths and equal checksums.
+TEST_F(BaseExtentFormat, TwinsOfOneCrc32HaveTwoDigests) {
+  std::vector<SealedHeader> twins;
+  for (const std::string_view content : {"0001cac0", "0002a960"}) {
+    Bytes bytes;
+    ExtentEncoder encoder(into(bytes));
+    ASSERT_TRUE(encoder.append(std::as_bytes(std::span(content))));
+    twins.push_back(encoder.seal().value());
+    const auto verified = verify(bytes, twins.back());
+    ASSERT_TRUE(verified);
+    EXPECT_EQ(verified->content_digest, twins.back().content_digest);
+  }
+  EXPECT_EQ(twins[0].crc32, twins[1].crc32);
+  EXPECT_EQ(twins[0].extent_bytes, twins[1].extent_bytes);
+  EXPECT_FALSE(same_content(twins[0], twins[1]));
+  EXPECT_TRUE(same_content(twins[0], twins[0]));
+}
+
+TEST_F(BaseExtentFormat, VersionOneIsVerifiedAndItsDigestComputed) {
+  const Extent e = make_extent(random, {100, 200, 300});
+  SealedHeader old = e.header;
+  old.format_version = 1;
+  EXPECT_FALSE(check_sealed_header(old));  // version 1 has no digest
+  old.content_digest = {};
+  EXPECT_FALSE(same_content(old, old));  // not known is not the same
+  const auto verified = verify(e.bytes, old);
+  ASSERT_TRUE(verified);
+  EXPECT_EQ(verified->content_digest, e.header.content_digest);
 }
 
 TEST_F(BaseExtentFormat, EncoderRefusesBadBlocksAndUseAfterTheEnd) {
@@ -191,8 +235,14 @@ TEST_F(BaseExtentFormat, AWrongSealedHeaderIsFound) {
   h.crc32 ^= 1;
   expect_data_loss(verify(e.bytes, h), "crc32");
   h = e.header;
-  h.format_version = 2;
+  h.format_version = 3;
   expect_data_loss(verify(e.bytes, h), "version");
+  h = e.header;
+  h.content_digest = {};
+  expect_data_loss(verify(e.bytes, h), "no content digest");
+  h = e.header;
+  h.content_digest[31] ^= std::byte{1};
+  expect_data_loss(verify(e.bytes, h), "the digest of the extent's index");
   h = e.header;
   ++h.extent_bytes;
   expect_data_loss(verify(e.bytes, h), "contradict");

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "plugin/base/extent_format.h"
 #include "plugin/transfer/session.h"
 
 namespace siphon {
@@ -84,6 +85,10 @@ SourceClaim good_claim() {
   claim.crc32 = kCrc;
   claim.header.extent_bytes = kBytes;
   claim.header.crc32 = kCrc;
+  claim.header.block_count = 1;
+  claim.header.content_bytes = kBytes - sealed_extent_bytes(0, 1);
+  claim.header.format_version = kSealedHeaderVersion;
+  claim.header.content_digest[0] = std::byte{1};
   return claim;
 }
 
@@ -108,6 +113,28 @@ TEST(Compare, ShortSourceReadIsTheSourcesFault) {
   Status s = compare({"e", kBytes - 1, kCrc, claim});
   ASSERT_FALSE(s);
   EXPECT_EQ(s.error().suspect, Side::kSource);
+}
+
+TEST(Compare, AHeaderThatCannotBeIsTheSourcesFaultAndNotPublished) {
+  const auto refused = [](auto change) {
+    SourceClaim claim = good_claim();
+    change(claim.header);
+    Status s = compare({"e9", kBytes, kCrc, claim});
+    EXPECT_FALSE(s);
+    if (s) return;
+    EXPECT_EQ(s.error().suspect, Side::kSource);
+    EXPECT_NE(s.error().message.find("e9"), std::string::npos);
+    EXPECT_NE(s.error().message.find("nothing was published"), std::string::npos);
+  };
+  refused([](SealedHeader& h) { ++h.content_bytes; });
+  refused([](SealedHeader& h) { ++h.block_count; });
+  refused([](SealedHeader& h) { h.block_count = kMaxBlockCount + 1; });
+  refused([](SealedHeader& h) { h.format_version = 3; });
+  refused([](SealedHeader& h) { h.content_digest = {}; });
+  refused([](SealedHeader& h) {  // sound in itself, but nothing could be decided by it later
+    h.content_digest = {};
+    h.format_version = 1;
+  });
 }
 
 TEST(Compare, MissingBytesAndOtherChecksumsPointAtTheWire) {
