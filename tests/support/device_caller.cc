@@ -73,7 +73,7 @@ int verify(DeviceClient& device, const std::string& pool, const std::string& ext
            const siphon::Authority& authority) {
   Status outcome;
   const Status status = device.verify(
-      {pool, ""}, {extent}, authority, [](const DeviceClient::VerifyProgress&) {},
+      {pool, ""}, {extent}, authority, [](std::uint64_t) {},
       [&](const siphon::VerifyOutcome& o) { outcome = o.status; }, nullptr);
   if (!status) return say(status.error());
   return outcome ? say("verified") : say(outcome.error());
