@@ -463,7 +463,8 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
       groups.push_back({std::get<0>(key),
                         std::get<1>(key),
                         {items.begin() + static_cast<std::ptrdiff_t>(from),
-                         items.begin() + static_cast<std::ptrdiff_t>(to)}});
+                         items.begin() + static_cast<std::ptrdiff_t>(to)},
+                        from / kMaxExtentsPerTransfer});
     }
   }
   std::ranges::stable_sort(groups, std::greater{}, work);

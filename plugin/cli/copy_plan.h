@@ -38,6 +38,7 @@ struct CopyItem {
   Error error;
   std::string transfer_id;
   std::uint32_t attempts = 0;
+  bool receipt_lost = false;  // --receipts: its line is not on the disk
 
   std::uint64_t bytes() const { return info ? info->header.extent_bytes : 0; }
   void fail_with(Error e) {
@@ -51,6 +52,7 @@ struct CopyItem {
 struct CopyGroup {
   Device source, target;
   std::vector<std::size_t> items;
+  std::size_t number = 0;  // among those of the same devices and places
 };
 
 struct CopyPlan {

@@ -29,20 +29,64 @@ bool is_busy(const Error& error) { return error.reason == Reason::kBusy; }
 CopyRun::CopyRun(Session& session, CopyPlan& plan)
     : session_(session), plan_(plan), router_(session) {}
 
-CopyRun::~CopyRun() {
-  if (receipts_ != nullptr) std::fclose(receipts_);
+CopyRun::~CopyRun() = default;
+
+// With the lock.
+void CopyRun::write_receipt(CopyItem& item) {
+  if (!receipts_.is_open() || !item.receipt) return;
+  const std::string line =
+      to_json(*item.receipt).dump(-1, ' ', false, Json::error_handler_t::replace);
+  item.receipt_lost = !receipts_.write(line);
 }
 
-Status CopyRun::open_receipts() {
-  const std::string& path = session_.options().receipts;
-  if (path.empty()) return {};
-  receipts_ = std::fopen(path.c_str(), "ae");
-  if (receipts_ == nullptr) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
-  return {};
+// What is there already has its line, too; then everything is on the disk, or counted as lost.
+void CopyRun::keep_receipts() {
+  if (!receipts_.is_open()) return;
+  const std::lock_guard lock(mutex_);
+  for (CopyItem& item : plan_.items) {
+    if (item.state != ItemState::kAlreadyThere || item.receipt || !item.info) continue;
+    Receipt there;
+    there.source_extent = item.source.extent;
+    there.target_extent = item.target.extent;
+    there.source = item.source.location;
+    there.target = item.target.location;
+    there.header = item.info->header;
+    there.bytes = there.header.extent_bytes;
+    there.source_crc32 = there.target_crc32 = there.header.crc32;
+    there.finished_unix_ms = there.started_unix_ms = now_unix_ms();
+    there.attempts = 0;
+    there.already_there = true;
+    item.receipt = std::move(there);
+    write_receipt(item);
+  }
+  const bool safe = receipts_.sync();
+  for (CopyItem& item : plan_.items) {
+    const bool has_one = item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
+    if (!safe || !item.receipt) item.receipt_lost = has_one;
+    totals_.receipts_lost += item.receipt_lost;
+  }
+  if (totals_.receipts_lost == 0) return;
+  if (receipts_.error()) totals_.receipts_error = receipts_.error()->message;
+  session_.meter().note(fmt::format(
+      "siphon: {} receipts could not be written: {}; what was copied is at its target and proven\n"
+      "next: make room, then: siphon verify SOURCE TARGET",
+      totals_.receipts_lost, totals_.receipts_error));
+}
+
+const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {
+  const CopyItem& first = plan_.items[group.items.front()];
+  const std::lock_guard lock(mutex_);
+  std::string& id = ids_[{group.source.name + fmt::format("#{}", group.number), group.target.name,
+                          first.source.location, first.target.location}];
+  if (id.empty()) id = new_transfer_id();
+  return id;
 }
 
 Result<CopyTotals> CopyRun::run() {
-  SIPHON_TRY(open_receipts());
+  if (const std::string& path = session_.options().receipts; !path.empty()) {
+    SIPHON_TRY(receipts_.open(path));
+    if (path == "-") session_.out().data_on_stdout();
+  }
   const auto start = std::chrono::steady_clock::now();
   for (std::uint32_t round = 0; !session_.interrupted(); ++round) {
     const std::vector<CopyGroup> groups = router_.route(plan_);
@@ -66,6 +110,10 @@ Result<CopyTotals> CopyRun::run() {
   check_already_there();
   session_.meter().settle(progress_of_all());  // the total that was shown all along
   drop_gone();
+  keep_receipts();
+  for (const CopyItem& item : plan_.items) {
+    if (item.state == ItemState::kCopied && item.receipt) totals_.bytes += item.receipt->bytes;
+  }
   totals_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool complete =
       std::all_of(plan_.items.begin(), plan_.items.end(), [](const CopyItem& item) {
@@ -147,7 +195,7 @@ Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
 
 CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
                                      Authority& authority) {
-  std::vector<std::size_t> pending;
+  Pending pending;
   TransferSpec spec;
   {
     const std::lock_guard lock(mutex_);
@@ -155,15 +203,15 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
       CopyItem& item = plan_.items[i];
       if (item.state != ItemState::kPending) continue;
       ++item.attempts;
-      pending.push_back(i);
+      pending.emplace(item.target.extent, i);
       spec.extents.push_back({item.source.extent, item.target.extent, item.bytes()});
     }
     if (pending.empty()) return Ended::kDone;
     slots_[slot] = {{}, group.source.name, group.target.name};
   }
   const Options& options = session_.options();
-  const CopyItem& first = plan_.items[pending.front()];
-  spec.id = new_transfer_id();
+  const CopyItem& first = plan_.items[pending.begin()->second];
+  spec.id = transfer_id_of(group);
   spec.source_address = group.source.address;
   spec.source = first.source.location;
   spec.target = first.target.location;
@@ -212,10 +260,12 @@ Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Erro
   return fail(std::move(broken));
 }
 
-void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::size_t>& pending) {
+void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
   const std::lock_guard lock(mutex_);
-  if (outcome.index >= pending.size()) return;
-  CopyItem& item = plan_.items[pending[outcome.index]];
+  const auto it = pending.find(outcome.target_extent);
+  if (it == pending.end()) return;
+  CopyItem& item = plan_.items[it->second];
+  if (item.source.extent != outcome.source_extent) return;
   if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
   if (!outcome.result) {
     item.fail_with(outcome.result.error());
@@ -226,16 +276,11 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const std::vector<std::si
   item.receipt = *outcome.result;
   item.receipt->attempts = item.attempts;
   item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
-  if (receipts_ != nullptr) {
-    const std::string line = json_line(to_json(*item.receipt));
-    (void)std::fwrite(line.data(), 1, line.size(), receipts_);
-    std::fflush(receipts_);
-  }
+  write_receipt(item);
 }
 
-CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
-                               const std::vector<std::size_t>& pending, const TransferSpec& spec,
-                               const Result<Summary>& result) {
+CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
+                               const TransferSpec& spec, const Result<Summary>& result) {
   const bool stopped = !result && result.error().code == Code::kCancelled;
   Error reason{Code::kInternal, group.target.name + " said nothing of this extent", Side::kTarget,
                ""};
@@ -246,7 +291,7 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
   std::lock_guard lock(mutex_);
   ++totals_.transfers;
   slots_.erase(slot);
-  for (const std::size_t i : pending) {
+  for (const auto& [name, i] : pending) {
     CopyItem& item = plan_.items[i];
     item.transfer_id = spec.id;
     if (item.state == ItemState::kPending) {
@@ -260,11 +305,10 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group,
     if (item.state == ItemState::kCopied) settled_bytes_ += item.receipt->bytes;
   }
   if (goes_on) {
-    const Address& target = plan_.items[pending.front()].target;
+    const Address& target = plan_.items[pending.begin()->second].target;
     totals_.going_on.push_back({spec.id, target.store() + "/"});
   }
   if (result) {
-    totals_.bytes += result->bytes;
     totals_.lane_bytes += result->lane_bytes;
     totals_.rpc_bytes += result->rpc_bytes;
     totals_.strangers += result->strangers;

@@ -3,15 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "plugin/cli/copy_plan.h"
+#include "plugin/cli/receipts.h"
 #include "plugin/cli/session.h"
 
 namespace siphon::cli {
@@ -21,6 +22,8 @@ struct CopyTotals {
   std::uint64_t bytes = 0;  // published
   std::uint64_t lane_bytes = 0, rpc_bytes = 0, strangers = 0, fallback_parts = 0;
   std::uint32_t transfers = 0, retried = 0;
+  std::uint64_t receipts_lost = 0;
+  std::string receipts_error;
   double seconds = 0;
   std::set<std::string> data_endpoints;
   struct GoingOn {
@@ -45,7 +48,10 @@ class CopyRun {
   };
   enum class Ended { kDone, kBusy };
 
-  Status open_receipts();
+  void write_receipt(CopyItem& item);
+  void keep_receipts();
+  // The one id of all tries of what goes this way.
+  const std::string& transfer_id_of(const CopyGroup& group);
   void run_group(std::size_t slot, const CopyGroup& group);
   // One transfer of those items of the group that are not settled yet.
   Ended run_transfer(std::size_t slot, const CopyGroup& group, Authority& authority);
@@ -54,8 +60,10 @@ class CopyRun {
   // The call broke: the transfer may go on at the target. Watches it again.
   Result<Summary> rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
                          const std::function<void(const rpc::TransferEvent&)>& on_event);
-  void on_outcome(const ExtentOutcome& outcome, const std::vector<std::size_t>& pending);
-  Ended settle(std::size_t slot, const CopyGroup& group, const std::vector<std::size_t>& pending,
+  // Items that are waited for, by the name at the target: a next try has indices of its own.
+  using Pending = std::map<std::string, std::size_t>;
+  void on_outcome(const ExtentOutcome& outcome, const Pending& pending);
+  Ended settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
                const TransferSpec& spec, const Result<Summary>& result);
   void check_already_there();
   void drop_gone();
@@ -67,7 +75,9 @@ class CopyRun {
   CopyPlan& plan_;
   CopyRouter router_;
   CopyTotals totals_;
-  std::FILE* receipts_ = nullptr;
+  ReceiptFile receipts_;
+  // By both devices and both places, and the how many thousandth group of these.
+  std::map<std::tuple<std::string, std::string, Location, Location>, std::string> ids_;
 
   std::mutex mutex_;  // items, totals, receipts, slots
   std::map<std::size_t, Slot> slots_;

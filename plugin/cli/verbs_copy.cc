@@ -51,6 +51,7 @@ Json to_json(const CopyTotals& t) {
               {"seconds", t.seconds},
               {"transfers", t.transfers},
               {"retried", t.retried},
+              {"receipts_lost", t.receipts_lost},
               {"lane_bytes", t.lane_bytes},
               {"rpc_bytes", t.rpc_bytes},
               {"strangers", t.strangers},
@@ -398,6 +399,10 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
   if (exit == Exit::kNothingToDo && trashed != nullptr && !trashed->empty()) exit = Exit::kOk;
   const std::vector<StoreLeft> left =
       trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
+  // What was asked for was not all done: the copies are there, their records are not.
+  if (totals.receipts_lost > 0 && (exit == Exit::kOk || exit == Exit::kNothingToDo)) {
+    exit = Exit::kPartial;
+  }
   const Output& out = session.out();
   if (session.out().json()) {
     Json doc = session.out().new_document();
@@ -473,6 +478,14 @@ Result<int> run_move(Session& session) {
   CopyRun run(session, *plan);
   auto totals = run.run();
   if (!totals) return fail(std::move(totals).error());
+  for (CopyItem& item : plan->items) {
+    if (!item.receipt_lost) continue;
+    item.fail_with({Code::kInternal,
+                    "the source stays: " + item.source.to_string() +
+                        ": its receipt could not be written (" + totals->receipts_error + ")",
+                    Side::kRequester,
+                    "make room for the receipts, and run the same command again"});
+  }
   std::vector<std::size_t> trashed;
   if (!session.interrupted()) trash_sources(session, *plan, trashed);
   return finish(session, *plan, *totals, &trashed);

@@ -1,0 +1,41 @@
+// The file of --receipts: one JSON line for each extent that is proven to be at its target.
+//
+// Not thread safe. Every error is kept: a line counts as written when nothing of it was refused,
+// and as safe when sync() has succeeded after it.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "plugin/base/status.h"
+
+namespace siphon::cli {
+
+class ReceiptFile {
+ public:
+  ReceiptFile() = default;
+  ~ReceiptFile();
+  ReceiptFile(const ReceiptFile&) = delete;
+  ReceiptFile& operator=(const ReceiptFile&) = delete;
+
+  // Appends to `path`; "-": stdout. Before anything moves.
+  Status open(const std::string& path);
+  bool is_open() const { return fd_ >= 0; }
+  // False: it is lost; error() says why.
+  bool write(const std::string& line);
+  // What was written is on the disk, as far as the file is on one.
+  bool sync();
+  const std::optional<Error>& error() const { return error_; }  // the first one
+
+ private:
+  void note(int errno_value, const char* what);
+
+  std::string path_;
+  int fd_ = -1;
+  bool own_ = false;
+  bool torn_ = false;  // the last line has no end
+  std::optional<Error> error_;
+};
+
+}  // namespace siphon::cli
