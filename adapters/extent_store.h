@@ -13,8 +13,10 @@
 // RESOURCE_EXHAUSTED (full: pool quota, OSD full ratio, ENOSPC).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -49,8 +51,13 @@ enum class Listing {
 struct ExtentPage {
   std::vector<std::string> names;  // public names only, backend's order
   // What the listing has seen of each, by the same index, so that nobody needs a stat per name.
-  // state kNone: its head is damaged. An open one's size is not measured: stat it.
+  // state kNone: its head could not be read, `errors` says why. An open one's size is not measured:
+  // stat it.
   std::vector<ExtentInfo> infos;
+  std::map<std::size_t, Error> errors;  // by the same index
+  // What could not be listed at all (a placement group that is down): the rest is here all the
+  // same.
+  std::vector<Error> unlisted;
   std::string next_cursor;  // empty: this was the last page
 };
 
@@ -71,6 +78,14 @@ struct StoreLimits {
 struct StoreCounters {
   std::uint64_t fallback_parts = 0;  // operations that had to go another way than planned
 };
+
+// The part of StoreCounters::fallback_parts, of all stores together, that operations of the calling
+// thread account for: whoever works for one transfer on threads of its own counts by the
+// difference. Only ever grows.
+inline std::uint64_t& fallback_parts_of_this_thread() {
+  thread_local std::uint64_t count = 0;
+  return count;
+}
 
 // A sealed extent pinned at one private id: what is read stays that generation, or fails.
 class ExtentReader {
@@ -132,6 +147,8 @@ struct InlinePut {
   PrivateId id;
   std::span<const std::byte> bytes;
   SealedHeader header;
+  // Where to count what went another way than planned; may be null.
+  std::atomic<std::uint64_t>* fallback_parts = nullptr;
 };
 
 class ExtentStore {
@@ -202,6 +219,11 @@ class ExtentStore {
   // Removes one leftover: condemns `id` if it is still reserved, removes its parts, forgets it.
   // Refuses (FAILED_PRECONDITION) the current one. Success when there is nothing left of it.
   virtual Status collect(std::string_view name, const PrivateId& id) = 0;
+  // What became of a publish (or a put_inline) of `id` whose answer was lost. Success: it has not
+  // been published and never will be, whatever may still be under way; the id is condemned in the
+  // head, where one is made if there was none, and stays there for collect(). FAILED_PRECONDITION:
+  // it is the current one. Any other error: not known, and to be asked again.
+  virtual Status fence(std::string_view name, const PrivateId& id) { return collect(name, id); }
   // Removes everything in the name's trash, and what is left of attempts whose lease is over, now.
   // Returns how many entries went.
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;

@@ -128,7 +128,7 @@ class MemoryScratch final : public ScratchExtent {
     request.header = header;
     request.header.part_bytes = part_bytes();
     request.now_unix_ms = now_unix_ms();
-    std::lock_guard lock(store_.mutex_);
+    std::unique_lock lock(store_.mutex_);
     if (as_state == ExtentState::kSealed && bytes_->size() != header.extent_bytes) {
       return fail(Code::kFailedPrecondition,
                   "publish " + name_ + ": " + std::to_string(bytes_->size()) + " of " +
@@ -136,7 +136,8 @@ class MemoryScratch final : public ScratchExtent {
     }
     SIPHON_TRY(store_.transition(name_, request));
     finished_ = true;
-    return {};
+    lock.unlock();
+    return store_.fault({"publish done", name_});
   }
 
   Status abort() override {
@@ -279,10 +280,11 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   request.header = header;
   request.header.part_bytes = limits().part_bytes;
   request.now_unix_ms = now_unix_ms();
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   SIPHON_TRY(transition(name, request));
   bytes_.try_emplace({std::string(name), id}, std::make_shared<Bytes>(bytes.begin(), bytes.end()));
-  return {};
+  lock.unlock();
+  return fault({"put_inline done", name});
 }
 
 Status MemoryStore::seal(std::string_view name, std::uint64_t expected_generation,

@@ -198,9 +198,16 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     const Gate::Pass pass = writes_.enter(charge);
     std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
     std::array<int, kAioWindow> results{};
+    const auto counted = [](HeadPut& put, std::uint64_t before) {
+      if (put.fallback_parts != nullptr) {
+        *put.fallback_parts += fallback_parts_of_this_thread() - before;
+      }
+    };
     for (std::size_t i = 0; i < count; ++i) {
+      const std::uint64_t before = fallback_parts_of_this_thread();
       auto one = arm(OperationKind::kWrite, puts[i].bytes);
       if (one) armed[i].emplace(std::move(*one));
+      counted(puts[i], before);
     }
     if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
       ObjectIo::put_heads(puts.first(count));
@@ -221,12 +228,14 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     });
     for (std::size_t i = 0; i < count; ++i) {
       HeadPut& put = puts[i];
+      const std::uint64_t before = fallback_parts_of_this_thread();
       put.result = results[i];
       if (armed[i] && !armed[i]->retire()) {
         put.result = -ETIMEDOUT;
       } else if (!armed[i] || (put.result != -EIO && go_round(put.result, writes_closed_))) {
         ObjectIo::put_heads({&put, 1});
       }
+      counted(put, before);
     }
   }
 } catch (const std::exception&) {

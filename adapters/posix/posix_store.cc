@@ -311,14 +311,13 @@ Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_nam
   ExtentPage page;
   for (std::string& name : *names) {
     auto head = load_head(*folder_, name);
-    // A damaged head is listed: whoever looks at the extent is told what is wrong.
-    if (head ? head->reg.state == ExtentState::kNone : head.error().code != Code::kDataLoss) {
-      continue;
-    }
+    // One that cannot be read is listed, with what is wrong with it.
+    if (head && head->reg.state == ExtentState::kNone) continue;
     if (page.names.size() == max_names) {
       page.next_cursor = page.names.back();
       break;
     }
+    if (!head) page.errors.emplace(page.names.size(), head.error());
     page.infos.push_back(head ? info_from_register(name, head->reg) : ExtentInfo{});
     page.names.push_back(std::move(name));
   }

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 
+#include "adapters/extent_store.h"
 #include "plugin/exchange/head_register.h"
 #include "rados/librados.hpp"
 
@@ -42,7 +43,8 @@ struct HeadPut {
   std::string object;
   std::span<const std::byte> bytes;
   TransitionRequest publish;
-  int result = 0;  // -EEXIST: there is a head
+  int result = 0;                                        // -EEXIST: there is a head
+  std::atomic<std::uint64_t>* fallback_parts = nullptr;  // counted here, too
 };
 
 class ObjectIo {
@@ -76,7 +78,10 @@ class ObjectIo {
   std::uint64_t fallback_parts() const { return fallback_parts_.load(std::memory_order_relaxed); }
 
  protected:
-  void count_fallback() { fallback_parts_.fetch_add(1, std::memory_order_relaxed); }
+  void count_fallback() {
+    fallback_parts_.fetch_add(1, std::memory_order_relaxed);
+    ++fallback_parts_of_this_thread();
+  }
   bool whole_objects() const { return whole_objects_; }
 
  private:

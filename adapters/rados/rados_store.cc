@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <exception>
 #include <set>
@@ -385,21 +386,51 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
     return fail(Code::kInvalidArgument, "list: the cursor is not one of this store");
   }
   ExtentPage page;
-  auto it = pool_.nobjects_begin(start);
-  const auto& end = pool_.nobjects_end();
-  while (it != end && page.names.size() < max_names) {
-    std::vector<std::string> heads;
-    for (; it != end && heads.size() < max_names - page.names.size(); ++it) {
-      const std::string& locator = it->get_locator();
-      if (!locator.empty() && it->get_oid() == head_object(locator)) heads.push_back(locator);
+  const librados::ObjectCursor end = pool_.object_list_end();
+  librados::ObjectCursor until = end;
+  bool any_answer = !cursor.empty();
+  while (start < end && page.names.size() < max_names) {
+    std::vector<librados::ObjectItem> objects;
+    librados::ObjectCursor next;
+    const int result =
+        pool_.object_list(start, until, max_names - page.names.size(), {}, &objects, &next);
+    if (result < 0) {
+      // One placement group that does not answer is told of and passed over. Which one it is shows
+      // when they are asked one by one. Each costs a whole timeout, so that it ends the page, and
+      // when nothing answers at all the third one ends the listing.
+      Error error = to_error(result, "list pool " + location_.to_string());
+      if (!is_retryable(error.code)) return fail(std::move(error));
+      const bool one_by_one = until < end;
+      until = end_of_group(start);
+      if (!one_by_one && until < end) continue;
+      start = until;
+      if (!any_answer && page.unlisted.size() == 2) return fail(std::move(error));
+      page.unlisted.push_back(std::move(error).with_context(
+          "a placement group does not answer; the extents in it are not listed"));
+      page.unlisted.back().next_step = "ceph pg ls-by-pool " + location_.pool + "; then list again";
+      if (any_answer) break;
+      until = end_of_group(start);
+      continue;
     }
+    any_answer = true;
+    std::vector<std::string> heads;
+    for (const librados::ObjectItem& object : objects) {
+      // A name that no extent can have is nobody's whom we know.
+      if (object.locator.empty() || object.oid != head_object(object.locator) ||
+          !check_extent_name(object.locator)) {
+        continue;
+      }
+      heads.push_back(object.locator);
+    }
+    start = next;
+    if (until < end && !(start < until)) until = end_of_group(start);
     if (listing == Listing::kNames) {
-      page.names = std::move(heads);
+      page.names.insert(page.names.end(), heads.begin(), heads.end());
     } else {
-      SIPHON_TRY(add_current(heads, page));
+      add_current(heads, page);
     }
   }
-  if (it != end) page.next_cursor = it.get_cursor().to_str();
+  if (start < end) page.next_cursor = start.to_str();
   return page;
 } catch (const std::system_error& e) {
   return fail(to_error(e.code().value(), "list pool " + location_.to_string()));
@@ -407,23 +438,44 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
   return fail(Code::kUnavailable, "list pool " + location_.to_string() + ": " + e.what());
 }
 
-Status RadosStore::add_current(const std::vector<std::string>& names, ExtentPage& page) {
+// Where the listing leaves the placement group that `at` lies in. They are of equal shares of the
+// order, except where their number is no power of two: then a share may hold two of them.
+librados::ObjectCursor RadosStore::end_of_group(const librados::ObjectCursor& at) {
+  std::uint32_t last_group = 0;  // among those of so many names; nothing is asked over the network
+  for (int i = 0; i < 4096; ++i) {
+    std::uint32_t group = 0;
+    if (pool_.get_object_pg_hash_position2(std::to_string(i), &group) == 0) {
+      last_group = std::max(last_group, group);
+    }
+  }
+  const std::size_t shares = std::bit_ceil(std::size_t{last_group} + 1);
+  const librados::ObjectCursor begin = pool_.object_list_begin(), end = pool_.object_list_end();
+  for (std::size_t low = 0, high = shares; low < high;) {
+    const std::size_t middle = low + (high - low) / 2;
+    librados::ObjectCursor from, to;
+    pool_.object_list_slice(begin, end, middle, shares, &from, &to);
+    if (at < from) {
+      high = middle;
+    } else if (at < to) {
+      return to;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return end;
+}
+
+void RadosStore::add_current(const std::vector<std::string>& names, ExtentPage& page) {
   std::vector<HeadRead> reads;
   for (const std::string& name : names) reads.push_back({context(name), head_object(name)});
   io_->ObjectIo::read_heads(reads);  // nothing for the class to do
   for (std::size_t i = 0; i < names.size(); ++i) {
-    if (reads[i].result == -EUCLEAN) {
-      page.names.push_back(names[i]);  // whoever looks at it is told what is wrong
-      page.infos.emplace_back();
-      continue;
-    }
     auto head = head_of(names[i], reads[i]);
-    if (!head) return fail(std::move(head).error());
-    if (head->reg.state == ExtentState::kNone) continue;
+    if (head && head->reg.state == ExtentState::kNone) continue;
+    if (!head) page.errors.emplace(page.names.size(), head.error());
     page.names.push_back(names[i]);
-    page.infos.push_back(info_from_register(names[i], head->reg));
+    page.infos.push_back(head ? info_from_register(names[i], head->reg) : ExtentInfo{});
   }
-  return {};
 }
 
 // ---- changing --------------------------------------------------------------------------------
@@ -459,7 +511,7 @@ HeadPut RadosStore::head_put(const InlinePut& put) const {
   request.header = put.header;
   request.header.part_bytes = limits_.part_bytes;
   request.now_unix_ms = now_unix_ms();
-  return {context(put.name), head_object(put.name), put.bytes, request};
+  return {context(put.name), head_object(put.name), put.bytes, request, 0, put.fallback_parts};
 }
 
 Status RadosStore::end_of(const InlinePut& put, HeadPut& done) {
@@ -634,6 +686,33 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
 Status RadosStore::collect(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(check_extent_name(name));
   return drop(name, id, 0, false);
+}
+
+// The register decides, whatever still is on its way to the OSD: with a reservation in the head an
+// exclusive create of it fails, and with the id condemned a publish does.
+Status RadosStore::fence(std::string_view name, const PrivateId& id) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  TransitionRequest request;
+  request.kind = Transition::kReserve;
+  request.id = id;
+  request.header.part_bytes = limits_.part_bytes;
+  request.now_unix_ms = now_unix_ms();
+  request.lease_unix_ms = request.now_unix_ms;
+  const int reserved = io_->transition(io, head_object(name), request);
+  if (reserved == -ECANCELED) return {};  // condemned already
+  if (reserved < 0 && is_decision(reserved)) {
+    return fail(transition_error(reserved, request.kind, name));
+  }
+  if (reserved < 0) return fail(to_error(reserved, "change the head of " + describe(name)));
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (head->reg.state != ExtentState::kNone && head->reg.current == id) {
+    return fail(Code::kFailedPrecondition, describe(name) + ": this private id is its current one");
+  }
+  request.kind = Transition::kCondemn;
+  request.expected_generation = head->reg.generation;  // refuses if it was published just now
+  return transition(io, name, request);
 }
 
 Result<std::size_t> RadosStore::purge_trash(std::string_view name) {

@@ -51,6 +51,7 @@ class RadosStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Status fence(std::string_view name, const PrivateId& id) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
  private:
@@ -74,8 +75,10 @@ class RadosStore final : public ExtentStore {
   Status drop(std::string_view name, const PrivateId& id, std::uint64_t at_least, bool keep_entry);
   Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
                     std::span<const std::byte> tail);
-  // Adds those of `names` that have a current extent; their heads are read side by side.
-  Status add_current(const std::vector<std::string>& names, ExtentPage& page);
+  librados::ObjectCursor end_of_group(const librados::ObjectCursor& at);
+  // Adds those of `names` that have a current extent, and those whose heads cannot be read, with
+  // why; the heads are read side by side.
+  void add_current(const std::vector<std::string>& names, ExtentPage& page);
   bool tagged();
 
   RadosCluster& cluster_;

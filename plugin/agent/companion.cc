@@ -1,6 +1,8 @@
 // The companion of an OSD: the exchange's region for memory, the OSD's own key for the cluster,
 // grants for authority.
 #include <arpa/inet.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -111,14 +113,22 @@ class Companion final : public Home {
 
   const char* name() const override { return exchange_->bulk_methods() ? "objclass" : "rados"; }
   std::string device() const override { return "osd." + std::to_string(osd_id_); }
-  // In the OSD's folder. A client with a name of its own is not told which that is: Ceph's default.
+  // In the OSD's folder, where that outlives the host. Under ceph-volume it is a tmpfs, filled anew
+  // at each start: then in Ceph's own folder, by cluster. A client with a name of its own is not
+  // told which folder that is: Ceph's default.
   std::string default_journal() const override {
-    if (cluster_->name() != device()) {
-      return "/var/lib/ceph/osd/" + ceph_cluster_ + "-" + std::to_string(osd_id_) +
-             "/siphon.journal";
+    const std::string osd = ceph_cluster_ + "-" + std::to_string(osd_id_);
+    std::string data = "/var/lib/ceph/osd/" + osd;
+    if (cluster_->name() == device()) {
+      auto setting = cluster_->setting("osd_data");
+      if (setting && !setting->empty()) data = *setting;
     }
-    auto data = cluster_->setting("osd_data");
-    return (data && !data->empty() ? *data : std::string("/var/lib/siphon")) + "/siphon.journal";
+    struct statfs fs {};
+    const bool lasts =
+        ::statfs(data.c_str(), &fs) == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC;
+    if (lasts) return data + "/siphon.journal";
+    auto fsid = cluster_->fsid();
+    return "/var/lib/ceph/siphon/" + (fsid ? *fsid : ceph_cluster_) + "/" + osd + ".journal";
   }
   StoreProvider& stores() override { return provider_; }
   rpc::AccessPolicy& policy() override { return policy_; }

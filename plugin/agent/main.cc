@@ -76,7 +76,10 @@ int run(const Placement& placement, Config config) {
   const std::string journal_file =
       config.journal_file.empty() ? (*home)->default_journal() : config.journal_file;
   auto journal = AttemptJournal::open(journal_file);
-  if (!journal) return report(journal.error(), 1);
+  if (!journal) {
+    log::error("{}", journal.error().message);
+    return report(journal.error(), 1);
+  }
   auto from_before = (*journal)->all();  // before this life begins any of its own
   if (!from_before) return report(from_before.error(), 1);
 

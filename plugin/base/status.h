@@ -39,17 +39,18 @@ enum class Side : int { kNone = 0, kSource = 1, kTarget = 2, kWire = 3, kRequest
 // v1::Problem under the same numbers; a new one goes to the end of both.
 enum class Reason : int {
   kNone = 0,
-  kBusy = 1,            // no room at the moment: wait for a turn; this was no attempt
-  kNoPlugin = 2,        // the OSD there has no (working) plugin
-  kGrantUnknown = 3,    // the device does not know the grant (any more): ask for a new one
-  kNotSiphons = 4,      // a foreign object stands where ours belongs
-  kDiffers = 5,         // the name is taken, by other content
-  kPoolChanged = 6,     // the pool of that name is no longer the one of the plan
-  kSameThing = 7,       // source and target are one and the same
-  kClusterLimit = 8,    // a setting of the cluster or the pool does not allow it
-  kDegraded = 9,        // the copy is not yet on as many devices as its pool wants
-  kSourceChanged = 10,  // the source changed while it was read
-  kClosedPipe = 11,     // whoever reads our output has gone
+  kBusy = 1,             // no room at the moment: wait for a turn; this was no attempt
+  kNoPlugin = 2,         // the OSD there has no (working) plugin
+  kGrantUnknown = 3,     // the device does not know the grant (any more): ask for a new one
+  kNotSiphons = 4,       // a foreign object stands where ours belongs
+  kDiffers = 5,          // the name is taken, by other content
+  kPoolChanged = 6,      // the pool of that name is no longer the one of the plan
+  kSameThing = 7,        // source and target are one and the same
+  kClusterLimit = 8,     // a setting of the cluster or the pool does not allow it
+  kDegraded = 9,         // the copy is not yet on as many devices as its pool wants
+  kSourceChanged = 10,   // the source changed while it was read
+  kClosedPipe = 11,      // whoever reads our output has gone
+  kOutcomeUnknown = 12,  // published or not: the store that knows does not answer
 };
 
 std::string_view to_string(Code code);  // "NOT_FOUND"

@@ -1,5 +1,7 @@
 #include "plugin/cli/verify.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 #include <map>
@@ -247,6 +249,9 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     for (std::size_t i = 0; i < page->names.size(); ++i) {
       ExtentInfo info = i < page->infos.size() ? std::move(page->infos[i]) : ExtentInfo{};
       listed.push_back({address.with_extent(page->names[i]), std::move(info)});
+    }
+    for (const Error& error : page->unlisted) {
+      session.meter().note(fmt::format("siphon: {}: {}", address.store(), error_text(error)));
     }
     cursor = std::move(page->next_cursor);
     if (on_page && !on_page(listed.size())) break;

@@ -118,6 +118,7 @@ std::function<bool()> stop_when(const std::atomic<bool>* stop) {
 }
 
 constexpr auto kUnaryTimeout = std::chrono::seconds(60);
+constexpr auto kDeadlineSlack = std::chrono::seconds(30);
 
 }  // namespace
 
@@ -287,6 +288,8 @@ class GrpcSourceCaller final : public SourceCaller {
     connection->sign("Stream", &request);
     end.rpc_bytes += request.ByteSizeLong();
     grpc::ClientContext context;
+    // The source keeps to the deadline that it is told; this ends the call of one that does not.
+    context.set_deadline(std::chrono::system_clock::now() + call.deadline + kDeadlineSlack);
     std::stop_callback hangup(stop, [&context] { context.TryCancel(); });
     auto reader = connection->stub->Stream(&context, request);
     v1::StreamResponse response;

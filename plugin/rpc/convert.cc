@@ -148,6 +148,7 @@ void encode(const StreamCall& in, v1::StreamRequest* out) {
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   encode(Authority{in.read_nonce, std::nullopt}, out->mutable_authority());
   encode(in.target_store, out->mutable_target_store());
+  out->set_headers_only(in.headers_only);
 }
 Result<StreamCall> decode(const v1::StreamRequest& in) {
   auto wrong = [](const char* what) {
@@ -166,7 +167,10 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
     SIPHON_TRY(check_extent_name(e));
     out.extents.push_back(e);
   }
-  if (in.data_port() < 1 || in.data_port() > 65535) return wrong("no such data port");
+  out.headers_only = in.headers_only();
+  if ((in.data_port() < 1 && !out.headers_only) || in.data_port() > 65535) {
+    return wrong("no such data port");
+  }
   out.data = {in.data_address(), static_cast<std::uint16_t>(in.data_port())};
   if (!bytes_to(in.ticket_id(), out.ticket.id) || in.ticket_key().size() != 32) {
     return wrong("the ticket is malformed");

@@ -1,9 +1,13 @@
-// AttemptJournal: which scratch extents this device has begun and not yet ended, on disk.
+// AttemptJournal: what this device must not forget when it ends, however it ends.
 //
-// A row is written before a reservation is made and removed once the scratch is published or gone,
-// so that after any crash the collector knows exactly what to try: never a scan of a pool. The
-// head's guarded methods decide; a row too many costs one look. SQLite in WAL mode; thread safe;
-// blocks for a local write.
+//   attempts   which scratch extents it has begun and not yet ended: the collector tries just these
+//              after a crash, never a scan of a pool. A row is on the disk before the scratch is.
+//   receipts   what it has published lately, by transfer: whoever asks again gets the same receipt.
+//              Written soon after, in batches: what a crash takes of them the heads still tell.
+//
+// The head's guarded methods decide; a row too many costs one look. SQLite in WAL mode. One daemon
+// per file: the second is refused. A file that is damaged is set aside. Thread safe; `add` blocks
+// for the disk, as long as the others that wait for it do together.
 #pragma once
 
 #include <memory>
@@ -12,6 +16,7 @@
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/transfer/types.h"
 
 namespace siphon {
 
@@ -23,15 +28,29 @@ struct Attempt {
 
 class AttemptJournal {
  public:
-  // Creates the file when missing. ":memory:" keeps it in memory (tests).
-  static Result<std::unique_ptr<AttemptJournal>> open(const std::string& file);
-  ~AttemptJournal();
+  // Receipts are kept until there are so many newer ones, or for so long.
+  static constexpr std::size_t kMaxReceipts = 100'000;
+  static constexpr std::uint64_t kKeepReceiptsMs = 7ull * 24 * 3600 * 1000;
+
+  // Creates the file, and its folder, when missing. ":memory:" keeps it in memory (tests).
+  // FAILED_PRECONDITION: another daemon has it, and which. `set_aside`: told where a damaged file
+  // went, if there was one.
+  static Result<std::unique_ptr<AttemptJournal>> open(const std::string& file,
+                                                      std::string* set_aside = nullptr);
+  ~AttemptJournal();  // writes what waits
   AttemptJournal(const AttemptJournal&) = delete;
   AttemptJournal& operator=(const AttemptJournal&) = delete;
 
+  // On the disk when it returns.
   Status add(const Attempt& attempt);
-  Status remove(const PrivateId& private_id);
+  // Soon. Does not block.
+  void remove(const PrivateId& private_id);
   Result<std::vector<Attempt>> all();
+
+  // Soon. Does not block.
+  void note(Receipt receipt);
+  // In the order in which they were noted.
+  Result<std::vector<Receipt>> receipts_of(const std::string& transfer_id);
 
  private:
   class Impl;

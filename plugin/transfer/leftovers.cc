@@ -59,7 +59,8 @@ bool Leftovers::collect_one(const Attempt& a) {
   }
   log::info("leftover scratch {} of {}/{} is gone", to_hex(a.private_id), a.location.to_string(),
             a.extent);
-  return journal_.remove(a.private_id).has_value();
+  journal_.remove(a.private_id);
+  return true;
 }
 
 }  // namespace siphon

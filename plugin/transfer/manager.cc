@@ -1,6 +1,9 @@
 #include "plugin/transfer/manager.h"
 
 #include <algorithm>
+#include <iterator>
+#include <set>
+#include <system_error>
 
 #include "plugin/base/log.h"
 
@@ -8,21 +11,24 @@ namespace siphon {
 
 namespace {
 
-bool same_request(const TransferSpec& a, const TransferSpec& b) {
-  return a.source == b.source && a.target == b.target && a.source_address == b.source_address &&
-         a.extents.size() == b.extents.size() && a.replace == b.replace &&
-         std::equal(a.extents.begin(), a.extents.end(), b.extents.begin(),
-                    [](const ExtentPair& x, const ExtentPair& y) {
-                      return x.source == y.source && x.target == y.target;
-                    });
+bool same_way(const TransferSpec& a, const TransferSpec& b) {
+  return a.source == b.source && a.target == b.target && a.replace == b.replace;
+}
+
+// Whether `part` names nothing that `whole` does not.
+bool is_part_of(const TransferSpec& part, const TransferSpec& whole) {
+  std::set<std::pair<std::string_view, std::string_view>> names;
+  for (const ExtentPair& e : whole.extents) names.insert({e.source, e.target});
+  return std::ranges::all_of(part.extents, [&](const ExtentPair& e) {
+    return names.contains({e.source, e.target});
+  });
 }
 
 }  // namespace
 
 TransferManager::TransferManager(TargetEnvironment environment) : env_(environment) {
-  for (std::uint32_t i = 0; i < env_.settings.max_transfers; ++i) {
-    workers_.emplace_back([this](std::stop_token stop) { work(std::move(stop)); });
-  }
+  std::lock_guard lock(mutex_);
+  (void)add_worker_locked();  // those that are missing are tried again when they are needed
 }
 
 TransferManager::~TransferManager() {
@@ -35,24 +41,65 @@ TransferManager::~TransferManager() {
   }
 }
 
+// All of them, as far as there are threads; at least one, or an error.
+Status TransferManager::add_worker_locked() {
+  try {
+    while (workers_.size() < env_.settings.max_transfers) {
+      workers_.emplace_back([this](std::stop_token stop) { work(std::move(stop)); });
+    }
+  } catch (const std::system_error& e) {
+    log::warn("{} of {} threads for transfers: {}", workers_.size(), env_.settings.max_transfers,
+              e.what());
+  }
+  if (!workers_.empty()) return {};
+  return fail_busy(env_.settings.device + " has no thread for a transfer: busy", Side::kTarget,
+                   "try again in a minute, or raise the limit of its tasks");
+}
+
+// Those that were cancelled in line have ended.
+void TransferManager::prune_waiting_locked() {
+  std::erase_if(waiting_, [this](const auto& transfer) {
+    if (!is_final(transfer->info().progress.phase)) return false;
+    remember_locked(*transfer);
+    return true;
+  });
+}
+
 Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spec,
                                                                 ExtentStore& store) {
   SIPHON_TRY(check_spec(spec));
+  auto known = env_.journal.receipts_of(spec.id);
+  if (!known) return fail(std::move(known).error().with_suspect(Side::kTarget));
   std::shared_ptr<TargetTransfer> transfer;
   {
     std::lock_guard lock(mutex_);
     if (auto it = transfers_.find(spec.id); it != transfers_.end()) {
-      if (same_request(it->second->spec(), spec)) return it->second;
-      return fail(Code::kAlreadyExists,
-                  "transfer " + spec.id + " is already known here and asked for something else",
-                  Side::kRequester, "choose a new transfer id");
+      TargetTransfer& there = *it->second;
+      if (!same_way(there.spec(), spec)) {
+        return fail(Code::kAlreadyExists,
+                    "transfer " + spec.id + " is already known here and asked for something else",
+                    Side::kRequester, "choose a new transfer id");
+      }
+      const Phase phase = there.info().progress.phase;
+      const bool part = is_part_of(spec, there.spec());
+      if (part && (!is_final(phase) || phase == Phase::kSucceeded)) return it->second;
+      if (!is_final(phase)) {
+        return fail(Code::kAborted, "transfer " + spec.id + " still runs here, with other extents",
+                    Side::kTarget, "try again when it has ended: siphon transfers");
+      }
+      std::vector<Receipt> earned = there.receipts();
+      known->insert(known->end(), std::make_move_iterator(earned.begin()),
+                    std::make_move_iterator(earned.end()));
     }
+    prune_waiting_locked();
     if (waiting_.size() >= kMaxWaiting) {
       return fail_busy(env_.settings.device + " has " + std::to_string(waiting_.size()) +
                            " transfers waiting: busy",
                        Side::kTarget, "try again in a minute");
     }
-    transfer = std::make_shared<TargetTransfer>(std::move(spec), store, env_);
+    SIPHON_TRY(add_worker_locked());
+    forget_locked(spec.id);
+    transfer = std::make_shared<TargetTransfer>(std::move(spec), store, env_, std::move(*known));
     transfers_.emplace(transfer->spec().id, transfer);
     waiting_.push_back(transfer);
   }
@@ -93,15 +140,26 @@ void TransferManager::work(std::stop_token stop) {
 }
 
 void TransferManager::remember_locked(const TargetTransfer& ended) {
-  const std::size_t count = ended.spec().extents.size();
-  while (ended_.size() >= kMaxEnded ||
-         (!ended_.empty() && ended_extents_ + count > kMaxEndedExtents)) {
-    ended_extents_ -= ended_.front().second;
-    transfers_.erase(ended_.front().first);
-    ended_.pop_front();
+  const auto it = transfers_.find(ended.spec().id);
+  if (it == transfers_.end() || it->second.get() != &ended) return;  // its next try is there
+  ended_.emplace_back(ended.spec().id, ended.spec().extents.size());
+  ended_extents_ += ended_.back().second;
+  while (ended_.size() > kMaxEnded) forget_locked(std::string(ended_.front().first));
+  while (ended_extents_ > kMaxEndedExtents && ended_.size() > 1) {
+    const auto largest = std::max_element(
+        ended_.begin(), std::prev(ended_.end()),
+        [](const auto& a, const auto& b) { return a.second < b.second; });  // the oldest of these
+    forget_locked(std::string(largest->first));
   }
-  ended_.emplace_back(ended.spec().id, count);
-  ended_extents_ += count;
+}
+
+void TransferManager::forget_locked(const std::string& id) {
+  const auto it = std::ranges::find(ended_, id, [](const auto& entry) { return entry.first; });
+  if (it != ended_.end()) {
+    ended_extents_ -= it->second;
+    ended_.erase(it);
+  }
+  transfers_.erase(id);
 }
 
 }  // namespace siphon

@@ -1,8 +1,12 @@
 // TransferManager: the transfers of one target device, by id.
 //
 // At most settings.max_transfers run at once, the others wait in line. Ended ones stay known (so
-// that a lost reply gives the same receipt again) until kMaxEnded newer ones, or newer ones of
-// kMaxEndedExtents extents, have ended.
+// that a lost reply gives the same receipt again) until kMaxEnded newer ones have ended, or their
+// outcomes are too many together; then the largest goes first, so that one of 10,000 extents pushes
+// out its like and not everybody's. Receipts outlast that, and this process, in the journal.
+//
+// Asking again with an id whose transfer has ended without all of its receipts is the next try of
+// it: what has a receipt is told again, the rest is copied.
 // Thread safe.
 #pragma once
 
@@ -23,15 +27,16 @@ namespace siphon {
 class TransferManager {
  public:
   static constexpr std::size_t kMaxEnded = 64;
-  static constexpr std::size_t kMaxEndedExtents = 5000;  // a receipt takes about a kilobyte
+  // A receipt takes about a kilobyte.
+  static constexpr std::size_t kMaxEndedExtents = 2 * kMaxExtentsPerTransfer;
   static constexpr std::size_t kMaxWaiting = 256;
 
   explicit TransferManager(TargetEnvironment environment);
   ~TransferManager();  // cancels what runs and waits for it
 
-  // The transfer of spec.id: a new one, or the one that is there (ALREADY_EXISTS if that was asked
-  // for something else). RESOURCE_EXHAUSTED: the line is full. Shared: a watcher may outlast it
-  // here.
+  // The transfer of spec.id: a new one, its next try, or the one that is there, if spec names some
+  // or all of its extents (ALREADY_EXISTS if it goes elsewhere; ABORTED while it runs and was asked
+  // for other extents). Reason::kBusy: the line is full. Shared: a watcher may outlast it here.
   Result<std::shared_ptr<TargetTransfer>> submit(TransferSpec spec, ExtentStore& store);
   // NOT_FOUND: never heard of, or long ended.
   Result<std::shared_ptr<TargetTransfer>> find(const std::string& id);
@@ -39,7 +44,10 @@ class TransferManager {
 
  private:
   void work(std::stop_token stop);
+  Status add_worker_locked();
+  void prune_waiting_locked();
   void remember_locked(const TargetTransfer& ended);
+  void forget_locked(const std::string& id);
 
   const TargetEnvironment env_;
   std::mutex mutex_;

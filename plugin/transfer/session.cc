@@ -95,7 +95,7 @@ Status ExtentSession::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_
 }
 
 void ExtentSession::on_claim(const SourceClaim& claim) {
-  if (!done() && !claim_) claim_ = claim;
+  if (state_ != State::kPublished && !claim_) claim_ = claim;
 }
 
 void ExtentSession::on_error(Error error) {
@@ -122,6 +122,16 @@ bool ExtentSession::start_publishing(bool durable_needed) {
 
 void ExtentSession::on_published() {
   if (state_ == State::kPublishing) state_ = State::kPublished;
+}
+
+void ExtentSession::on_found_there() {
+  if (state_ == State::kPublishing) return;
+  state_ = State::kPublished;
+  error_.reset();
+}
+
+void ExtentSession::on_differs(Error error) {
+  if (state_ == State::kFailed) error_ = std::move(error);
 }
 
 void ExtentSession::on_publish_failed(Error error) {

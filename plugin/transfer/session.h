@@ -66,6 +66,7 @@ class ExtentSession {
   Status on_frame(std::uint64_t extent_bytes, std::uint64_t offset_bytes,
                   std::uint64_t length_bytes, std::uint32_t crc);
   void on_durable(std::uint64_t length_bytes) { durable_bytes_ += length_bytes; }
+  // Kept of a failed one, too: it tells what the source has.
   void on_claim(const SourceClaim& claim);
   // The first error stays; nothing changes once published (or while publishing).
   void on_error(Error error);
@@ -77,6 +78,11 @@ class ExtentSession {
   bool start_publishing(bool durable_needed);
   void on_published();
   void on_publish_failed(Error error);
+  // It is at the target already: by an earlier try, or by somebody else with the same content. Not
+  // while publishing.
+  void on_found_there();
+  // What failed because its name is taken has failed for this reason.
+  void on_differs(Error error);
 
   State state() const { return state_; }
   bool done() const { return state_ == State::kPublished || state_ == State::kFailed; }

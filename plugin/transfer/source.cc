@@ -109,6 +109,32 @@ Limit limit_of(const LaneTimes& times, std::uint64_t* last_buffer_ns,
 
 }  // namespace
 
+StreamEnd SourceService::report_headers(const StreamCall& call, ExtentStore& store,
+                                        const std::function<void(const SourceReport&)>& on_report,
+                                        const std::stop_token& stop) {
+  StreamEnd end;
+  const Deadline until = deadline_in(call.deadline);
+  for (std::uint32_t i = 0; i < call.extents.size(); ++i) {
+    if (stop.stop_requested() || std::chrono::steady_clock::now() > until) {
+      end.status = fail(Code::kCancelled, "the target has hung up");
+      break;
+    }
+    auto info = store.stat(call.extents[i]);
+    SourceReport report{settings_.device, {{i, fail(Code::kUnknown, "no claim")}}, Limit::kNone};
+    if (!info) {
+      report.extents[0].claim = fail(std::move(info).error());
+    } else if (info->state != ExtentState::kSealed) {
+      report.extents[0].claim =
+          fail(Code::kFailedPrecondition, "extent " + call.extents[i] + " is open");
+    } else {
+      report.extents[0].claim =
+          SourceClaim{info->header, info->header.extent_bytes, info->header.crc32};
+    }
+    on_report(report);
+  }
+  return end;
+}
+
 StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
                                 const std::function<void(const SourceReport&)>& on_report,
                                 std::stop_token stop) {
@@ -122,6 +148,7 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
                             Side::kRequester, "name another target", Reason::kSameThing});
     return end;
   }
+  if (call.headers_only) return report_headers(call, store, on_report, stop);
   auto leased = lease(std::max<std::uint64_t>(call.max_frame_bytes, BufferPool::kGranule));
   if (!leased) {
     end.status = fail(std::move(leased).error());

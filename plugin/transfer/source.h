@@ -27,6 +27,7 @@ class SourceService {
   // Streams to call.data and reports every extent once; several reports may come together. The
   // caller has checked authority and that call.data is the peer's own address. `on_report` is
   // called from one thread at a time. Returns when every lane has ended or the attempt has failed.
+  // With call.headers_only it reports what the sealed headers say, and streams nothing.
   StreamEnd stream(const StreamCall& call, ExtentStore& store,
                    const std::function<void(const SourceReport&)>& on_report, std::stop_token stop);
 
@@ -36,6 +37,9 @@ class SourceService {
                        std::stop_token stop);
 
  private:
+  StreamEnd report_headers(const StreamCall& call, ExtentStore& store,
+                           const std::function<void(const SourceReport&)>& on_report,
+                           const std::stop_token& stop);
   // This call's lease of the send memory: two frames.
   Result<BufferPool::Buffer> lease(std::uint64_t frame_bytes);
 

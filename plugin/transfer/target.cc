@@ -1,6 +1,9 @@
 #include "plugin/transfer/target.h"
 
 #include <algorithm>
+#include <limits>
+#include <map>
+#include <system_error>
 #include <thread>
 
 #include "plugin/base/log.h"
@@ -34,6 +37,8 @@ struct TargetTransfer::Extent {
   ReceivedFrame held;             // that frame; its publisher's alone once it is being published
   bool begins_early = false;      // as planned, before its first frame; fixed
   std::uint64_t started_unix_ms = 0;
+  std::optional<SealedHeader> source_header;  // where the source was asked for no more than that
+  std::optional<Receipt> receipt;             // that it had before, or for what was found there
   bool has_outcome = false;
 };
 
@@ -53,6 +58,43 @@ bool are_wrong_bytes(const Error& error) {
          error.code == Code::kOutOfRange;
 }
 
+Error too_large(const std::string& extent, std::uint64_t bytes, std::uint64_t limit) {
+  return {Code::kInvalidArgument,
+          "extent " + extent + " has " + std::to_string(bytes) +
+              " bytes; the target takes no more than " + std::to_string(limit) +
+              "; the source is untouched",
+          Side::kTarget,
+          "raise transfer.max_extent_bytes at the target: one placement group holds all"
+          " of an extent"};
+}
+
+Error name_taken(const std::string& extent, const Location& place) {
+  return {Code::kAlreadyExists,
+          "extent " + extent + " is already in " + place.to_string() +
+              " at the target; nothing was copied",
+          Side::kTarget, "copy with --replace, or remove it first"};
+}
+
+Error differs(const std::string& extent, const Location& place, ExtentState state) {
+  return {Code::kAlreadyExists,
+          "extent " + extent + " is already in " + place.to_string() + " at the target and " +
+              (state == ExtentState::kOpen ? "open" : "differs") + "; nothing was copied",
+          Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it",
+          Reason::kDiffers};
+}
+
+// A thread, or none and why.
+template <typename Work>
+Result<std::jthread> start_thread(Work work) {
+  try {
+    return std::jthread(std::move(work));
+  } catch (const std::system_error& e) {
+    return fail_busy(
+        std::string("the target has no thread for this transfer (") + e.what() + "): busy",
+        Side::kTarget, "try again in a minute, or raise the limit of its tasks");
+  }
+}
+
 }  // namespace
 
 Sha256 ticket_binding(const StreamCall& call) {
@@ -64,16 +106,22 @@ Sha256 ticket_binding(const StreamCall& call) {
   return sha256(std::as_bytes(std::span(text)));
 }
 
-TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment)
+TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment,
+                               std::vector<Receipt> known)
     : spec_(std::move(spec)),
       store_(store),
       env_(environment),
       store_limits_(store.limits()),
-      place_{store, environment.journal, spec_, environment.settings.scratch_lease,
+      known_(std::move(known)),
+      place_{store,
+             environment.journal,
+             spec_,
+             environment.settings.scratch_lease,
+             environment.settings.settle_timeout,
+             stop_.get_token(),
              environment.left_behind},
       started_unix_ms_(now_unix_ms()),
-      started_at_(steady_clock::now()),
-      fallback_at_start_(store.counters().fallback_parts) {
+      started_at_(steady_clock::now()) {
   extents_.reserve(spec_.extents.size());
   for (std::uint32_t i = 0; i < spec_.extents.size(); ++i) {
     extents_.push_back(std::make_unique<Extent>(i, spec_.extents[i], place_));
@@ -89,10 +137,19 @@ TargetTransfer::~TargetTransfer() = default;
 // ---------------------------------------------------------------------
 
 void TargetTransfer::run() {
+  {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(began_, true)) return;  // cancelled while it waited
+  }
   step(Event::kStarted);
   BufferPool::Buffer lease;
   Status status = reserve(&lease);
-  if (status) {
+  if (status && wanted_.empty()) {
+    for (const Event event :
+         {Event::kReserved, Event::kLanesProven, Event::kAllReceived, Event::kAllCompared}) {
+      step(event);
+    }
+  } else if (status) {
     step(Event::kReserved);
     BufferPool pool(lease);
     std::stop_callback wake(stop_.get_token(), [&pool] { pool.close(); });
@@ -102,27 +159,145 @@ void TargetTransfer::run() {
   finish(std::move(status));
 }
 
-// Checks the target, looks for names that are taken, and leases this transfer's share of the
-// receive memory: two frames.
-Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
-  SIPHON_TRY(store_.check_ready(/*writable=*/true));
-  // A stat per extent pays when extents are few and large; else the publish finds out.
-  constexpr std::size_t kLookFirst = 64;
-  if (!spec_.replace && extents_.size() <= kLookFirst) {
-    std::size_t taken = 0;
-    for (auto& extent : extents_) {
-      auto info = store_.stat(extent->pair.target);
-      if (!info && info.error().code == Code::kNotFound) continue;
-      if (!info) return fail(std::move(info).error().with_suspect(Side::kTarget));
-      ++taken;
-      std::lock_guard lock(mutex_);
-      extent->on_error({Code::kAlreadyExists,
-                        "extent " + extent->pair.target + " is already in " +
-                            spec_.target.to_string() + " at the target; nothing was copied",
-                        Side::kTarget, "copy with --replace, or remove it first"});
+// Extents that have their receipts from an earlier try: the same ones again.
+void TargetTransfer::settle_known() {
+  std::map<std::pair<std::string_view, std::string_view>, const Receipt*> known;
+  for (const Receipt& r : known_) {
+    if (r.source == spec_.source && r.target == spec_.target) {
+      known.try_emplace({r.source_extent, r.target_extent}, &r);
     }
-    if (taken == extents_.size()) {
-      return fail(Code::kAlreadyExists, "every extent is already at the target", Side::kTarget);
+  }
+  if (known.empty()) return;
+  std::lock_guard lock(mutex_);
+  for (auto& extent : extents_) {
+    const auto it = known.find({extent->pair.source, extent->pair.target});
+    if (it == known.end()) continue;
+    extent->receipt = *it->second;
+    extent->session.on_found_there();
+    add_outcome_locked(*extent);
+  }
+  known_.clear();
+}
+
+// What the requester says is too large, and the source, too. Of others it shows with the first
+// frame.
+void TargetTransfer::refuse_too_large() {
+  const std::uint64_t most = env_.settings.max_extent_bytes;
+  std::vector<Extent*> large;
+  for (auto& extent : extents_) {
+    if (!extent->session.done() && extent->pair.planned_bytes > most) large.push_back(extent.get());
+  }
+  if (large.empty()) return;
+  ask_headers(large);
+  std::lock_guard lock(mutex_);
+  for (Extent* extent : large) {
+    if (extent->source_header && extent->source_header->extent_bytes > most) {
+      extent->on_error(too_large(extent->pair.source, extent->source_header->extent_bytes, most));
+    }
+  }
+}
+
+// Looks for names that are taken, before the first byte. A look per extent pays when extents are
+// few or large; of the others the publish finds out.
+void TargetTransfer::look_at_names() {
+  constexpr std::size_t kLookFirst = 64;
+  constexpr int kSilences = 2;
+  int silences = 0;
+  for (auto& extent : extents_) {
+    const bool large = extent->pair.planned_bytes > store_limits_.inline_max_bytes;
+    if (extents_.size() > kLookFirst && !large) continue;
+    if (extent->session.done() || stop_.stop_requested()) continue;
+    Status taken = extent->stored.look();
+    if (!taken && taken.error().code == Code::kNotFound) continue;
+    std::lock_guard lock(mutex_);
+    if (!taken) {
+      // It is this one's error alone; a store that does not answer is not asked for all of them.
+      silences += is_retryable(taken.error().code);
+      extent->on_error(std::move(taken).error().with_suspect(Side::kTarget));
+      if (silences == kSilences) return;
+    } else if (!spec_.replace) {
+      extent->on_error(name_taken(extent->pair.target, spec_.target));
+    }
+  }
+}
+
+// Names that are taken: by the same content, which is success, or by another?
+void TargetTransfer::settle_taken() {
+  std::vector<Extent*> taken, unclaimed;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& extent : extents_) {
+      if (extent->session.state() != ExtentSession::State::kFailed || extent->has_outcome) continue;
+      const Code code = extent->session.error()->code;
+      if (code != Code::kAlreadyExists && code != Code::kAborted) continue;
+      taken.push_back(extent.get());
+      if (!extent->session.claim() && !extent->source_header) unclaimed.push_back(extent.get());
+    }
+  }
+  if (!unclaimed.empty() && !cancel_requested_) ask_headers(unclaimed);
+  for (Extent* extent : taken) {
+    // What made an attempt stale came after the last look.
+    const bool stale = extent->session.error()->code == Code::kAborted;
+    if (stale || !extent->stored.occupant()) (void)extent->stored.look();
+    const std::optional<ExtentInfo>& there = extent->stored.occupant();
+    std::lock_guard lock(mutex_);
+    const std::optional<SourceClaim>& claim = extent->session.claim();
+    if ((!claim && !extent->source_header) || !there) continue;
+    const SealedHeader& ours = claim ? claim->header : *extent->source_header;
+    if (there->state == ExtentState::kSealed && same_content(ours, there->header)) {
+      // Proven by the digests; the checksums are those of the headers.
+      Receipt r = receipt_of(*extent, {there->header, there->header.extent_bytes, ours.crc32},
+                             there->header.crc32, there->private_id);
+      r.already_there = true;
+      extent->receipt = std::move(r);
+      extent->session.on_found_there();
+      add_outcome_locked(*extent);
+    } else if (!stale && (there->state != ExtentState::kSealed ||
+                          (ours.has_digest() && there->header.has_digest()))) {
+      extent->session.on_differs(differs(extent->pair.target, spec_.target, there->state));
+    }
+  }
+}
+
+// What the source's sealed headers say of extents whose bytes are not wanted.
+void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
+  StreamCall call = second_call_for(extents);
+  call.headers_only = true;
+  call.data = {env_.settings.data_address, 0};
+  call.deadline = env_.settings.second_call_timeout;
+  call.ticket = Ticket::make(ticket_binding(call));
+  const auto take = [&](const SourceReport& report) {
+    std::lock_guard lock(mutex_);
+    if (!report.source_device.empty()) source_device_ = report.source_device;
+    for (const SourceReport::Extent& e : report.extents) {
+      if (e.index < extents.size() && e.claim) extents[e.index]->source_header = e.claim->header;
+    }
+  };
+  const StreamEnd end = env_.caller.stream(call, take, {});
+  std::lock_guard lock(mutex_);
+  header_rpc_bytes_ += end.rpc_bytes;
+  if (end.status || end.status.error().reason != Reason::kSameThing) return;
+  for (Extent* extent : extents) extent->session.on_differs(end.status.error());
+}
+
+// Checks the target, settles what can be settled before the first byte, and leases this transfer's
+// share of the receive memory: two frames.
+Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
+  settle_known();
+  SIPHON_TRY(store_.check_ready(/*writable=*/true));
+  refuse_too_large();
+  look_at_names();
+  settle_taken();
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& extent : extents_) {
+      if (!extent->session.done()) wanted_.push_back(extent.get());
+    }
+    if (wanted_.empty()) {
+      const auto failed = std::ranges::find_if(
+          extents_, [](const auto& e) { return e->session.error().has_value(); });
+      if (failed != extents_.end() && done_count_ == 0) return fail(*(*failed)->session.error());
+      return {};
     }
   }
   auto buffer =
@@ -136,18 +311,12 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
   return {};
 }
 
-// Opens the port, makes the second call, and takes in what comes.
-Status TargetTransfer::stream(BufferPool& pool) {
-  auto opened = Listener::open(env_.settings.data_address, env_.settings.data_ports);
-  if (!opened) return fail(std::move(opened).error().with_suspect(Side::kTarget));
-  Listener listener = std::move(*opened);
-
+StreamCall TargetTransfer::second_call_for(const std::vector<Extent*>& extents) const {
   StreamCall call;
   call.transfer_id = spec_.id;
   call.source_address = spec_.source_address;
   call.source = spec_.source;
-  for (const ExtentPair& pair : spec_.extents) call.extents.push_back(pair.source);
-  call.data = listener.endpoint();
+  for (const Extent* extent : extents) call.extents.push_back(extent->pair.source);
   call.target_device = env_.settings.device;
   call.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
   call.bytes_per_second = spec_.bytes_per_second;
@@ -158,6 +327,17 @@ Status TargetTransfer::stream(BufferPool& pool) {
   call.read_nonce = spec_.authority.read_nonce;
   const auto keeps_its_name = [](const ExtentPair& pair) { return pair.source == pair.target; };
   if (std::ranges::any_of(spec_.extents, keeps_its_name)) call.target_store = store_.identity();
+  return call;
+}
+
+// Opens the port, makes the second call, and takes in what comes.
+Status TargetTransfer::stream(BufferPool& pool) {
+  auto opened = Listener::open(env_.settings.data_address, env_.settings.data_ports);
+  if (!opened) return fail(std::move(opened).error().with_suspect(Side::kTarget));
+  Listener listener = std::move(*opened);
+
+  StreamCall call = second_call_for(wanted_);
+  call.data = listener.endpoint();
   const Ticket ticket = Ticket::make(ticket_binding(call));
   call.ticket = ticket.clone();
   {
@@ -171,17 +351,29 @@ Status TargetTransfer::stream(BufferPool& pool) {
 Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, StreamCall call,
                                  BufferPool& pool) {
   const std::uint16_t lane_count = call.lanes;
-  const FrameLimits limits{static_cast<std::uint32_t>(extents_.size()), call.max_frame_bytes,
-                           env_.settings.max_extent_bytes};
+  // An extent that is too large is its own fault, and not its lane's: see admit().
+  const FrameLimits limits{static_cast<std::uint32_t>(wanted_.size()), call.max_frame_bytes,
+                           std::numeric_limits<std::uint64_t>::max()};
   const ReceiveOptions options{limits, call.pace, deadline_in(call.deadline)};
   std::stop_callback stop_listening(stop_.get_token(), [&listener] { listener.cancel(); });
 
-  writers_.emplace(env_.settings.writers, [this](Task task) { do_task(std::move(task)); });
+  try {
+    writers_.emplace(env_.settings.writers, [this](Task task) { do_task(std::move(task)); });
+  } catch (const std::system_error& e) {
+    return fail_busy(
+        std::string("the target has no thread for this transfer (") + e.what() + "): busy",
+        Side::kTarget, "try again in a minute, or raise the limit of its tasks");
+  }
   env_.counters.open_data_ports.fetch_add(1);
   // The first write must not wait for a reservation that waits behind the source's first reads.
-  const std::jthread early([this] { begin_first_extents(); });
-  std::thread second_call(
-      [&, call = std::move(call)]() mutable { make_second_call(std::move(call), listener); });
+  const auto early = start_thread([this] { begin_first_extents(); });  // else the first frame does
+  auto second_call = start_thread([&, call = std::make_shared<StreamCall>(std::move(call))] {
+    make_second_call(*call, listener);
+  });
+  if (!second_call) {
+    note_second_call_ended(second_call.error());
+    listener.cancel();
+  }
   auto sockets =
       listener.accept_lanes(ticket, lane_count, deadline_in(env_.settings.connect_timeout));
   env_.counters.open_data_ports.fetch_sub(1);
@@ -190,38 +382,18 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   Status status;
   if (sockets) {
     step(Event::kLanesProven);
-    std::vector<Status> ends(lane_count);
-    std::vector<std::thread> lanes;
-    std::jthread limit_watch([this](std::stop_token stop) { watch_limit(std::move(stop)); });
-    {
-      std::stop_callback cut(stop_.get_token(), [&] {
-        for (Socket& s : *sockets) s.shutdown();
-      });
-      for (std::uint16_t i = 0; i < lane_count; ++i) {
-        lanes.emplace_back([&, i] {
-          ends[i] = receive_lane((*sockets)[i], pool, options, *this, times_);
-          // One lane lost ends the attempt: the others would wait for frames that never come.
-          if (!ends[i]) {
-            for (Socket& s : *sockets) s.shutdown();
-          }
-        });
-      }
-      for (std::thread& t : lanes) t.join();
-    }
+    status = receive_all(*sockets, pool, options);
     note_lanes_ended();
-    for (Status& end : ends) {
-      if (!end && (status || status.error().code == Code::kCancelled)) status = std::move(end);
-    }
     if (status) step(Event::kAllReceived);
-    if (!status) await_second_call();
-    second_call.join();
+    await_second_call(status ? env_.settings.second_call_timeout : kLastMoment);
+    if (second_call) second_call->join();
     if (status) step(Event::kAllCompared);
     std::lock_guard lock(mutex_);
     for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
   } else {
     note_lanes_ended();
     stop_.request_stop();
-    second_call.join();
+    if (second_call) second_call->join();
     status = fail(std::move(sockets).error());
   }
   writers_.reset();  // when all is stored
@@ -229,7 +401,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   strangers_ += listener.strangers();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
   if (hopeless_ && !cancel_requested_) {
-    const Error& first = *extents_.front()->session.error();
+    const Error& first = *wanted_.front()->session.error();
     return fail(extents_.size() == 1
                     ? first
                     : first.with_context("no extent of this transfer could be copied; the first"));
@@ -242,7 +414,46 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   return status;
 }
 
-void TargetTransfer::make_second_call(StreamCall call, Listener& listener) {
+// One thread per lane, until all have ended. The error that is told is the first that is no mere
+// consequence.
+Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& pool,
+                                   const ReceiveOptions& options) {
+  const auto cut_all = [&sockets] {
+    for (Socket& s : sockets) s.shutdown();
+  };
+  std::vector<Status> ends(sockets.size());
+  const auto limit_watch = start_thread([this](std::stop_token stop) { watch_limit(stop); });
+  {
+    std::stop_callback cut(stop_.get_token(), cut_all);
+    std::vector<std::jthread> lanes;
+    for (std::size_t i = 0; i < sockets.size(); ++i) {
+      auto lane = start_thread([&, i] {
+        ends[i] = receive_lane(sockets[i], pool, options, *this, times_);
+        // One lane lost ends the attempt: the others would wait for frames that never come.
+        if (!ends[i]) cut_all();
+      });
+      if (!lane) {
+        ends[i] = fail(std::move(lane).error());
+        cut_all();
+        break;
+      }
+      lanes.push_back(std::move(*lane));
+    }
+  }
+  Status status;
+  for (Status& end : ends) {
+    if (!end && (status || status.error().code == Code::kCancelled)) status = std::move(end);
+  }
+  return status;
+}
+
+void TargetTransfer::note_second_call_ended(Error error) {
+  std::lock_guard lock(mutex_);
+  stream_end_.status = fail(std::move(error));
+  second_call_ended_ = true;
+}
+
+void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener) {
   StreamEnd end = env_.caller.stream(
       call, [this](const SourceReport& report) { on_report(report); }, stop_.get_token());
   const bool failed = !end.status;
@@ -270,20 +481,22 @@ void TargetTransfer::note_lanes_ended() {
   changed_.notify_all();
 }
 
-// A lane is gone. If the source still speaks, it knows why: give it a moment, then hang up.
-void TargetTransfer::await_second_call() {
+// The lanes have ended. A source that still speaks knows why one is gone, or has the last claims to
+// tell: it gets a while for that, then this end hangs up.
+void TargetTransfer::await_second_call(milliseconds at_most) {
   {
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, kLastMoment, [this] { return second_call_ended_; });
+    if (changed_.wait_for(lock, at_most, [this] { return second_call_ended_; })) {
+      if (stream_end_.status) return;
+    }
   }
   stop_.request_stop();
 }
 
 // With no extent left that could still be published, the rest of the stream is of no use.
 void TargetTransfer::give_up_if_hopeless_locked() {
-  const bool hopeless = std::all_of(extents_.begin(), extents_.end(), [](const auto& e) {
-    return e->session.state() == ExtentSession::State::kFailed;
-  });
+  const bool hopeless = std::ranges::all_of(
+      wanted_, [](const Extent* e) { return e->session.state() == ExtentSession::State::kFailed; });
   if (!hopeless) return;
   hopeless_ = true;
   changed_.notify_all();
@@ -299,15 +512,22 @@ void TargetTransfer::finish(Status attempt) {
   Error reason = attempt ? Error{Code::kDataLoss, "the source ended the stream without this extent",
                                  Side::kSource, "run the copy again"}
                          : attempt.error();
-  for (auto& extent : extents_) {
-    bool failed = false;
-    {
-      std::lock_guard lock(mutex_);
+  {
+    std::lock_guard lock(mutex_);
+    for (auto& extent : extents_) {
       Error e = reason;
       extent->on_error(std::move(e).with_context("extent " + extent->pair.source));
-      failed = extent->session.state() == ExtentSession::State::kFailed;
     }
-    if (failed) extent->stored.drop();
+  }
+  settle_taken();
+  // What cannot be removed in time is the collector's: nobody waits for it here.
+  const Deadline until = deadline_in(env_.settings.drop_timeout);
+  for (auto& extent : extents_) {
+    if (steady_clock::now() < until) {
+      extent->stored.drop();
+    } else {
+      extent->stored.drop_later();
+    }
   }
   std::lock_guard lock(mutex_);
   for (auto& extent : extents_) add_outcome_locked(*extent);
@@ -316,38 +536,47 @@ void TargetTransfer::finish(Status attempt) {
   s.phase = phase_;
   s.extents_done = done_count_;
   s.extents_failed = failed_count_;
-  for (const ExtentOutcome& o : outcomes_) s.bytes += o.result ? o.result->bytes : 0;
+  s.bytes = published_bytes_;
   s.lane_bytes = lane_bytes_;
-  s.rpc_bytes = stream_end_.rpc_bytes;
+  s.rpc_bytes = stream_end_.rpc_bytes + header_rpc_bytes_;
   s.elapsed_ms = duration_cast<milliseconds>(steady_clock::now() - started_at_).count();
   if (first_frame_at_ && last_durable_at_) {
     s.stream_ms = duration_cast<milliseconds>(*last_durable_at_ - *first_frame_at_).count();
   }
   s.strangers = strangers_;
-  s.fallback_parts =
-      stream_end_.fallback_parts + store_.counters().fallback_parts - fallback_at_start_;
+  s.fallback_parts = stream_end_.fallback_parts + fallback_parts_;
   s.status = std::move(attempt);
   s.source_device = source_device_;
   s.target_device = env_.settings.device;
   s.data_endpoint = data_endpoint_;
-  env_.counters.fallback_parts.fetch_add(s.fallback_parts);
+  env_.counters.fallback_parts.fetch_add(fallback_parts_);  // the source counts its own
   log::info("transfer {}: {}, {} extents published, {} failed, {} bytes in {} ms{}", spec_.id,
             to_string(phase_), done_count_, failed_count_, s.bytes, s.elapsed_ms,
             s.status ? "" : ": " + s.status.error().message);
   summary_ = std::move(s);
+  wanted_.clear();
   extents_.clear();  // an ended transfer stays known for long, by its outcomes
   changed_.notify_all();
 }
 
-void TargetTransfer::refuse(Error error) { finish(fail(std::move(error))); }
+void TargetTransfer::refuse(Error error) {
+  {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(began_, true)) return;
+  }
+  finish(fail(std::move(error)));
+}
 
 void TargetTransfer::cancel() {
+  bool waited = false;
   {
     std::lock_guard lock(mutex_);
     if (is_final(phase_)) return;
     cancel_requested_ = true;
+    waited = !std::exchange(began_, true);
   }
   stop_.request_stop();
+  if (waited) finish(fail(Code::kCancelled, "cancelled while it waited in line"));
 }
 
 // ---- what the lanes and the second call bring
@@ -356,12 +585,18 @@ void TargetTransfer::cancel() {
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
   std::lock_guard lock(mutex_);
   if (!first_frame_at_) first_frame_at_ = steady_clock::now();
-  return !extents_[header.extent_index]->session.done();
+  Extent& extent = *wanted_[header.extent_index];
+  if (header.extent_bytes > env_.settings.max_extent_bytes) {
+    extent.on_error(
+        too_large(extent.pair.source, header.extent_bytes, env_.settings.max_extent_bytes));
+    give_up_if_hopeless_locked();
+  }
+  return !extent.session.done();
 }
 
 Status TargetTransfer::deliver(ReceivedFrame frame) {
   const FrameHeader h = frame.header;
-  Extent& extent = *extents_[h.extent_index];
+  Extent& extent = *wanted_[h.extent_index];
   bool is_inline = false;
   {
     std::lock_guard lock(mutex_);
@@ -396,7 +631,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
 Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
                                  std::uint32_t received) {
   std::lock_guard lock(mutex_);
-  Extent& extent = *extents_[header.extent_index];
+  Extent& extent = *wanted_[header.extent_index];
   extent.on_error({Code::kDataLoss,
                    "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
                        std::to_string(header.offset_bytes) + " (" +
@@ -412,7 +647,7 @@ Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
 void TargetTransfer::lane_broken(const Error& error) {
   if (!are_wrong_bytes(error)) return;
   std::lock_guard lock(mutex_);
-  for (auto& extent : extents_) {
+  for (Extent* extent : wanted_) {
     extent->on_error(error.with_context("extent " + extent->pair.source));
   }
 }
@@ -424,8 +659,8 @@ void TargetTransfer::on_report(const SourceReport& report) {
     if (!report.source_device.empty()) source_device_ = report.source_device;
     source_limit_ = report.limit;
     for (const SourceReport::Extent& e : report.extents) {
-      if (e.index >= extents_.size()) continue;
-      Extent& extent = *extents_[e.index];
+      if (e.index >= wanted_.size()) continue;
+      Extent& extent = *wanted_[e.index];
       if (e.claim) {
         extent.session.on_claim(*e.claim);
         if (!extent.session.complete()) continue;
@@ -449,6 +684,14 @@ void TargetTransfer::on_report(const SourceReport& report) {
 // ----------------------------------------------------------------------
 
 void TargetTransfer::do_task(Task task) {
+  // This thread works for this transfer alone, and the store counts what each thread's operations
+  // came to.
+  const std::uint64_t before = fallback_parts_of_this_thread();
+  do_one(std::move(task));
+  fallback_parts_ += fallback_parts_of_this_thread() - before;
+}
+
+void TargetTransfer::do_one(Task task) {
   if (task.frame.payload) {
     store_frame(std::move(task.frame));
   } else if (task.complete != nullptr) {
@@ -460,7 +703,7 @@ void TargetTransfer::do_task(Task task) {
 
 void TargetTransfer::store_frame(ReceivedFrame frame) {
   const FrameHeader header = frame.header;
-  Extent& extent = *extents_[header.extent_index];
+  Extent& extent = *wanted_[header.extent_index];
   {
     std::lock_guard lock(mutex_);
     if (extent.session.done()) return;
@@ -486,7 +729,8 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
 }
 
 void TargetTransfer::begin_first_extents() {
-  for (auto& extent : extents_) {
+  const std::uint64_t before = fallback_parts_of_this_thread();
+  for (Extent* extent : wanted_) {
     if (!extent->begins_early || stop_.stop_requested()) continue;
     {
       std::lock_guard lock(mutex_);
@@ -494,6 +738,7 @@ void TargetTransfer::begin_first_extents() {
     }
     extent->stored.begin_early(extent->pair.planned_bytes);
   }
+  fallback_parts_ += fallback_parts_of_this_thread() - before;
 }
 
 void TargetTransfer::publish_if_complete(Extent& extent) {
@@ -504,7 +749,7 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
   Status published = extent.stored.publish(extent.session.claim()->header);
   std::lock_guard lock(mutex_);
   published_locked(extent, std::move(published));
-  if (done_count_ == extents_.size()) changed_.notify_all();
+  if (done_count_ == spec_.extents.size()) changed_.notify_all();
 }
 
 // Small extents that one writer publishes together: each is one operation, and what a thread waits
@@ -555,11 +800,13 @@ void TargetTransfer::publish_ready() {
     if (extents.empty()) break;
     lock.unlock();
     std::vector<InlinePut> puts;
+    std::vector<TargetExtent*> stored;
     for (Extent* extent : extents) {
+      stored.push_back(&extent->stored);
       puts.push_back(
           extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
     }
-    std::vector<Status> ends = store_.put_inline_many(puts);
+    std::vector<Status> ends = TargetExtent::put_inline_many(place_, stored, puts);
     for (std::size_t i = 0; i < extents.size(); ++i) {
       ends[i] = extents[i]->stored.finish_inline(puts[i], std::move(ends[i]));
       extents[i]->held.payload.reset();
@@ -568,7 +815,7 @@ void TargetTransfer::publish_ready() {
     for (std::size_t i = 0; i < extents.size(); ++i) {
       published_locked(*extents[i], std::move(ends[i]));
     }
-    if (done_count_ == extents_.size()) changed_.notify_all();
+    if (done_count_ == spec_.extents.size()) changed_.notify_all();
   }
   --publishers_;
 }
@@ -586,6 +833,7 @@ void TargetTransfer::published_locked(Extent& extent, Status status) {
     last_durable_at_ = steady_clock::now();
   }
   extent.session.on_published();
+  published_bytes_ += extent.session.claim()->bytes;
   env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
   add_outcome_locked(extent);
 }
@@ -613,7 +861,18 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
     return;
   }
   ++done_count_;
-  const SourceClaim& claim = *extent.session.claim();
+  if (!extent.receipt) {
+    extent.receipt = receipt_of(extent, *extent.session.claim(), extent.session.target_crc32(),
+                                extent.stored.private_id());
+    env_.journal.note(*extent.receipt);
+  }
+  outcome.result = *extent.receipt;
+  outcomes_.push_back(std::move(outcome));
+}
+
+// With the lock.
+Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& claim,
+                                   std::uint32_t target_crc32, const PrivateId& id) const {
   Receipt r;
   r.transfer_id = spec_.id;
   r.source_extent = extent.pair.source;
@@ -624,16 +883,15 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   r.target_device = env_.settings.device;
   r.bytes = claim.bytes;
   r.source_crc32 = claim.crc32;
-  r.target_crc32 = extent.session.target_crc32();
+  r.target_crc32 = target_crc32;
   r.header = claim.header;
-  r.private_id = extent.stored.private_id();
+  r.private_id = id;
   r.data_endpoint = data_endpoint_;
   r.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
-  r.started_unix_ms = extent.started_unix_ms;
+  r.started_unix_ms = extent.started_unix_ms != 0 ? extent.started_unix_ms : started_unix_ms_;
   r.finished_unix_ms = now_unix_ms();
-  r.fallback_parts = store_.counters().fallback_parts - fallback_at_start_;
-  outcome.result = std::move(r);
-  outcomes_.push_back(std::move(outcome));
+  r.fallback_parts = extent.stored.fallback_parts();
+  return r;
 }
 
 }  // namespace siphon

@@ -50,6 +50,7 @@ struct StreamCall {
   std::uint64_t bytes_per_second = 0;
   std::optional<Nonce> read_nonce;
   StoreIdentity target_store;  // empty when no extent keeps its name
+  bool headers_only = false;   // reports what the sealed headers say; nothing is streamed
 };
 // Binds a ticket to everything the call says: both ends compute it.
 Sha256 ticket_binding(const StreamCall& call);
@@ -95,6 +96,9 @@ struct TransferSettings {
   Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
   std::chrono::milliseconds connect_timeout{15000};
   std::chrono::milliseconds queue_timeout{60000};
+  std::chrono::milliseconds settle_timeout{60000};       // for a publish without an answer
+  std::chrono::milliseconds second_call_timeout{30000};  // for its end, once the lanes have ended
+  std::chrono::milliseconds drop_timeout{30000};  // for removing scratch; then the collector's
   std::chrono::milliseconds transfer_timeout{std::chrono::hours(24)};
   std::chrono::milliseconds scratch_lease{std::chrono::hours(25)};  // beyond transfer_timeout
 };
@@ -122,12 +126,15 @@ struct TargetEnvironment {
 
 class TargetTransfer final : private FrameSink {
  public:
-  TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment);
+  // `known`: receipts that earlier tries of the same transfer have earned.
+  TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment,
+                 std::vector<Receipt> known = {});
   ~TargetTransfer() override;
 
   // Once, on a thread of its own. Afterwards the phase is final and nothing of it runs.
   void run();
-  // From any thread, any number of times. What is published stays published.
+  // From any thread, any number of times. What is published stays published. One that has not begun
+  // ends at once.
   void cancel();
   // Ends a transfer that never ran (the queue was closed).
   void refuse(Error error);
@@ -142,6 +149,7 @@ class TargetTransfer final : private FrameSink {
 
   const TransferSpec& spec() const { return spec_; }
   TransferInfo info() const;
+  std::vector<Receipt> receipts() const;  // so far
 
  private:
   struct Extent;
@@ -152,12 +160,20 @@ class TargetTransfer final : private FrameSink {
                                  // neither: small ones that are ready
   };
 
+  void settle_known();
+  void refuse_too_large();
+  void look_at_names();
+  void settle_taken();
+  void ask_headers(const std::vector<Extent*>& extents);
+  StreamCall second_call_for(const std::vector<Extent*>& extents) const;
   Status reserve(BufferPool::Buffer* lease);
   Status stream(BufferPool& pool);
   Status run_lanes(Listener& listener, const Ticket& ticket, StreamCall call, BufferPool& pool);
-  void make_second_call(StreamCall call, Listener& listener);
+  Status receive_all(std::vector<Socket>& sockets, BufferPool& pool, const ReceiveOptions& options);
+  void make_second_call(const StreamCall& call, Listener& listener);
+  void note_second_call_ended(Error error);
   void note_lanes_ended();
-  void await_second_call();
+  void await_second_call(std::chrono::milliseconds at_most);
   void give_up_if_hopeless_locked();
   void finish(Status attempt);
   void watch_limit(std::stop_token stop);
@@ -169,6 +185,7 @@ class TargetTransfer final : private FrameSink {
 
   void on_report(const SourceReport& report);
   void do_task(Task task);
+  void do_one(Task task);
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
   void publish_if_complete(Extent& extent);
@@ -179,15 +196,19 @@ class TargetTransfer final : private FrameSink {
   void published_locked(Extent& extent, Status status);
   void step(Event event);
   void add_outcome_locked(Extent& extent);
+  Receipt receipt_of(const Extent& extent, const SourceClaim& claim, std::uint32_t target_crc32,
+                     const PrivateId& id) const;
   Progress progress_locked() const;
 
   const TransferSpec spec_;
   ExtentStore& store_;
   const TargetEnvironment env_;
   const StoreLimits store_limits_;
+  std::vector<Receipt> known_;  // until it runs
+  std::stop_source stop_;  // before the place, which has its token
   const TargetPlace place_;
   std::vector<std::unique_ptr<Extent>> extents_;
-  std::stop_source stop_;
+  std::vector<Extent*> wanted_;  // those that are streamed, in the order of the frames' indices
   LaneTimes times_;
   std::optional<WorkQueue<Task>> writers_;  // while it streams
   std::uint64_t started_unix_ms_;
@@ -196,6 +217,8 @@ class TargetTransfer final : private FrameSink {
   mutable std::mutex mutex_;  // guards all below, and the sessions in extents_
   std::condition_variable_any changed_;
   std::atomic<bool> cancel_requested_{false};
+  std::atomic<std::uint64_t> fallback_parts_{0};
+  bool began_ = false;     // it runs, or has ended without
   bool hopeless_ = false;  // every extent has failed
   bool second_call_ended_ = false;
   bool lanes_ended_ = false;
@@ -217,7 +240,8 @@ class TargetTransfer final : private FrameSink {
   StreamEnd stream_end_;
   std::uint64_t lane_bytes_ = 0;
   std::uint64_t strangers_ = 0;
-  std::uint64_t fallback_at_start_ = 0;
+  std::uint64_t header_rpc_bytes_ = 0;
+  std::uint64_t published_bytes_ = 0;
   std::vector<ExtentOutcome> outcomes_;
   std::optional<Summary> summary_;
 };

@@ -1,10 +1,40 @@
 #include "plugin/transfer/target_extent.h"
 
 #include <algorithm>
+#include <condition_variable>
 
 #include "plugin/base/log.h"
 
 namespace siphon {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kFirstPause{100}, kLongestPause{2000};
+
+// No answer, or none that says whether it was done.
+bool is_doubtful(const Error& error) {
+  return error.code == Code::kDeadlineExceeded || error.code == Code::kUnavailable ||
+         error.code == Code::kUnknown || error.code == Code::kCancelled;
+}
+
+// An answer that says why something broke, and not how far it came. The head knows.
+bool may_be_done(const Error& error) {
+  return error.code == Code::kResourceExhausted || error.code == Code::kDataLoss ||
+         error.code == Code::kInternal;
+}
+
+// Returns early when `stop` is requested.
+void pause_for(milliseconds time, const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  never.wait_for(lock, stop, time, [] { return false; });
+}
+
+}  // namespace
 
 Status TargetExtent::begin(std::uint64_t extent_bytes) {
   const std::lock_guard lock(begin_mutex_);
@@ -27,17 +57,18 @@ void TargetExtent::begin_locked(std::uint64_t extent_bytes) {
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.
 Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
   private_id_ = new_private_id();
-  SIPHON_TRY(place_.journal.add({place_.spec.target, name_, private_id_}));
+  SIPHON_TRY(place_.journal.add({place_.store.location(), name_, private_id_}));
   const auto lease = static_cast<std::uint64_t>(place_.scratch_lease.count());
   auto begun = place_.store.begin(
       name_, {extent_bytes, private_id_, now_unix_ms() + lease, place_.spec.replace});
   if (!begun) {
     // A reservation whose reply was lost may exist: collect() decides.
     if (place_.store.collect(name_, private_id_)) {
-      (void)place_.journal.remove(private_id_);
+      place_.journal.remove(private_id_);
     } else {
       leave_behind();
     }
+    if (begun.error().code == Code::kAlreadyExists) (void)look();
     return fail(std::move(begun).error());
   }
   scratch_ = std::move(*begun);
@@ -46,6 +77,13 @@ Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
 
 // A frame respects the source's part boundaries; where ours are elsewhere it becomes two writes.
 Status TargetExtent::write(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
+  const std::uint64_t before = fallback_parts_of_this_thread();
+  Status written = write_all(offset_bytes, bytes);
+  fallback_parts_ += fallback_parts_of_this_thread() - before;
+  return written;
+}
+
+Status TargetExtent::write_all(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
   const std::uint32_t part_bytes = scratch_->part_bytes();
   while (!bytes.empty()) {
     const std::uint64_t room = part_bytes - offset_bytes % part_bytes;
@@ -58,8 +96,11 @@ Status TargetExtent::write(std::uint64_t offset_bytes, std::span<const std::byte
 }
 
 Status TargetExtent::publish(const SealedHeader& header) {
-  SIPHON_TRY(scratch_->publish(header, place_.spec.replace, ExtentState::kSealed));
-  (void)place_.journal.remove(private_id_);  // a row too many costs one look
+  const auto try_it = [&] {
+    return scratch_->publish(header, place_.spec.replace, ExtentState::kSealed);
+  };
+  SIPHON_TRY(settle(try_it(), try_it));
+  place_.journal.remove(private_id_);  // a row too many costs one look
   // An ended transfer stays known for long; what it has open (a file, for a folder) must not.
   scratch_.reset();
   return {};
@@ -67,21 +108,121 @@ Status TargetExtent::publish(const SealedHeader& header) {
 
 InlinePut TargetExtent::inline_put(std::span<const std::byte> bytes, const SealedHeader& header) {
   private_id_ = new_private_id();
-  return {name_, private_id_, bytes, header};
+  return {name_, private_id_, bytes, header, &fallback_parts_};
 }
 
 Status TargetExtent::finish_inline(const InlinePut& put, Status end) {
   if (end || end.error().code != Code::kAlreadyExists) return end;
+  if (look()) return end;
   SIPHON_TRY(make_scratch(put.bytes.size()));
   SIPHON_TRY(scratch_->write(0, put.bytes));
   return publish(put.header);
+}
+
+Status TargetExtent::settle(Status end, const std::function<Status()>& again) {
+  const auto until = steady_clock::now() + place_.settle_timeout;
+  for (auto pause = kFirstPause; !end && is_doubtful(end.error()) && steady_clock::now() < until &&
+                                 !place_.stop.stop_requested();
+       pause = std::min(2 * pause, kLongestPause)) {
+    pause_for(pause, place_.stop);
+    end = again();
+  }
+  if (end) return end;
+  if (is_doubtful(end.error())) return withdraw(std::move(end).error(), again);
+  if (!may_be_done(end.error()) || !look() || occupant_->private_id != private_id_) return end;
+  return again();  // public: and durable, when this says so
+}
+
+Status TargetExtent::withdraw(Error lost, const std::function<Status()>& again,
+                              bool store_answers) {
+  if (store_answers) {
+    const Status fenced = place_.store.fence(name_, private_id_);
+    if (fenced) {
+      lost.message += "; it was withdrawn before it could take effect";
+      return fail(std::move(lost));
+    }
+    if (fenced.error().code == Code::kFailedPrecondition) {
+      if (Status known = again()) return known;
+    }
+  }
+  leave_behind();
+  scratch_.reset();  // the collector's now
+  return fail(Error{Code::kUnavailable,
+                    "whether it was published is not known, the store does not answer (" +
+                        lost.message + "); it is there as a whole or not at all",
+                    Side::kTarget,
+                    "run the same command again when the store answers: it finds what is there, "
+                    "and copies what is not",
+                    Reason::kOutcomeUnknown});
+}
+
+std::vector<Status> TargetExtent::put_inline_many(const TargetPlace& place,
+                                                  std::span<TargetExtent* const> extents,
+                                                  std::span<const InlinePut> puts) {
+  std::vector<Status> ends = place.store.put_inline_many(puts);
+  const auto lost = [](const Status& end) { return !end && is_doubtful(end.error()); };
+  const auto until = steady_clock::now() + place.settle_timeout;
+  for (auto pause = kFirstPause; std::ranges::any_of(ends, lost) && steady_clock::now() < until &&
+                                 !place.stop.stop_requested();
+       pause = std::min(2 * pause, kLongestPause)) {
+    pause_for(pause, place.stop);
+    std::vector<InlinePut> again;
+    std::vector<std::size_t> which;
+    for (std::size_t i = 0; i < puts.size(); ++i) {
+      if (!lost(ends[i])) continue;
+      again.push_back(puts[i]);
+      which.push_back(i);
+    }
+    std::vector<Status> second = place.store.put_inline_many(again);
+    for (std::size_t i = 0; i < which.size(); ++i) ends[which[i]] = std::move(second[i]);
+  }
+  bool store_answers = true;
+  for (std::size_t i = 0; i < puts.size(); ++i) {
+    if (ends[i]) continue;
+    const auto once_more = [&] {
+      return place.store.put_inline(puts[i].name, puts[i].id, puts[i].bytes, puts[i].header);
+    };
+    TargetExtent& extent = *extents[i];
+    if (is_doubtful(ends[i].error())) {
+      // The head is about to name it: so that a crash leaves a trace to collect by.
+      Status named = place.journal.add({place.store.location(), extent.name_, extent.private_id_});
+      if (!named) log::warn("{}", named.error().message);
+      Status end = extent.withdraw(std::move(ends[i]).error(), once_more, store_answers);
+      if (!end && end.error().reason == Reason::kOutcomeUnknown) store_answers = false;
+      // What the fence left in the head is the collector's, or the row is of no use any more.
+      if (end) {
+        place.journal.remove(extent.private_id_);
+      } else if (end.error().reason != Reason::kOutcomeUnknown) {
+        extent.leave_behind();
+      }
+      ends[i] = std::move(end);
+    } else if (may_be_done(ends[i].error()) && extent.look() &&
+               extent.occupant_->private_id == extent.private_id_) {
+      ends[i] = once_more();
+    }
+  }
+  return ends;
+}
+
+Status TargetExtent::look() {
+  occupant_.reset();
+  auto info = place_.store.stat(name_);
+  if (!info) return fail(std::move(info).error());
+  occupant_ = std::move(*info);
+  return {};
+}
+
+void TargetExtent::drop_later() {
+  if (!scratch_) return;
+  leave_behind();
+  scratch_.reset();
 }
 
 void TargetExtent::drop() {
   if (!scratch_) return;
   Status gone = scratch_->abort();
   if (gone) {
-    (void)place_.journal.remove(private_id_);
+    place_.journal.remove(private_id_);
   } else {
     log::warn("transfer {}: scratch {} of extent {} is left for the collector: {}", place_.spec.id,
               to_hex(private_id_), name_, gone.error().message);
@@ -91,7 +232,7 @@ void TargetExtent::drop() {
 }
 
 void TargetExtent::leave_behind() const {
-  if (place_.left_behind) place_.left_behind({place_.spec.target, name_, private_id_});
+  if (place_.left_behind) place_.left_behind({place_.store.location(), name_, private_id_});
 }
 
 }  // namespace siphon

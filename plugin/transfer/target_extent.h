@@ -3,12 +3,15 @@
 // ExtentSession.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 
 #include "adapters/extent_store.h"
@@ -23,6 +26,9 @@ struct TargetPlace {
   AttemptJournal& journal;
   const TransferSpec& spec;
   std::chrono::milliseconds scratch_lease;
+  // How long a publish without an answer is asked about.
+  std::chrono::milliseconds settle_timeout;
+  std::stop_token stop;  // asks once more, then leaves it to the collector
   // Told of scratch that could not be removed; its row stays in the journal. May be empty.
   std::function<void(Attempt)> left_behind;
 };
@@ -41,24 +47,43 @@ class TargetExtent {
   void begin_early(std::uint64_t planned_bytes);
   // After begin. A piece across our parts' boundaries becomes several writes. Thread safe.
   Status write(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
-  // After the last write.
+  // After the last write. Success: it is public and durable. An error is one that is known to be
+  // true, also when answers were lost on the way; but for Reason::kOutcomeUnknown.
   Status publish(const SealedHeader& header);
   // One operation writes and publishes all of a small extent, without scratch: this one, for
   // ExtentStore::put_inline_many.
   InlinePut inline_put(std::span<const std::byte> bytes, const SealedHeader& header);
   // And what is left to do when it came to `end`: a head that is already there (an earlier
-  // generation in the trash, another attempt) takes the larger ones' way.
+  // generation in the trash, another attempt) takes the larger ones' way. ALREADY_EXISTS: see
+  // occupant().
   Status finish_inline(const InlinePut& put, Status end);
+  // Puts several, and finds out what became of those that got no answer. One result for each.
+  static std::vector<Status> put_inline_many(const TargetPlace& place,
+                                             std::span<TargetExtent* const> extents,
+                                             std::span<const InlinePut> puts);
+  // Who had the name when it was found to be taken.
+  const std::optional<ExtentInfo>& occupant() const { return occupant_; }
+  // Looks who has the name now. NOT_FOUND: nobody.
+  Status look();
   // Condemns and removes the scratch, if there is one; what cannot be removed is left behind. When
   // nobody writes any more.
   void drop();
+  // Leaves all of that to the collector.
+  void drop_later();
 
   const PrivateId& private_id() const { return private_id_; }
+  // Operations of this extent's that went another way than planned.
+  std::uint64_t fallback_parts() const { return fallback_parts_; }
 
  private:
+  Status write_all(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
   void begin_locked(std::uint64_t extent_bytes);  // with begin_mutex_
   Status make_scratch(std::uint64_t extent_bytes);
   void leave_behind() const;
+  // Asks again until it is known what became of a publish that ended so; `again` repeats it.
+  Status settle(Status end, const std::function<Status()>& again);
+  // When asking again did not help: fences it, unless the store is known not to answer.
+  Status withdraw(Error lost, const std::function<Status()>& again, bool store_answers = true);
 
   const TargetPlace& place_;
   const std::string& name_;
@@ -67,6 +92,8 @@ class TargetExtent {
   std::uint64_t begun_bytes_ = 0;  // guarded by begin_mutex_, as is begin_status_
   Status begin_status_;
   std::unique_ptr<ScratchExtent> scratch_;  // valid when begin() has returned
+  std::optional<ExtentInfo> occupant_;
+  std::atomic<std::uint64_t> fallback_parts_{0};
 };
 
 }  // namespace siphon

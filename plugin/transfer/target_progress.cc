@@ -53,6 +53,15 @@ TransferInfo TargetTransfer::info() const {
   return i;
 }
 
+std::vector<Receipt> TargetTransfer::receipts() const {
+  std::lock_guard lock(mutex_);
+  std::vector<Receipt> receipts;
+  for (const ExtentOutcome& o : outcomes_) {
+    if (o.result) receipts.push_back(*o.result);
+  }
+  return receipts;
+}
+
 // Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
 void TargetTransfer::watch_limit(std::stop_token stop) {
   std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;

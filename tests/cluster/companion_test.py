@@ -22,7 +22,7 @@ EXIT_CONFIG = 78
 
 # What a companion at work may hold beyond the five descriptors it was given.
 OWN = re.compile(r"^(socket:|pipe:|anon_inode:(\[eventfd\]|\[eventpoll\]|\[timerfd\])"
-                 r"|.*/osd\.\d+/siphon\.journal(-wal|-shm)?$)")
+                 r"|.*/osd\.\d+/siphon\.journal(-wal|-shm|\.lock)?$)")
 
 
 class Companion(harness.ClusterTest):

@@ -2,6 +2,11 @@
 """A pool of many small extents: copied by its names, each proven all the same."""
 
 import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import signal
 
 import harness
 from harness import Extent
@@ -84,6 +89,33 @@ class ManySmall(harness.ClusterTest):
         not_found = [e for e in ran.extents
                      if e["problem"] and e["problem"]["code"] == "NOT_FOUND"]
         self.assertGreater(len(not_found), 0, str(ran))
+
+    def test_companions_are_killed_among_the_publishes(self):
+        """The command ends well, and what it copied itself has exactly one receipt each."""
+        c = self.cluster
+        seed = os.environ.get("SIPHON_TEST_SEED") or str(random.randrange(1 << 32))
+        print(f"SIPHON_TEST_SEED={seed}", flush=True)
+        chance = random.Random(seed)
+        for round_number in range(2):
+            pool = f"killed{round_number}"
+            c.create_pool(pool)
+            receipts = pathlib.Path(c.scratch) / f"{pool}.ndjson"
+            run = c.start_siphon("copy", "a", pool, "--receipts", str(receipts))
+            at, osd = chance.randrange(1, COUNT * 2 // 3), chance.randrange(c.osds)
+
+            def lines():
+                return receipts.read_text().splitlines() if receipts.exists() else []
+            harness.wait_until(lambda: run.process.poll() is not None or len(lines()) >= at,
+                               what="some receipts")
+            os.kill(c.companion_pid(osd), signal.SIGKILL)
+            ran = run.wait()
+            self.assertEqual(ran.code, harness.OK, f"seed {seed}, osd.{osd} at {at}: {ran}")
+            told = [json.loads(line)["target_extent"] for line in lines()]
+            self.assertEqual(sorted(told), self.live, f"seed {seed}, osd.{osd} at {at}")
+            self.assertEqual([e["source"].removeprefix("a/") for e in ran.extents
+                              if e["status"] in ("copied", "already there")], self.live)
+            c.wait_companions()
+            self.assert_nothing_left(pool)
 
     def test_a_plan_is_exact_all_the_same(self):
         ran = self.cluster.siphon("copy", "--dry-run", "a", "d")

@@ -135,6 +135,9 @@ class BouncedStore final : public ExtentStore {
   Status trash(std::string_view name, std::uint64_t expected_generation) override {
     return inner_.trash(name, expected_generation);
   }
+  Status fence(std::string_view name, const PrivateId& id) override {
+    return inner_.fence(name, id);
+  }
   Status collect(std::string_view name, const PrivateId& id) override {
     return inner_.collect(name, id);
   }

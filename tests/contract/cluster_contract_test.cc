@@ -366,6 +366,71 @@ TEST(OneOsdRados, SilentMonsAndOsdsAreADeadline) {
   EXPECT_EQ(code_of(store.check_ready(true)), "OK");
 }
 
+// A listing passes over what does not answer, says so, and shows the rest.
+TEST(ThreeOsdsRados, GroupsThatDoNotAnswerAreToldAndTheRestIsListed) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("three");
+  auto impatient = cluster.connect_impatient();
+  RadosProvider provider(*impatient, small_limits());
+  ExtentStore& store = **provider.open(fresh_location("three"));
+  std::set<std::string> all;
+  for (int i = 0; i < 40; ++i) {
+    const std::string name = "e" + std::to_string(i);
+    const Sample sample = make_sample(100, i);
+    ASSERT_TRUE(store.put_inline(name, new_private_id(), sample.bytes, sample.header));
+    all.insert(name);
+  }
+  for (const Listing listing : {Listing::kExtents, Listing::kNames}) {
+    const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
+    std::set<std::string> listed;
+    std::size_t unlisted = 0;
+    std::string cursor;
+    do {
+      auto page = store.list(cursor, 100, listing);
+      ASSERT_TRUE(page) << page.error().message;
+      EXPECT_EQ(page->errors.size(), 0u);
+      listed.insert(page->names.begin(), page->names.end());
+      unlisted += page->unlisted.size();
+      cursor = page->next_cursor;
+    } while (!cursor.empty());
+    EXPECT_GT(unlisted, 0u);
+    EXPECT_GT(listed.size(), 0u);
+    EXPECT_LT(listed.size(), all.size());
+    for (const std::string& name : all) {
+      EXPECT_EQ(code_of(store.stat(name)), listed.contains(name) ? "OK" : "DEADLINE_EXCEEDED")
+          << name;
+    }
+  }
+}
+
+// One head that cannot be read is listed with what is wrong with it, and takes nobody along.
+TEST(OneOsdRados, AHeadThatDoesNotDecodeIsListedWithItsError) {
+  ClusterUnderTest& cluster = ClusterUnderTest::get();
+  cluster.need_pool("one");
+  RadosProvider provider(cluster.connection(), small_limits());
+  ExtentStore& store = **provider.open(fresh_location("one"));
+  for (const char* name : {"good", "bad"}) {
+    const Sample sample = make_sample(100, 1);
+    ASSERT_TRUE(store.put_inline(name, new_private_id(), sample.bytes, sample.header));
+  }
+  librados::bufferlist garbage;
+  garbage.append("garbage");
+  librados::IoCtx io = cluster.context(store.location(), "bad");
+  ASSERT_EQ(io.setxattr("siphon.bad", kHeadXattr, garbage), 0);
+  librados::IoCtx odd = cluster.context(store.location(), "odd/name");
+  ASSERT_EQ(odd.write_full("siphon.odd/name", garbage), 0);  // no extent can be called that
+  auto page = store.list("", 10, Listing::kExtents);
+  ASSERT_TRUE(page) << page.error().message;
+  ASSERT_EQ(page->names.size(), 2u);
+  ASSERT_EQ(page->errors.size(), 1u);
+  const auto& [index, error] = *page->errors.begin();
+  EXPECT_EQ(page->names[index], "bad");
+  EXPECT_EQ(page->infos[index].state, ExtentState::kNone);
+  EXPECT_EQ(page->infos[1 - index].state, ExtentState::kSealed);
+  EXPECT_NE(error.message.find("bad"), std::string::npos) << error.message;
+  EXPECT_EQ(store.list("", 10, Listing::kNames)->names.size(), 2u);
+}
+
 TEST(OneOsdServices, HelloTellsWhatTheCompanionPublished) {
   ClusterUnderTest& cluster = ClusterUnderTest::get();
   cluster.need_pool("one");

@@ -7,6 +7,8 @@ checked on the files themselves, and by a retry.
 SIPHON_TEST_SEED repeats a run.
 """
 
+import concurrent.futures
+import json
 import os
 import signal
 import socket
@@ -97,6 +99,62 @@ class AuthorityTest(FaultTest):
                                        text=True, timeout=DEADLINE_S, check=False)
                 self.assertEqual(ended.returncode, EXIT_CONFIG, ended.stderr)
                 self.assertRegex(ended.stderr, told)
+
+
+class BatchFaultTest(TwoDaemonsTest):
+    """Many small extents, and a fault at a random point among their publishes: the command ends
+    well, and what it copied itself has exactly one receipt each."""
+
+    COUNT = 96
+    BYTES = 64 * 1024
+    ROUNDS = 2
+    # A hold shows to the source after a second.
+    source_settings = ("transfer.idle_timeout_ms=1000",)
+
+    def setUp(self):
+        super().setUp()
+        self.start_daemons()
+        self.names = [f"s{number:03}" for number in range(self.COUNT)]
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda name: self.put(name, self.BYTES), self.names))
+
+    def copy_through(self, fault):
+        """A copy of all of them; `fault` acts once a random number are public."""
+        receipts = self.dir / "receipts.ndjson"
+        receipts.unlink(missing_ok=True)
+        run = self.start([SIPHON, "copy", *(f"{self.source.address}/{name}" for name in self.names),
+                          f"{self.target.address}/", "--receipts", receipts, *SLOW, "-f", "json",
+                          "--secret-file", self.secret])
+        at = self.random.randrange(1, self.COUNT * 3 // 4)
+        wait_for(lambda: run.ended() or len(os.listdir(self.target.folder)) - 2 >= at, DEADLINE_S,
+                 "some of them are public")
+        self.assertFalse(run.ended(), "over before the fault")
+        fault()
+        ran = run.wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        self.assertNotIn("already", ran.stderr)
+        self.assertEqual({n: self.target.public_names()[n] for n in self.names},
+                         {n: self.digests[n] for n in self.names})
+        lines = [json.loads(line) for line in receipts.read_text().splitlines()]
+        self.assertEqual(sorted(line["target_extent"] for line in lines), self.names)
+        wait_for(lambda: self.target.leftovers() == [], DEADLINE_S, "nothing is left over")
+
+    def clear_target(self):
+        self.start([SIPHON, "rm", "--purge", "--yes-i-really-mean-it",
+                    *(f"posix:{self.target.folder}/{name}" for name in self.names)]).wait()
+
+    def test_the_target_is_killed_among_the_publishes_of_a_batch(self):
+        for _ in range(self.ROUNDS):
+            self.copy_through(self.target.restart)
+            self.clear_target()
+
+    def test_the_target_is_held_among_the_publishes_of_a_batch(self):
+        def hold():
+            self.target.hold()
+            wait_for(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
+                     "the source gives up")
+            self.target.go_on()
+        self.copy_through(hold)
 
 
 class ProcessFaultTest(FaultTest):

@@ -81,6 +81,7 @@ class End {
 
   Sample put(const std::string& name, std::size_t bytes) {
     Sample sample = make_sample(bytes, std::hash<std::string>{}(name));
+    if (!sample.header.has_digest()) sample.header.content_digest = sha256(sample.bytes);
     const StoreLimits limits = store().limits();
     if (sample.bytes.size() <= limits.inline_max_bytes) {
       EXPECT_TRUE(store().put_inline(name, new_private_id(), sample.bytes, sample.header));
@@ -163,6 +164,7 @@ class TargetTransferTest : public ::testing::Test {
     settings_.lanes = 2;
     settings_.max_frame_bytes = 128 * kKiB;
     settings_.max_extent_bytes = kGiB;
+    settings_.settle_timeout = std::chrono::milliseconds(300);
     journal_ = *AttemptJournal::open(":memory:");
   }
 
@@ -176,12 +178,13 @@ class TargetTransferTest : public ::testing::Test {
   }
 
   void run(bool source_ends_too = false) {
-    spec_.id = new_transfer_id();
+    if (spec_.id.empty()) spec_.id = new_transfer_id();
     spec_.source = source_.location;
     spec_.target = target_.location;
     TargetTransfer transfer(spec_, target_.store(),
                             {settings_, receive_pool_, *journal_, caller_, counters_,
-                             [this](Attempt a) { left_behind_.push_back(std::move(a)); }});
+                             [this](Attempt a) { left_behind_.push_back(std::move(a)); }},
+                            known_);
     transfer_ = &transfer;
     transfer.run();
     if (source_ends_too) caller_.join();
@@ -258,6 +261,7 @@ class TargetTransferTest : public ::testing::Test {
   DirectCaller caller_{service_, source_.store()};
 
   TargetTransfer* transfer_ = nullptr;  // while it runs
+  std::vector<Receipt> known_;
   std::vector<Attempt> left_behind_;
   Summary summary_;
   std::map<std::string, Result<Receipt>> outcomes_;
@@ -631,6 +635,209 @@ TEST_F(TargetTransferTest, CancelWhileTheEarlyScratchIsMadeDropsIt) {
   EXPECT_EQ(target_.count("begin", "f"), 0) << "nothing more is begun once cancelled";
   expect_no_trace_of("e");
   expect_journal_empty();
+}
+
+// ---- lost answers ----------------------------------------------------------------------------
+
+class TargetTransferLostAnswer : public TargetTransferTest,
+                                 public ::testing::WithParamInterface<bool> {
+ protected:
+  // Large or small: a publish of scratch, or a put of everything at once.
+  std::string done() const { return GetParam() ? "publish done" : "put_inline done"; }
+  std::string asked() const { return GetParam() ? "publish" : "put_inline"; }
+  void offer_two() {
+    for (const char* name : {"lost", "other"}) {
+      offer(name, GetParam() ? kMiB : 1000);
+      order(name);
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Sizes, TargetTransferLostAnswer, ::testing::Bool(), [](const auto& test) {
+  return std::string(test.param ? "Large" : "Small");
+});
+
+TEST_P(TargetTransferLostAnswer, APublishThatTookEffectHasItsReceipt) {
+  offer_two();
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != done() || op.name != "lost" || target_.count(done(), "lost") > 1) return {};
+    return fail(Code::kDeadlineExceeded, "no answer");
+  };
+  run();
+  expect_copied("lost");
+  expect_copied("other");
+  expect_journal_empty();
+  EXPECT_EQ(target_.count(asked(), "lost"), 2) << "asked again, published once";
+}
+
+TEST_P(TargetTransferLostAnswer, AnErrorAfterThePublishIsNoFailure) {
+  offer_two();
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != done() || op.name != "lost" || target_.count(done(), "lost") > 1) return {};
+    return fail(Code::kDataLoss, "sync the folder: EIO");
+  };
+  run();
+  expect_copied("lost");
+  expect_copied("other");
+  expect_journal_empty();
+}
+
+TEST_P(TargetTransferLostAnswer, OneThatNeverTookEffectIsWithdrawn) {
+  offer_two();
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != asked() || op.name != "lost") return {};
+    return fail(Code::kDeadlineExceeded, "no answer");
+  };
+  run();
+  EXPECT_EQ(outcome("lost"), "DEADLINE_EXCEEDED");
+  EXPECT_EQ(outcomes_.at("lost").error().reason, Reason::kNone);
+  expect_no_trace_of("lost");
+  expect_copied("other");
+}
+
+TEST_P(TargetTransferLostAnswer, AnAnswerThatNeverComesIsUnknownAndLeftToTheCollector) {
+  offer_two();
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    const bool silent = op.operation == asked() || op.operation == done() ||
+                        op.operation == "collect" || op.operation == "abort";
+    if (!silent || op.name != "lost" ||
+        (op.operation == asked() && target_.count(asked(), "lost") == 1))
+      return {};
+    return fail(Code::kDeadlineExceeded, "no answer");
+  };
+  run();
+  ASSERT_EQ(outcome("lost"), "UNAVAILABLE");
+  EXPECT_EQ(outcomes_.at("lost").error().reason, Reason::kOutcomeUnknown);
+  expect_copied("other");
+  ASSERT_EQ(left_behind_.size(), 1u);
+  EXPECT_EQ(left_behind_[0].extent, "lost");
+  EXPECT_EQ(journal_->all()->size(), 1u);
+  // It had been published. The next try of the same command finds that out.
+  target_.react = {};
+  outcomes_.clear();
+  run();
+  ASSERT_TRUE(outcomes_.at("lost")) << outcomes_.at("lost").error().message;
+  EXPECT_TRUE(outcomes_.at("lost")->already_there);
+  EXPECT_EQ(outcomes_.at("lost")->private_id, target_.store().stat("lost")->private_id);
+  EXPECT_TRUE(target_.read("lost") == samples_.at("lost").bytes);
+}
+
+// ---- names that are taken, and tries after the first -------------------------------------------
+
+TEST_F(TargetTransferTest, TheSameContentUnderTheNameIsSuccessAndNothingMoves) {
+  const Sample& sample = offer("e", kMiB);
+  order("e");
+  offer("small", 1000);
+  order("small");
+  target_.put("e", kMiB);
+  target_.put("small", 1000);
+  const PrivateId before = target_.store().stat("e")->private_id;
+  run();
+  for (const char* name : {"e", "small"}) {
+    ASSERT_TRUE(outcomes_.at(name)) << outcomes_.at(name).error().message;
+    EXPECT_TRUE(outcomes_.at(name)->already_there);
+  }
+  EXPECT_EQ(outcomes_.at("e")->private_id, before);
+  EXPECT_EQ(outcomes_.at("e")->bytes, sample.bytes.size());
+  EXPECT_EQ(target_.store().stat("e")->private_id, before);
+  EXPECT_EQ(source_.count("open"), 0) << "no byte was read";
+  EXPECT_EQ(counters_.bytes_received, 0u);
+  EXPECT_EQ(summary_.phase, Phase::kSucceeded);
+  EXPECT_EQ(summary_.bytes, 0u) << "nothing was published";
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, OtherContentUnderTheNameDiffersBeforeTheFirstByte) {
+  offer("e", kMiB);
+  order("e");
+  target_.put("e", 100 * kKiB);
+  run();
+  EXPECT_EQ(outcome("e"), "ALREADY_EXISTS");
+  EXPECT_EQ(outcomes_.at("e").error().reason, Reason::kDiffers);
+  EXPECT_EQ(source_.count("open"), 0) << "no byte was read";
+}
+
+TEST_F(TargetTransferTest, TheSameContentFoundAtThePublishIsSuccess) {
+  for (int i = 0; i < 70; ++i) {  // too many to be looked at first
+    offer("e" + std::to_string(i), 1000);
+    order("e" + std::to_string(i), 0);
+  }
+  target_.put("e3", 1000);
+  run();
+  for (const auto& [name, sample] : samples_) {
+    ASSERT_TRUE(outcomes_.at(name)) << outcomes_.at(name).error().message;
+    EXPECT_EQ(outcomes_.at(name)->already_there, name == "e3");
+  }
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, ANextTryTellsTheSameReceiptsAndCopiesTheRest) {
+  for (int i = 0; i < 10; ++i) {
+    offer("e" + std::to_string(i), i % 2 == 0 ? 1000 : 200 * kKiB);
+    order("e" + std::to_string(i));
+  }
+  caller_.fails = [](std::uint32_t index) { return index >= 6; };
+  run();
+  EXPECT_EQ(summary_.extents_done, 6u);
+  const auto first = std::exchange(outcomes_, {});
+  known_ = *journal_->receipts_of(spec_.id);  // as after a restart
+  EXPECT_EQ(known_.size(), 6u);
+  caller_.fails = {};
+  std::map<std::string, int> opened;
+  for (const auto& [name, sample] : samples_) opened[name] = source_.count("open", name);
+  run();
+  EXPECT_EQ(summary_.phase, Phase::kSucceeded);
+  for (const auto& [name, sample] : samples_) {
+    expect_copied(name);
+    if (!first.at(name)) continue;
+    EXPECT_EQ(source_.count("open", name), opened.at(name)) << name << " was read again";
+    EXPECT_EQ(outcomes_.at(name)->private_id, first.at(name)->private_id);
+    EXPECT_EQ(outcomes_.at(name)->finished_unix_ms, first.at(name)->finished_unix_ms);
+    EXPECT_EQ(target_.count("begin", name), name[1] % 2 == 0 ? 0 : 1) << name;
+  }
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, OneTooLargeAndOneDamagedHeadAreTheirOwnErrors) {
+  settings_.max_extent_bytes = 2 * kMiB;
+  offer("large", 3 * kMiB);
+  offer("unplanned", 3 * kMiB);
+  offer("bad", 1000);
+  offer("good", kMiB);
+  order("large");
+  order("unplanned", 0);
+  order("bad");
+  order("good");
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "stat" || op.name != "bad") return {};
+    return fail(Code::kDataLoss, "its head does not decode");
+  };
+  run();
+  EXPECT_EQ(outcome("large"), "INVALID_ARGUMENT");
+  EXPECT_NE(outcomes_.at("large").error().next_step.find("transfer.max_extent_bytes"),
+            std::string::npos);
+  EXPECT_EQ(outcome("unplanned"), "INVALID_ARGUMENT");
+  EXPECT_EQ(outcome("bad"), "DATA_LOSS");
+  expect_copied("good");
+  EXPECT_EQ(source_.count("open", "large"), 0) << "known before the first byte";
+  for (const char* name : {"large", "unplanned", "bad"}) expect_no_trace_of(name);
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, OneThatIsCancelledInLineHasEndedAtOnce) {
+  order("e", kMiB);
+  spec_.id = new_transfer_id();
+  spec_.source = source_.location;
+  spec_.target = target_.location;
+  TargetTransfer transfer(spec_, target_.store(),
+                          {settings_, receive_pool_, *journal_, caller_, counters_});
+  transfer.cancel();
+  EXPECT_EQ(transfer.info().progress.phase, Phase::kCancelled);
+  transfer.run();  // whoever had it in line comes along later
+  std::size_t cursor = 0;
+  const auto update = transfer.wait_update(&cursor, std::chrono::milliseconds(0));
+  ASSERT_TRUE(update.summary);
+  EXPECT_EQ(update.outcomes.size(), 1u);
+  EXPECT_EQ(target_.count("check_ready"), 0);
 }
 
 }  // namespace
