@@ -57,8 +57,12 @@ class Session {
   std::optional<int> refused(const std::string& what);
   // The message of a change that Ctrl-C broke off.
   static Error interrupted_error(const std::string& what);
+  // A part of a store could not be listed, and was told: whatever goes by that listing is partial.
+  void count_unlisted() { ++unlisted_; }
+  bool listed_all() const { return unlisted_ == 0; }
 
  private:
+  std::atomic<int> unlisted_{0};
   struct Cluster;
   ClusterOptions cluster_options(Role role) const;
 

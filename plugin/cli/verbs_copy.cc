@@ -400,9 +400,9 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
   const std::vector<StoreLeft> left =
       trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
   // What was asked for was not all done: the copies are there, their records are not.
-  if (totals.receipts_lost > 0 && (exit == Exit::kOk || exit == Exit::kNothingToDo)) {
-    exit = Exit::kPartial;
-  }
+  // Or not everything was seen.
+  const bool in_part = totals.receipts_lost > 0 || !session.listed_all();
+  if (in_part && (exit == Exit::kOk || exit == Exit::kNothingToDo)) exit = Exit::kPartial;
   const Output& out = session.out();
   if (session.out().json()) {
     Json doc = session.out().new_document();

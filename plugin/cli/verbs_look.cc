@@ -276,6 +276,7 @@ Result<int> run_ls(Session& session) {
     });
     if (session.interrupted()) return fail(Session::interrupted_error("interrupted while listing"));
   }
+  const Exit exit = session.listed_all() ? Exit::kOk : Exit::kPartial;
   if (session.out().json()) {
     Json list = Json::array();
     for (std::size_t i = 0; i < extents->size(); ++i) {
@@ -292,13 +293,13 @@ Result<int> run_ls(Session& session) {
     Json doc = session.out().new_document();
     doc["store"] = address->store();
     doc["extents"] = std::move(list);
-    session.out().document(std::move(doc), Exit::kOk);
+    session.out().document(std::move(doc), exit);
   } else if (session.options().long_listing) {
     print_long_list(infos, *extents);
   } else {
     for (const Listed& extent : *extents) session.out().line(shown_name(extent.address));
   }
-  return 0;
+  return static_cast<int>(exit);
 }
 
 Result<int> run_stat(Session& session) {

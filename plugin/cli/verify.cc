@@ -252,6 +252,7 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     }
     for (const Error& error : page->unlisted) {
       session.meter().note(fmt::format("siphon: {}: {}", address.store(), error_text(error)));
+      session.count_unlisted();
     }
     cursor = std::move(page->next_cursor);
     if (on_page && !on_page(listed.size())) break;
