@@ -348,11 +348,14 @@ void CommandLine::define_looking_verbs() {
 }
 
 void CommandLine::define_copy_verbs() {
-  auto* copy = add(app_, "copy", "copy extents from device to device, out of band and proven",
-                   "  siphon copy p1/e1 p2/e1\n"
-                   "  siphon copy --lanes 2 --receipts receipts.ndjson p1 p2\n"
-                   "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/",
-                   run_copy);
+  auto* copy = add(
+      app_, "copy",
+      "copy extents from device to device, out of band and proven: length and crc32 as sealed, at "
+      "both ends (verify checks every block's SHA-256)",
+      "  siphon copy p1/e1 p2/e1\n"
+      "  siphon copy --lanes 2 --receipts receipts.ndjson p1 p2\n"
+      "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/",
+      run_copy);
   auto* move = add(app_, "move", "copy, verify both ends anew, then trash the sources",
                    "  siphon move --dry-run p1/e1 p2\n"
                    "  siphon move p1/e1 p2/e1 --yes-i-really-mean-it\n"

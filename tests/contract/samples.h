@@ -23,6 +23,7 @@ using Bytes = std::vector<std::byte>;
 struct Sample {
   Bytes bytes;
   SealedHeader header;
+  Sha256 digest{};  // of its index; also where the header is made one of version 1
 };
 
 inline Bytes random_bytes(std::size_t count, std::uint64_t seed) {
@@ -57,6 +58,7 @@ inline Sample make_sample(std::size_t extent_bytes, std::uint64_t seed, bool ope
   EXPECT_TRUE(header);
   sample.header = *header;
   sample.header.sealed_unix_ms = now_unix_ms();
+  sample.digest = sample.header.content_digest;
   return sample;
 }
 

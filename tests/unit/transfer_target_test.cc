@@ -80,8 +80,9 @@ class End {
   ExtentStore& store() { return **provider.open(location); }
 
   Sample put(const std::string& name, std::size_t bytes) {
-    Sample sample = make_sample(bytes, std::hash<std::string>{}(name));
-    if (!sample.header.has_digest()) sample.header.content_digest = sha256(sample.bytes);
+    return put(name, make_sample(bytes, std::hash<std::string>{}(name)));
+  }
+  Sample put(const std::string& name, Sample sample) {
     const StoreLimits limits = store().limits();
     if (sample.bytes.size() <= limits.inline_max_bytes) {
       EXPECT_TRUE(store().put_inline(name, new_private_id(), sample.bytes, sample.header));
@@ -172,6 +173,13 @@ class TargetTransferTest : public ::testing::Test {
   const Sample& offer(const std::string& name, std::size_t bytes) {
     return samples_[name] = source_.put(name, bytes);
   }
+  // The same, but it was sealed before there were digests.
+  void offer_version_1(const std::string& name, std::size_t bytes) {
+    Sample sample = make_sample(bytes, std::hash<std::string>{}(name));
+    sample.header.format_version = 1;
+    sample.header.content_digest = {};
+    samples_[name] = source_.put(name, std::move(sample));
+  }
   void order(const std::string& name) { order(name, samples_.at(name).bytes.size()); }
   void order(const std::string& name, std::uint64_t planned_bytes) {
     spec_.extents.push_back({name, name, planned_bytes});
@@ -217,8 +225,11 @@ class TargetTransferTest : public ::testing::Test {
     EXPECT_EQ(receipt.target_crc32, receipt.source_crc32);
     EXPECT_EQ(receipt.header.crc32, receipt.source_crc32);
     EXPECT_EQ(receipt.header.block_count, sample.header.block_count);
+    EXPECT_EQ(receipt.header.content_digest, sample.digest);
     auto info = target_.store().stat(name);
     ASSERT_TRUE(info);
+    EXPECT_EQ(info->header.content_digest, sample.digest);
+    EXPECT_EQ(info->header.format_version, kSealedHeaderVersion);
     EXPECT_EQ(info->private_id, receipt.private_id);
     EXPECT_EQ(info->scratch_count, 0u);
     EXPECT_EQ(target_.stored(name), 2u + info->trash_count) << "a register, and bytes by id";
@@ -268,6 +279,29 @@ class TargetTransferTest : public ::testing::Test {
 };
 
 // ---- what is copied --------------------------------------------------------------------------
+
+TEST_F(TargetTransferTest, VersionOneIsCopiedWithTheDigestThatTheSourceFoundInItsIndex) {
+  offer_version_1("small", 20'000);
+  offer_version_1("large", 1'500'000);
+  order("small");
+  order("large");
+  run();
+  expect_copied("small");
+  expect_copied("large");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, AHeaderThatCannotBeIsNotPublished) {
+  Sample sample = make_sample(20'000, 1);
+  ++sample.header.content_bytes;
+  samples_["e"] = source_.put("e", std::move(sample));
+  order("e");
+  run();
+  EXPECT_EQ(outcome("e"), "DATA_LOSS");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kSource);
+  expect_no_trace_of("e");
+  expect_journal_empty();
+}
 
 TEST_F(TargetTransferTest, ALargeExtentOfManyFramesGetsItsReceipt) {
   offer("e", 3 * kMiB);
