@@ -1,7 +1,5 @@
 #include "plugin/base/extent_format.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -37,35 +35,6 @@ Result<Memory> allocate(std::size_t bytes) {
   }
   return memory;
 }
-
-// SHA-256 over pieces. OpenSSL uses the processor's SHA instructions where there are any.
-class Sha256Stream {
- public:
-  Sha256Stream() : context_(EVP_MD_CTX_new(), &EVP_MD_CTX_free) {}
-  Status start() {
-    ok_ = context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1;
-    return check();
-  }
-  void update(std::span<const std::byte> bytes) {
-    ok_ = ok_ && EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1;
-  }
-  Result<Sha256> finish() {
-    Sha256 out{};
-    unsigned int size = 0;
-    ok_ = ok_ && EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()),
-                                    &size) == 1;
-    SIPHON_TRY(check());
-    return out;
-  }
-
- private:
-  Status check() const {
-    if (!ok_) return fail(Code::kResourceExhausted, "OpenSSL cannot compute SHA-256");
-    return {};
-  }
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-  bool ok_ = false;
-};
 
 std::string at_offset(std::string_view what, std::uint64_t offset_bytes) {
   return std::string(what) + " at offset " + std::to_string(offset_bytes);
@@ -175,20 +144,11 @@ Result<Footer> decode_footer(std::span<const std::byte> in) {
   return footer;
 }
 
-class IndexDigest::Impl {
- public:
-  Sha256Stream sha;
-  Status started = sha.start();
-};
-IndexDigest::IndexDigest() : impl_(std::make_unique<Impl>()) {}
-IndexDigest::~IndexDigest() = default;
-void IndexDigest::add(std::span<const std::byte> index_bytes) { impl_->sha.update(index_bytes); }
 void IndexDigest::add(const IndexEntry& entry) {
   std::array<std::byte, kIndexEntryBytes> encoded;
   encode_index_entry(entry, encoded);
   add(encoded);
 }
-Result<Sha256> IndexDigest::finish() { return impl_->sha.finish(); }
 
 Status check_sealed_header(const SealedHeader& header) {
   if (header.format_version != 1 && header.format_version != kSealedHeaderVersion) {
@@ -268,8 +228,6 @@ Result<SealedHeader> ExtentEncoder::seal() {
   piece.insert(piece.end(), encoded.begin(), encoded.end());
   SIPHON_TRY(emit(piece));
   finished_ = true;
-  const auto content_digest = digest.finish();
-  if (!content_digest) return fail(content_digest.error());
 
   SealedHeader header;
   header.extent_bytes = extent_bytes_;
@@ -277,7 +235,7 @@ Result<SealedHeader> ExtentEncoder::seal() {
   header.crc32 = crc_;
   header.block_count = footer.block_count;
   header.format_version = kSealedHeaderVersion;
-  header.content_digest = *content_digest;
+  header.content_digest = digest.finish();
   return header;
 }
 
@@ -384,13 +342,12 @@ class Verifier {
       return damaged("the extent's crc32 is " + crc32_hex(crc_) + ", its sealed header says " +
                      crc32_hex(header_.crc32));
     }
-    const auto digest = digest_.finish();
-    if (!digest) return fail(digest.error());
-    if (header_.has_digest() && *digest != header_.content_digest) {
-      return damaged("the digest of the extent's index is " + to_hex(*digest) +
+    const Sha256 digest = digest_.finish();
+    if (header_.has_digest() && digest != header_.content_digest) {
+      return damaged("the digest of the extent's index is " + to_hex(digest) +
                      ", its sealed header says " + to_hex(header_.content_digest));
     }
-    return VerifyResult{offset_, content_bytes_, crc_, header_.block_count, *digest};
+    return VerifyResult{offset_, content_bytes_, crc_, header_.block_count, digest};
   }
 
  private:
@@ -419,16 +376,16 @@ class Verifier {
     if (!header) return fail(header.error().with_context(block_name(blocks_.size(), start)));
     block_ = {start, header->length_bytes, header->sha256};
     content_left_ = header->length_bytes;
-    return sha_.start();
+    sha_ = Sha256Stream();
+    return {};
   }
 
   Status feed_content(std::span<const std::byte> piece) {
     sha_.update(piece);
     content_left_ -= static_cast<std::uint32_t>(piece.size());
     if (content_left_ > 0) return {};
-    const auto digest = sha_.finish();
-    if (!digest) return fail(digest.error());
-    if (*digest != block_.sha256) {
+    const Sha256 digest = sha_.finish();
+    if (digest != block_.sha256) {
       return damaged(block_name(blocks_.size(), block_.offset_bytes) + " (" +
                      std::to_string(block_.length_bytes) +
                      " bytes): the content's SHA-256 is not the one in its header");

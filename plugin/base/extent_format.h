@@ -75,18 +75,12 @@ Status check_sealed_header(const SealedHeader& header);
 // length and SHA-256. Fed with the index's bytes as stored, in order. Not thread safe.
 class IndexDigest {
  public:
-  IndexDigest();
-  ~IndexDigest();
-  IndexDigest(const IndexDigest&) = delete;
-  IndexDigest& operator=(const IndexDigest&) = delete;
-  void add(std::span<const std::byte> index_bytes);
+  void add(std::span<const std::byte> index_bytes) { sha_.update(index_bytes); }
   void add(const IndexEntry& entry);
-  // Once, at the end. RESOURCE_EXHAUSTED: OpenSSL has no memory.
-  Result<Sha256> finish();
+  Sha256 finish() { return sha_.finish(); }  // once, at the end
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  Sha256Stream sha_;
 };
 
 // Turns blocks into the byte stream. Not thread safe. After a failure of the sink, and after

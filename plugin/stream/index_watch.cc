@@ -33,9 +33,7 @@ void IndexWatch::see(std::uint64_t offset_bytes, std::span<const std::byte> byte
 std::optional<Sha256> IndexWatch::finish() {
   const std::lock_guard lock(mutex_);
   if (next_bytes_ != end_bytes_) return std::nullopt;
-  auto digest = digest_.finish();
-  if (!digest) return std::nullopt;
-  return *digest;
+  return digest_.finish();
 }
 
 }  // namespace siphon
