@@ -146,7 +146,7 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
       if (!armed[i] || go_round(result, reads_closed_)) {
         ObjectIo::read_heads({&read, 1});
       } else {
-        read.result = decode_stored(result, std::move(stored[i]), read.head);
+        decode_stored(result, std::move(stored[i]), read);
       }
     }
   }

@@ -56,8 +56,9 @@ int rename_new(int from_dir, const std::string& from, int to_dir, const std::str
 
 Error foreign_file(const Folder& folder, std::string_view name) {
   return {Code::kFailedPrecondition,
-          "a file that is no extent has the name " + std::string(name) + " in " + folder.path(),
-          Side::kNone, "move it away, or put it as an extent under another name"};
+          std::string(name) + " in " + folder.path() +
+              " is not Siphon's: it is a file without a register; it was not touched",
+          Side::kNone, "choose another name, or move the file away", Reason::kNotSiphons};
 }
 
 }  // namespace

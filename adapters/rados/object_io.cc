@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <exception>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "adapters/rados/aio_window.h"
@@ -41,16 +44,65 @@ bool is_inline_trash(const HeadRegister& reg, const PrivateId& id) {
 
 }  // namespace
 
-int decode_stored(int result, bufferlist&& stored, StoredHead& head) {
-  head = {};
-  if (result == -ENOENT || result == -ENODATA) return 0;
-  if (result < 0) return result;
+std::string Holdings::to_string() const {
+  std::string text;
+  for (const auto& [there, what] :
+       {std::pair{data, "data"}, {attributes, "attributes"}, {omap, "omap entries"}}) {
+    if (there) text += (text.empty() ? "" : " and ") + std::string(what);
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+int look_at_object(const librados::IoCtx& io, const std::string& object, Holdings& found) try {
+  librados::IoCtx own;  // the last version is the context's
+  own.dup(io);
+  std::uint64_t size_bytes = 0;
+  std::map<std::string, bufferlist> attributes;
+  librados::ObjectReadOperation look;
+  look.stat2(&size_bytes, nullptr, nullptr);
+  look.getxattrs(&attributes, nullptr);
+  const int looked = own.operate(object, &look, nullptr);
+  if (looked == -ENOENT) return 0;
+  if (looked < 0) return looked;
+  found.exists = true;
+  found.version = own.get_last_version();
+  found.data = size_bytes > 0;
+  attributes.erase(kHeadXattr);
+  found.attributes = !attributes.empty();
+
+  bufferlist header;
+  std::set<std::string> keys;
+  bool more = false;
+  librados::ObjectReadOperation omap;
+  omap.omap_get_header(&header, nullptr);
+  omap.omap_get_keys2({}, 1, &keys, &more, nullptr);
+  const int listed = own.operate(object, &omap, nullptr);
+  if (listed < 0 && listed != -ENOENT && listed != -EOPNOTSUPP) return listed;  // EC: has no omap
+  found.omap = header.length() > 0 || !keys.empty();
+  return 0;
+} catch (const std::exception&) {
+  return -ENOMEM;
+}
+
+void decode_stored(int result, bufferlist&& stored, HeadRead& read) {
+  read.head = {};
+  read.result = 0;
+  if (result == -ENOENT) return;
+  if (result == -ENODATA) {
+    Holdings holdings;
+    read.result = look_at_object(read.io, read.object, holdings);
+    if (read.result == 0 && holdings.foreign()) read.result = exchange::kNotSiphons;
+    read.head.empty_object = holdings.exists && !holdings.foreign();
+    return;
+  }
+  read.result = result;
+  if (result < 0) return;
+  StoredHead& head = read.head;
   head.stored = std::move(stored);
   const auto bytes =
       std::as_bytes(std::span<const char>(head.stored.c_str(), head.stored.length()));
-  if (!decode_head(bytes, head.reg)) return -EUCLEAN;
-  head.present = true;
-  return 0;
+  head.present = decode_head(bytes, head.reg);
+  if (!head.present) read.result = -EUCLEAN;
 }
 
 // Not straight into `out`: librados lands data in a buffer of the caller's only for operations
@@ -103,7 +155,7 @@ void ObjectIo::read_heads(std::span<HeadRead> reads) try {
     for (std::size_t i = 0; i < count; ++i) {
       HeadRead& read = reads[i];
       read.got = 0;
-      read.result = decode_stored(results[i], std::move(stored[i]), read.head);
+      decode_stored(results[i], std::move(stored[i]), read);
       if (read.result < 0 || !read.head.present || data[i].length() > read.prefetch.size()) {
         continue;
       }
@@ -128,25 +180,38 @@ int ObjectIo::transition(librados::IoCtx& io, const std::string& object,
     if (const int error = apply(next, head.present, request)) return error;
     if (next == head.reg) return 0;
 
+    // The last one's object goes with it, unless somebody else has put something there.
+    Holdings holdings;
+    const bool was_inline =
+        request.kind == Transition::kForget && is_inline_trash(head.reg, request.id);
+    if (next.blank() || head.empty_object) {
+      if (const int error = look_at_object(io, object, holdings)) return error;
+    }
+    const bool ours_alone =
+        !holdings.attributes && !holdings.omap && (was_inline || !holdings.data);
     librados::ObjectWriteOperation operation;
+    if (holdings.exists) operation.assert_version(holdings.version);
     if (head.present) {
       operation.cmpxattr(kHeadXattr, LIBRADOS_CMPXATTR_OP_EQ, head.stored);
-    } else {
+    } else if (!head.empty_object) {
       operation.create(true);
+    } else if (holdings.foreign() || !holdings.exists) {
+      continue;
     }
-    if (next.blank()) {
+    if (next.blank() && ours_alone) {
       operation.remove();
     } else {
       bufferlist encoded;
       if (const int error = encode(next, encoded)) return error;
       operation.setxattr(kHeadXattr, encoded);
-      if (request.kind == Transition::kForget && is_inline_trash(head.reg, request.id)) {
-        operation.write_full(bufferlist());  // its bytes were the head's own data
-      }
+      if (was_inline) operation.write_full(bufferlist());  // its bytes were the head's own data
     }
     const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
     // Changed, removed or created since it was read: look again.
-    if (result != -ECANCELED && result != -ENOENT && result != -EEXIST) return result;
+    if (result != -ECANCELED && result != -ENOENT && result != -EEXIST && result != -ERANGE &&
+        result != -EOVERFLOW) {
+      return result;
+    }
   }
   return -EBUSY;
 } catch (const std::exception&) {

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "adapters/extent_store.h"
+#include "plugin/exchange/exchange.h"
 #include "plugin/exchange/head_register.h"
 #include "rados/librados.hpp"
 
@@ -23,16 +24,33 @@ namespace siphon {
 // its xattr is not there.
 struct StoredHead {
   bool present = false;
+  bool empty_object = false;  // there, and nothing in it: no register, data, attributes, omap
   HeadRegister reg;
   librados::bufferlist stored;  // the very bytes, for the guard of a change
 };
+
+// What an object holds beside the register.
+struct Holdings {
+  bool exists = false;
+  bool data = false;
+  bool attributes = false;
+  bool omap = false;
+  std::uint64_t version = 0;  // of the object, to guard a change by
+
+  bool foreign() const { return data || attributes || omap; }
+  std::string to_string() const;  // "data and attributes"
+};
+
+// 0 and `found`, or a negative errno. Two operations.
+int look_at_object(const librados::IoCtx& io, const std::string& object, Holdings& found);
 
 // One of several heads to be read, and what was found.
 struct HeadRead {
   librados::IoCtx io;
   std::string object;
   std::span<std::byte> prefetch = {};  // filled with the head's own first bytes; may be empty
-  int result = 0;                      // -EUCLEAN: a register that does not decode
+  // -EUCLEAN: a register that does not decode; exchange::kNotSiphons: somebody else's object.
+  int result = 0;
   StoredHead head = {};
   std::size_t got = 0;  // bytes in `prefetch`
 };
@@ -68,7 +86,8 @@ class ObjectIo {
   // at once. Results in the requests.
   virtual void read_heads(std::span<HeadRead> reads);
   // Applies `request` to the register, atomically; answers as siphon::apply. Idempotent.
-  // -EBUSY: others changed it again and again meanwhile.
+  // -EBUSY: others changed it again and again meanwhile. exchange::kNotSiphons: the object is
+  // somebody else's and was not touched.
   virtual int transition(librados::IoCtx& io, const std::string& object,
                          const TransitionRequest& request);
   // Creates heads, one operation for each, all under way at once. Results in the requests.
@@ -94,7 +113,8 @@ inline constexpr std::uint32_t kAllocHints = librados::ALLOC_HINT_FLAG_SEQUENTIA
                                              librados::ALLOC_HINT_FLAG_APPEND_ONLY |
                                              librados::ALLOC_HINT_FLAG_IMMUTABLE;
 
-// What a compound read of a head returned, as a StoredHead. `result` is the operation's.
-int decode_stored(int result, librados::bufferlist&& stored, StoredHead& head);
+// What a compound read of a head returned, into read.head and read.result. `result` is the
+// operation's; an object without a register is looked at more closely.
+void decode_stored(int result, librados::bufferlist&& stored, HeadRead& read);
 
 }  // namespace siphon

@@ -227,7 +227,22 @@ Error RadosStore::damaged(Error error, const std::string& object) const {
   return error;
 }
 
+// Says what is in the way. Blocks for two more operations.
+Error RadosStore::not_siphons(const librados::IoCtx& io, std::string_view name) const {
+  Holdings holdings;
+  (void)look_at_object(io, head_object(name), holdings);
+  return {Code::kFailedPrecondition,
+          head_object(name) + " in " + location_.to_string() + " is not Siphon's: it has " +
+              holdings.to_string() + " and no register; it was not touched",
+          Side::kNone,
+          "choose another name, or move that object away: rados -p " + location_.pool +
+              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
+              std::string(name) + " stat " + head_object(name),
+          Reason::kNotSiphons};
+}
+
 Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
+  if (read.result == exchange::kNotSiphons) return fail(not_siphons(read.io, name));
   if (read.result == -EUCLEAN) {
     return fail(
         Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
@@ -252,6 +267,10 @@ Status RadosStore::transition(librados::IoCtx& io, std::string_view name,
   const int result = io_->transition(io, head_object(name), request);
   if (result == 0) return {};
   if (is_decision(result)) return fail(transition_error(result, request.kind, name));
+  if (result == exchange::kNotSiphons) return fail(not_siphons(io, name));
+  if (result == -EUCLEAN) {
+    return fail(Code::kDataLoss, describe(name) + ": its head register does not decode");
+  }
   if (result == -EBUSY) {
     return fail(Code::kAborted, describe(name) + ": others keep changing it", Side::kNone,
                 "retry a little later");
@@ -516,9 +535,10 @@ HeadPut RadosStore::head_put(const InlinePut& put) const {
 
 Status RadosStore::end_of(const InlinePut& put, HeadPut& done) {
   if (done.result == 0) return {};
-  if (done.result == -EEXIST) {
+  if (done.result == -EEXIST || done.result == exchange::kNotSiphons) {
     // Ours, when an earlier call took effect and its answer was lost.
     auto head = read_head(done.io, put.name);
+    if (!head && head.error().reason == Reason::kNotSiphons) return fail(std::move(head).error());
     if (head && head->reg.state != ExtentState::kNone && head->reg.current == put.id) return {};
   }
   if (is_decision(done.result)) {
@@ -649,6 +669,9 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
                         bool keep_entry) {
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
+  if (!head && head.error().reason == Reason::kNotSiphons) {
+    head = StoredHead{};  // the parts of a private id are ours all the same
+  }
   if (!head) return fail(std::move(head).error());
   const HeadRegister& reg = head->reg;
   if (reg.state != ExtentState::kNone && reg.current == id) {

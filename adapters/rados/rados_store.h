@@ -61,6 +61,7 @@ class RadosStore final : public ExtentStore {
   librados::IoCtx context(std::string_view name) const;
   std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
   Error damaged(Error error, const std::string& object) const;
+  Error not_siphons(const librados::IoCtx& io, std::string_view name) const;
   Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name);
   // What a read of `name`'s head came to.
   Result<StoredHead> head_of(std::string_view name, HeadRead& read);

@@ -18,6 +18,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -289,5 +290,9 @@ struct OperationReply {
 //   -EHOSTDOWN the companion is not running (hello)
 //   -EIO       the store failed, or the OSD parked the operation until it has repaired this copy
 //              (its -EAGAIN): at once, and a read through librados then waits for the repair
+//   -EUCLEAN   the head's register does not decode
+//   kNotSiphons  the object holds data, attributes or omap entries, and no register: it is
+//              somebody else's and stays as it is
+inline constexpr int kNotSiphons = -EMEDIUMTYPE;
 
 }  // namespace siphon::exchange

@@ -16,6 +16,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +39,11 @@ extern int cls_cxx_read2(cls_method_context_t hctx, int ofs, int len, ceph::buff
 extern int cls_cxx_write2(cls_method_context_t hctx, int ofs, int len, ceph::bufferlist* bl,
                           std::uint32_t op_flags);
 extern int cls_cxx_write_full(cls_method_context_t hctx, ceph::bufferlist* bl);
+extern int cls_cxx_getxattrs(cls_method_context_t hctx,
+                             std::map<std::string, ceph::bufferlist>* attributes);
+extern int cls_cxx_map_read_header(cls_method_context_t hctx, ceph::bufferlist* header);
+extern int cls_cxx_map_get_keys(cls_method_context_t hctx, const std::string& start_after,
+                                std::uint64_t max_to_get, std::set<std::string>* keys, bool* more);
 
 // Four symbols every class exports; CLS_VER and CLS_NAME do not set their visibility.
 #pragma GCC visibility push(default)
@@ -198,12 +206,70 @@ int write_part(cls_method_context_t context, bufferlist* in, bufferlist*) {
 
 // ---- the head's lifecycle --------------------------------------------------------------------
 
-// 0 and `present`, or a negative errno. The xattr is the register: an object without it is none.
-int load_head(cls_method_context_t context, HeadRegister& head, bool& present) {
+// Names the operated object in the OSD's log.
+void log_object(cls_method_context_t context, const char* what, int detail) {
+  OperatedObject object;
+  const bool known = find_operated_object(context, object);
+  cls_log(0, "siphon: %.*s of pool %lld: %s (%d)", known ? static_cast<int>(object.name.size()) : 1,
+          known ? object.name.data() : "?", static_cast<long long>(known ? object.pool_id : -1),
+          what, detail);
+}
+
+// What an object holds beside the register. A pool that keeps no omap answers -EOPNOTSUPP.
+struct Holdings {
+  bool exists = false;
+  bool created_now = false;  // by this very operation, before the method
+  bool data = false;
+  bool attributes = false;
+  bool omap = false;
+
+  bool foreign() const { return data || attributes || omap; }
+};
+
+// 0 and `found`, or a negative errno.
+int look_at_object(cls_method_context_t context, Holdings& found) {
+  std::uint64_t size_bytes = 0;
+  std::time_t changed_at = 0;
+  const int stated = cls_cxx_stat(context, &size_bytes, &changed_at);
+  if (stated == -ENOENT) return 0;
+  if (stated < 0) return stated;
+  found.exists = true;
+  found.data = size_bytes > 0;
+  // The OSD stamps an object at the end of the operation that creates it.
+  found.created_now = changed_at == 0;
+
+  std::map<std::string, bufferlist> attributes;
+  const int listed = cls_cxx_getxattrs(context, &attributes);
+  if (listed < 0 && listed != -ENOENT && listed != -ENODATA) return listed;
+  attributes.erase(kHeadXattr);
+  found.attributes = !attributes.empty();
+
+  bufferlist header;
+  const int read = cls_cxx_map_read_header(context, &header);
+  if (read < 0 && read != -ENOENT && read != -EOPNOTSUPP) return read;
+  std::set<std::string> keys;
+  bool more = false;
+  const int found_keys = cls_cxx_map_get_keys(context, {}, 1, &keys, &more);
+  if (found_keys < 0 && found_keys != -ENOENT && found_keys != -EOPNOTSUPP) return found_keys;
+  found.omap = header.length() > 0 || !keys.empty();
+  return 0;
+}
+
+// 0 and `present`, or a negative errno. The xattr is the register: an object without it is none,
+// and if it holds anything, it is somebody else's. `makes_inline`: a publish whose operation may
+// have created the object, and written its data, just before.
+int load_head(cls_method_context_t context, bool makes_inline, HeadRegister& head, bool& present) {
   bufferlist stored;
   const int result = cls_cxx_getxattr(context, kHeadXattr, &stored);
   present = result >= 0;
-  if (result == -ENODATA || result == -ENOENT) return 0;
+  if (result == -ENODATA || result == -ENOENT) {
+    Holdings holdings;
+    if (const int error = look_at_object(context, holdings)) return error;
+    if (makes_inline && holdings.created_now) return 0;
+    if (makes_inline && holdings.exists)
+      return holdings.foreign() ? exchange::kNotSiphons : -EEXIST;
+    return holdings.foreign() ? exchange::kNotSiphons : 0;
+  }
   if (result < 0) return result;
   std::array<std::byte, HeadRegister::kMaxEncodedBytes> bytes;
   const std::size_t length = stored.length();
@@ -211,12 +277,8 @@ int load_head(cls_method_context_t context, HeadRegister& head, bool& present) {
     stored.begin().copy(stored.length(), reinterpret_cast<char*>(bytes.data()));
     if (decode_head(std::span(bytes).first(length), head)) return 0;
   }
-  OperatedObject object;
-  const bool known = find_operated_object(context, object);
-  cls_log(0, "siphon: %.*s of pool %lld: the head register does not decode (%zu bytes)",
-          known ? static_cast<int>(object.name.size()) : 1, known ? object.name.data() : "?",
-          static_cast<long long>(known ? object.pool_id : -1), length);
-  return -EIO;
+  log_object(context, "the head register does not decode; its bytes", static_cast<int>(length));
+  return -EUCLEAN;
 }
 
 int store_head(cls_method_context_t context, const HeadRegister& head) {
@@ -229,15 +291,21 @@ int store_head(cls_method_context_t context, const HeadRegister& head) {
 }
 
 // What is left to do when a forgotten id was the last one, or its bytes were the head's own data.
-// `removed` tells that there is no head to store any more.
+// `removed` tells that there is no head to store any more: what somebody else has put there keeps
+// its object, under an empty register.
 int drop_leftovers(cls_method_context_t context, const HeadRegister& head, bool was_inline,
                    bool& removed) {
   removed = false;
   if (head.blank()) {
-    std::uint64_t size_bytes = 0;
-    if (const int error = cls_cxx_stat(context, &size_bytes, nullptr)) return error;
-    removed = was_inline || size_bytes == 0;  // data of nobody's we know is not ours to remove
-    return removed ? cls_cxx_remove(context) : 0;
+    Holdings holdings;
+    if (const int error = look_at_object(context, holdings)) return error;
+    const bool ours_alone =
+        !holdings.attributes && !holdings.omap && (was_inline || !holdings.data);
+    if (ours_alone) {
+      const int result = cls_cxx_remove(context);
+      removed = result == 0;
+      return result;
+    }
   }
   bufferlist nothing;
   return was_inline ? cls_cxx_write_full(context, &nothing) : 0;  // truncate fails on EC pools
@@ -250,7 +318,8 @@ int transition(cls_method_context_t context, bufferlist* in, bufferlist*) {
   if (!decode_input(*in, request) || request.kind != kind) return -EINVAL;
   HeadRegister head;
   bool present = false;
-  if (const int error = load_head(context, head, present)) return error;
+  const bool makes_inline = kind == Transition::kPublish && request.is_inline;
+  if (const int error = load_head(context, makes_inline, head, present)) return error;
 
   bool was_inline = false;
   for (const TrashEntry& entry : head.trash) {

@@ -15,7 +15,12 @@ asm(".weak _Z14cls_cxx_removePv");
 asm(".weak _Z14cls_cxx_write2PviiPN4ceph6buffer7v15_2_04listEj");
 asm(".weak _Z16cls_cxx_getxattrPvPKcPN4ceph6buffer7v15_2_04listE");
 asm(".weak _Z16cls_cxx_setxattrPvPKcPN4ceph6buffer7v15_2_04listE");
+asm(".weak _Z17cls_cxx_getxattrsPvPSt3mapINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEN4cep"
+    "h6buffer7v15_2_04listESt4lessIS6_ESaISt4pairIKS6_SA_EEE");
 asm(".weak _Z18cls_cxx_write_fullPvPN4ceph6buffer7v15_2_04listE");
+asm(".weak _Z20cls_cxx_map_get_keysPvRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEmPSt3set"
+    "IS5_St4lessIS5_ESaIS5_EEPb");
+asm(".weak _Z23cls_cxx_map_read_headerPvPN4ceph6buffer7v15_2_04listE");
 asm(".weak _Z23cls_register_cxx_methodPvPKciPFiS_PN4ceph6buffer7v15_2_04listES6_EPS_");
 asm(".weak _ZN4ceph6buffer7v15_2_019create_page_alignedEj");
 asm(".weak _ZN4ceph6buffer7v15_2_03ptr5c_strEv");

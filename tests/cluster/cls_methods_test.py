@@ -697,8 +697,20 @@ class ClassMethods(unittest.TestCase):
             io.set_xattr("garbled", "siphon.head", garbage)
             for kind, method in enumerate(TRANSITIONS, 1):
                 self.assertEqual(self.apply(io, "garbled", (method, transition(kind, a))),
-                                 errno.EIO)
+                                 errno.EUCLEAN)
             self.assertEqual(io.get_xattr("garbled", "siphon.head"), garbage)
+        self.assert_osds_unharmed()
+
+    def test_an_object_that_is_not_ours_stays_as_it_is(self):
+        io, a = self.io(self.pool_a), secrets.token_bytes(16)
+        io.write_full("theirs", b"precious")
+        for kind, method in enumerate(TRANSITIONS, 1):
+            for inline in (False, True):
+                self.assertEqual(
+                    self.apply(io, "theirs", (method, transition(kind, a, inline=inline))),
+                    errno.EMEDIUMTYPE)
+        self.assertEqual(io.read("theirs"), b"precious")
+        self.assertEqual(list(io.get_xattrs("theirs")), [])
         self.assert_osds_unharmed()
 
     def test_a_method_takes_only_its_own_transition(self):

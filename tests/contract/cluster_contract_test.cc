@@ -51,6 +51,46 @@ void flip_byte(const Location& location, const std::string& name, std::uint64_t 
   ASSERT_EQ(io.write(object, other, 1, at), 0);
 }
 
+// Data, an attribute, an omap entry, an omap header: each alone makes an object somebody's.
+bool make_foreign(const Location& location, const std::string& name, int way) {
+  librados::IoCtx io = ClusterUnderTest::get().context(location, name);
+  bool takes_omap = true;
+  librados::bufferlist value;
+  value.append("precious");
+  librados::ObjectWriteOperation operation;
+  operation.create(true);
+  if (way == 0) operation.write_full(value);
+  if (way == 1) operation.setxattr("theirs", value);
+  if (way == 2) operation.omap_set({{"key", value}});
+  if (way == 3) operation.omap_set_header(value);
+  const int result = io.operate("siphon." + name, &operation);
+  if (way > 1 && result == -EOPNOTSUPP) takes_omap = false;  // erasure-coded
+  if (takes_omap) {
+    EXPECT_EQ(result, 0);
+  }
+  return takes_omap && way < 4;
+}
+
+std::string foreign_content(const Location& location, const std::string& name) {
+  librados::IoCtx io = ClusterUnderTest::get().context(location, name);
+  const std::string object = "siphon." + name;
+  std::string all;
+  auto add = [&all](const std::string& key, const librados::bufferlist& value) {
+    all += key + "=" + value.to_str() + "\n";
+  };
+  librados::bufferlist data, header;
+  EXPECT_GE(io.read(object, data, 0, 0), 0);
+  add("data", data);
+  std::map<std::string, librados::bufferlist> attributes, omap;
+  EXPECT_GE(io.getxattrs(object, attributes), 0);
+  for (const auto& [key, value] : attributes) add("attribute " + key, value);
+  if (io.omap_get_header(object, &header) >= 0) add("header", header);
+  if (io.omap_get_vals(object, "", 100, &omap) >= 0) {
+    for (const auto& [key, value] : omap) add("omap " + key, value);
+  }
+  return all;
+}
+
 StoreUnderTest under_test(std::shared_ptr<StoreProvider> provider, const std::string& pool) {
   StoreUnderTest store;
   store.provider = std::move(provider);
@@ -61,6 +101,12 @@ StoreUnderTest under_test(std::shared_ptr<StoreProvider> provider, const std::st
   };
   store.damage = [location](const std::string& name, std::uint64_t offset_bytes) {
     flip_byte(location, name, offset_bytes);
+  };
+  store.make_foreign = [location](const std::string& name, int way) {
+    return make_foreign(location, name, way);
+  };
+  store.foreign_content = [location](const std::string& name) {
+    return foreign_content(location, name);
   };
   return store;
 }
@@ -215,6 +261,51 @@ TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
   ASSERT_TRUE(by_class.trash("b", by_librados.stat("b")->generation));
   ASSERT_TRUE(by_librados.purge_trash("b"));
   EXPECT_TRUE(ClusterUnderTest::get().objects_of(location, "b").empty());
+}
+
+// An object without anything in it is nobody's: a removal that lost a race, rados create.
+void use_an_empty_object(ExtentStore& store) {
+  librados::IoCtx io = ClusterUnderTest::get().context(store.location(), "e1");
+  ASSERT_EQ(io.create("siphon.e1", true), 0);
+  EXPECT_EQ(code_of(store.stat("e1")), "NOT_FOUND");
+  const Sample small = make_sample(5000, 61);
+  EXPECT_EQ(code_of(store.put_inline("e1", new_private_id(), small.bytes, small.header)),
+            "ALREADY_EXISTS");
+  ASSERT_TRUE(put(store, "e1", small));
+  expect_holds(store, "e1", small);
+  ASSERT_TRUE(store.trash("e1", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.purge_trash("e1"));
+  EXPECT_TRUE(ClusterUnderTest::get().objects_of(store.location(), "e1").empty());
+}
+TEST(OneOsdRados, AnEmptyObjectIsNobodys) {
+  use_an_empty_object(open_store(*rados_provider(), "one"));
+}
+TEST(OneOsdObjclass, AnEmptyObjectIsNobodys) {
+  use_an_empty_object(open_store(*bounced_provider(), "one"));
+}
+
+// What somebody adds to a head of ours outlives the extent.
+void forget_beside_foreign_attributes(ExtentStore& store) {
+  librados::IoCtx io = ClusterUnderTest::get().context(store.location(), "e1");
+  const Sample small = make_sample(5000, 62);
+  ASSERT_TRUE(store.put_inline("e1", new_private_id(), small.bytes, small.header));
+  librados::bufferlist value;
+  value.append("precious");
+  ASSERT_EQ(io.setxattr("siphon.e1", "theirs", value), 0);
+  ASSERT_TRUE(store.trash("e1", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.purge_trash("e1"));
+  EXPECT_EQ(code_of(store.stat("e1")), "NOT_FOUND");
+  librados::bufferlist back;
+  EXPECT_EQ(io.getxattr("siphon.e1", "theirs", back), 8);
+  std::uint64_t size_bytes = 0;
+  EXPECT_EQ(io.stat("siphon.e1", &size_bytes, nullptr), 0);
+  EXPECT_EQ(size_bytes, 0u);
+}
+TEST(OneOsdRados, WhatSomebodyAddedToAHeadOutlivesTheExtent) {
+  forget_beside_foreign_attributes(open_store(*rados_provider(), "one"));
+}
+TEST(OneOsdObjclass, WhatSomebodyAddedToAHeadOutlivesTheExtent) {
+  forget_beside_foreign_attributes(open_store(*bounced_provider(), "one"));
 }
 
 TEST(OneOsdObjclass, FullSizedPartsAndOperations) {

@@ -38,6 +38,11 @@ struct StoreUnderTest {
   std::function<std::size_t(const std::string& name)> raw_count;
   // Flips one byte of the current bytes of a name, behind the store's back.
   std::function<void(const std::string& name, std::uint64_t offset_bytes)> damage;
+  // Puts something that is not Siphon's where the head of a name belongs, one way for each number
+  // from 0; false: there are no more ways.
+  std::function<bool(const std::string& name, int way)> make_foreign;
+  // All that there is of it, to compare.
+  std::function<std::string(const std::string& name)> foreign_content;
   // What is to be true after each test of the suite; may be empty.
   std::function<void()> at_end;
 };
@@ -713,6 +718,41 @@ TEST_P(ExtentStoreContract, CollectTouchesNoOtherName) {
   ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
   EXPECT_EQ(code_of(store_->collect("e2", scratch->private_id())), "OK");
   expect_holds("e1", sample);
+}
+
+// ---- what is not Siphon's --------------------------------------------------------------------
+
+TEST_P(ExtentStoreContract, AForeignObjectWhereAHeadBelongsIsLeftAlone) {
+  if (!under_test_.make_foreign) return;
+  const Sample sample = small_sample(49);
+  std::string name = "foreign-0";
+  for (int way = 0; under_test_.make_foreign(name, way);
+       name = "foreign-" + std::to_string(++way)) {
+    SCOPED_TRACE(name);
+    const std::string before = under_test_.foreign_content(name);
+    auto expect_refused = [&](const auto& result) {
+      ASSERT_FALSE(result);
+      EXPECT_EQ(code_of(result), "FAILED_PRECONDITION") << result.error().message;
+      EXPECT_EQ(result.error().reason, Reason::kNotSiphons) << result.error().message;
+      EXPECT_NE(result.error().message.find("is not Siphon's"), std::string::npos);
+    };
+    BeginOptions options;
+    options.private_id = new_private_id();
+    expect_refused(store_->stat(name));
+    expect_refused(store_->open(name, {}));
+    expect_refused(store_->open(name, {}, true));
+    expect_refused(store_->begin(name, options));
+    options.replace = true;
+    expect_refused(store_->begin(name, options));
+    if (limits_.inline_max_bytes >= sample.bytes.size()) {
+      expect_refused(store_->put_inline(name, options.private_id, sample.bytes, sample.header));
+    }
+    expect_refused(store_->seal(name, 0, 0, sample.bytes, sample.header));
+    expect_refused(store_->trash(name, TransitionRequest::kAnyGeneration));
+    (void)store_->collect(name, options.private_id);
+    (void)store_->purge_trash(name);
+    EXPECT_EQ(under_test_.foreign_content(name), before);
+  }
 }
 
 // ---- names -----------------------------------------------------------------------------------

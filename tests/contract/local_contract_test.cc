@@ -58,6 +58,14 @@ StoreFactory posix_factory() {
               file.seekp(static_cast<std::streamoff>(offset_bytes));
               file.put(flipped);
             };
+            store.make_foreign = [folder](const std::string& name, int way) {
+              if (way == 0) write_file(*folder / name, "precious");
+              return way == 0;
+            };
+            store.foreign_content = [folder](const std::string& name) {
+              const Bytes bytes = read_file(*folder / name);
+              return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+            };
             return store;
           }};
 }
