@@ -13,12 +13,15 @@
 #include <cstring>
 #include <thread>
 
+#include "plugin/base/held_file.h"
+
 namespace siphon::posix {
 namespace {
 
 constexpr const char* kMetaDir = ".siphon";
 constexpr const char* kLockFile = "lock";
 constexpr const char* kIdFile = "id";
+constexpr const char* kDaemonFile = "daemon";
 
 int open_beneath(int dir, const char* name, int flags, unsigned mode) {
   open_how how{};
@@ -28,10 +31,12 @@ int open_beneath(int dir, const char* name, int flags, unsigned mode) {
   return static_cast<int>(::syscall(SYS_openat2, dir, name, &how, sizeof how));
 }
 
-Result<Fd> open_or_make_dir(int parent, const char* name, const std::string& what) {
+// No descriptor when it is not there and is not to be made.
+Result<Fd> open_dir(int parent, const char* name, const std::string& what, bool make) {
   constexpr int kFlags = O_RDONLY | O_DIRECTORY;
   Fd dir(open_beneath(parent, name, kFlags, 0));
   if (dir.get() < 0 && errno == ENOENT) {
+    if (!make) return Fd();
     if (::mkdirat(parent, name, 0700) != 0 && errno != EEXIST) {
       return fail(file_error(errno, "create " + what));
     }
@@ -167,33 +172,96 @@ Result<std::unique_ptr<Folder>> Folder::open(const std::string& dir) {
   folder->path_ = dir;
   folder->root_ = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder->root_.get() < 0) return fail(file_error(errno, "open folder " + dir));
-  const std::string meta_path = dir + "/" + kMetaDir;
-  auto meta = open_or_make_dir(folder->root(), kMetaDir, meta_path);
+  auto in_use = folder->in_use();  // says at once what is in the way
+  if (!in_use) return fail(std::move(in_use).error());
+  if (*in_use) {
+    SIPHON_TRY(read_store_id(folder->meta_.get(), dir + "/" + kMetaDir + "/" + kIdFile));
+  }
+  return folder;
+}
+
+Result<bool> Folder::in_use() const {
+  if (in_use_) return true;
+  const std::lock_guard lock(mutex_);
+  SIPHON_TRY(open_meta(/*make=*/false));
+  return in_use_.load();
+}
+
+Status Folder::prepare() const {
+  if (prepared_) return {};
+  const std::lock_guard lock(mutex_);
+  SIPHON_TRY(open_meta(/*make=*/true));
+  auto identity = identify(root(), meta_.get(), path_ + "/" + kMetaDir + "/" + kIdFile);
+  if (!identity) return fail(std::move(identity).error());
+  identity_ = std::move(*identity);
+  prepared_ = true;
+  return {};
+}
+
+StoreIdentity Folder::identity() const {
+  const auto used = in_use();
+  const std::lock_guard lock(mutex_);
+  if (prepared_) return identity_;
+  StoreIdentity found{{}, node_of(root())};
+  if (used && *used) {
+    const auto id = read_store_id(meta_.get(), path_ + "/" + kMetaDir + "/" + kIdFile);
+    if (id && !id->empty()) found.id = "folder:" + *id;
+  }
+  return found;
+}
+
+// Under mutex_.
+Status Folder::open_meta(bool make) const {
+  if (in_use_) return {};
+  const std::string meta_path = path_ + "/" + kMetaDir;
+  auto meta = open_dir(root(), kMetaDir, meta_path, make);
   if (!meta) return fail(std::move(meta).error());
-  folder->meta_ = std::move(*meta);
+  if (meta->get() < 0) return {};
   struct {
     const char* name;
     Fd* fd;
-  } const parts[] = {{"head", &folder->heads_}, {"data", &folder->data_}, {"tmp", &folder->tmp_}};
+  } const parts[] = {{"head", &heads_}, {"data", &data_}, {"tmp", &tmp_}};
   for (const auto& part : parts) {
-    auto fd = open_or_make_dir(folder->meta_.get(), part.name, meta_path + "/" + part.name);
+    auto fd = open_dir(meta->get(), part.name, meta_path + "/" + part.name, make);
     if (!fd) return fail(std::move(fd).error());
+    if (fd->get() < 0) return {};  // somebody is making it, or was ended while he did
     *part.fd = std::move(*fd);
   }
   // Made once here, so that a reader of a folder that became read-only finds it.
-  Fd lock(open_beneath(folder->meta_.get(), kLockFile, O_RDWR | O_CREAT, 0600));
-  if (lock.get() < 0 && errno != EROFS) return fail(file_error(errno, "open " + meta_path));
-  auto identity = identify(folder->root(), folder->meta_.get(), meta_path + "/" + kIdFile);
-  if (!identity) return fail(std::move(identity).error());
-  folder->identity_ = std::move(*identity);
-  return folder;
+  if (make) {
+    Fd lock(open_beneath(meta->get(), kLockFile, O_RDWR | O_CREAT, 0600));
+    if (lock.get() < 0 && errno != EROFS) return fail(file_error(errno, "open " + meta_path));
+  }
+  meta_ = std::move(*meta);
+  in_use_ = true;
+  return {};
+}
+
+Status Folder::take_for_daemon() {
+  SIPHON_TRY(prepare());
+  Fd file(open_beneath(meta_.get(), kDaemonFile, O_RDWR | O_CREAT, 0600));
+  if (file.get() < 0) return fail(file_error(errno, "open " + path_ + "/.siphon/daemon"));
+  SIPHON_TRY(hold_file(file.get(), "folder " + path_,
+                       "one siphond serves a folder: stop that one, or name another folder"));
+  daemon_ = std::move(file);
+  return {};
 }
 
 Result<NameLock> Folder::lock(std::string_view name, LockMode mode,
                               std::chrono::milliseconds timeout) const {
   const bool exclusive = mode == LockMode::kExclusive;
+  if (exclusive) SIPHON_TRY(prepare());
+  if (auto used = in_use(); !used) {
+    return fail(std::move(used).error());
+  } else if (!*used) {
+    return NameLock(Fd());
+  }
   Fd fd(open_beneath(meta_.get(), kLockFile, exclusive ? O_RDWR : O_RDONLY, 0));
-  if (fd.get() < 0) return fail(file_error(errno, "lock extent " + std::string(name)));
+  if (fd.get() < 0) {
+    // Its maker was ended before it came so far: there is no extent yet.
+    if (!exclusive && errno == ENOENT) return NameLock(Fd());
+    return fail(file_error(errno, "lock extent " + std::string(name)));
+  }
   struct flock range {};
   range.l_type = exclusive ? F_WRLCK : F_RDLCK;
   range.l_whence = SEEK_SET;
@@ -221,9 +289,23 @@ std::string data_name(std::string_view name, const PrivateId& id) {
   return std::string(name) + "." + to_hex(id);
 }
 
+std::optional<DataFile> parse_data_name(std::string_view file_name) {
+  constexpr std::size_t kHexDigits = 32;
+  if (file_name.size() < kHexDigits + 2) return std::nullopt;
+  const std::size_t dot = file_name.size() - kHexDigits - 1;
+  DataFile file{std::string(file_name.substr(0, dot)), {}};
+  if (file_name[dot] != '.' || !from_hex(file_name.substr(dot + 1), file.id.bytes) ||
+      !check_extent_name(file.extent)) {
+    return std::nullopt;
+  }
+  return file;
+}
+
 Result<Fd> open_file(int dir, const std::string& name, int flags, unsigned mode) {
   // O_NONBLOCK: a pipe put there by somebody must not hang us. Regular files ignore it.
-  Fd fd(open_beneath(dir, name.c_str(), flags | O_NONBLOCK | O_NOFOLLOW, mode));
+  // A mode without O_CREAT is an error to openat2.
+  Fd fd(open_beneath(dir, name.c_str(), flags | O_NONBLOCK | O_NOFOLLOW,
+                     (flags & O_CREAT) != 0 ? mode : 0));
   if (fd.get() < 0) return fail(file_error(errno, "open " + name));
   struct stat st {};
   if (::fstat(fd.get(), &st) != 0) return fail(file_error(errno, "open " + name));
@@ -238,6 +320,14 @@ Result<std::optional<struct stat>> look(int dir, const std::string& name) {
   if (::fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(st);
   if (errno == ENOENT) return std::optional<struct stat>();
   return fail(file_error(errno, "stat " + name));
+}
+
+Status hide_file(int dir, const std::string& name) {
+  const std::string hidden = "." + name;
+  if (::renameat(dir, name.c_str(), dir, hidden.c_str()) != 0 && errno != ENOENT) {
+    return fail(file_error(errno, "take away " + name));
+  }
+  return sync_dir(dir, name);
 }
 
 Status remove_file(int dir, const std::string& name) {
@@ -279,6 +369,13 @@ Result<std::size_t> read_some(int fd, std::uint64_t offset_bytes, std::span<std:
 }
 
 Result<std::vector<std::string>> extent_names(int dir) {
+  auto names = entry_names(dir);
+  if (names)
+    std::erase_if(*names, [](const std::string& name) { return !check_extent_name(name); });
+  return names;
+}
+
+Result<std::vector<std::string>> entry_names(int dir) {
   // A description of its own: the position of a directory stream is shared by duplicates.
   Fd fd(open_beneath(dir, ".", O_RDONLY | O_DIRECTORY, 0));
   if (fd.get() < 0) return fail(file_error(errno, "list the folder"));
@@ -293,7 +390,8 @@ Result<std::vector<std::string>> extent_names(int dir) {
     errno = 0;
     const dirent* entry = ::readdir(stream.get());
     if (!entry) break;
-    if (check_extent_name(entry->d_name)) names.emplace_back(entry->d_name);
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
   }
   if (errno != 0) return fail(file_error(errno, "list the folder"));
   return names;

@@ -7,14 +7,18 @@
 //   DIR/.siphon/tmp/NAME         a head file being written
 //   DIR/.siphon/id               which store this is: 32 hex digits, made once
 //   DIR/.siphon/lock             one byte-range lock per name, for all processes
+//   DIR/.siphon/daemon           held by the one siphond that serves the folder; its pid
 //
-// docs/extent_format.md, "On a plain folder", says why. Thread safe: nothing changes after open.
+// docs/extent_format.md, "On a plain folder", says why. Thread safe. Looking creates nothing: what
+// is missing of DIR/.siphon is made by the first change.
 #pragma once
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -62,26 +66,42 @@ enum class LockMode { kShared, kExclusive };
 
 class Folder {
  public:
-  // Opens `dir` and makes what is missing of DIR/.siphon. NOT_FOUND, PERMISSION_DENIED,
-  // FAILED_PRECONDITION (not a directory; a link in the way; read-only and never used).
+  // NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a directory; a link in the way).
   static Result<std::unique_ptr<Folder>> open(const std::string& dir);
 
   const std::string& path() const { return path_; }
-  const StoreIdentity& identity() const { return identity_; }
+  // The id is made by the first change, as all that lies in DIR/.siphon; until then only the node.
+  StoreIdentity identity() const;
   int root() const { return root_.get(); }
+  // Whether there is a DIR/.siphon by now: nobody has made an extent here before. The three below
+  // are valid from then on.
+  Result<bool> in_use() const;
   int heads() const { return heads_.get(); }
   int data() const { return data_.get(); }
   int tmp() const { return tmp_.get(); }
+  // Makes what is missing of DIR/.siphon.
+  Status prepare() const;
 
-  // UNAVAILABLE when another thread or process holds it for longer than `timeout`.
+  // UNAVAILABLE when another thread or process holds it for longer than `timeout`. An exclusive
+  // lock prepares the folder; a shared one of a folder that is not in use locks nothing.
   Result<NameLock> lock(std::string_view name, LockMode mode,
                         std::chrono::milliseconds timeout) const;
 
+  // Takes the folder for this process, until the object goes: one daemon serves a folder.
+  // FAILED_PRECONDITION names the process that has it.
+  Status take_for_daemon();
+
  private:
   Folder() = default;
+  Status open_meta(bool make) const;
+
   std::string path_;
-  StoreIdentity identity_;
-  Fd root_, meta_, heads_, data_, tmp_;
+  Fd root_, daemon_;
+  mutable std::mutex mutex_;  // guards the making of those below
+  mutable StoreIdentity identity_;
+  mutable Fd meta_, heads_, data_, tmp_;
+  mutable std::atomic<bool> in_use_{false};    // set last; the descriptors do not change any more
+  mutable std::atomic<bool> prepared_{false};  // the id is there as well
 };
 
 // "NAME.HEX", the file of a private id under data/.
@@ -92,6 +112,9 @@ std::string data_name(std::string_view name, const PrivateId& id);
 Result<Fd> open_file(int dir, const std::string& name, int flags, unsigned mode = 0);
 // What is at the name itself (links not followed); empty when nothing is.
 Result<std::optional<struct stat>> look(int dir, const std::string& name);
+// Takes a name away from a file that stays, hidden, for its writer; durable. Needs no room, so it
+// works on a full disk. Success when it is not there.
+Status hide_file(int dir, const std::string& name);
 // Removes a name; success when it is not there.
 Status remove_file(int dir, const std::string& name);
 Status sync_dir(int dir, std::string_view what);
@@ -100,7 +123,16 @@ Status write_all(int fd, std::uint64_t offset_bytes, std::span<const std::byte> 
 // Reads until `out` is full or the file ends; returns the bytes read.
 Result<std::size_t> read_some(int fd, std::uint64_t offset_bytes, std::span<std::byte> out,
                               std::string_view what);
-// The names in a directory that are valid extent names, unsorted.
+// All names in a directory but "." and "..", unsorted.
+Result<std::vector<std::string>> entry_names(int dir);
+// Those of them that are valid extent names.
 Result<std::vector<std::string>> extent_names(int dir);
+
+// A file of data/, by its name; nullopt when it is none of ours.
+struct DataFile {
+  std::string extent;
+  PrivateId id;
+};
+std::optional<DataFile> parse_data_name(std::string_view file_name);
 
 }  // namespace siphon::posix

@@ -76,6 +76,9 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
   auto public_file = look(folder.root(), name);
   if (!public_file) return fail(std::move(public_file).error());
   head.public_file = *public_file;
+  auto in_use = folder.in_use();
+  if (!in_use) return fail(std::move(in_use).error());
+  if (!*in_use) return head;
   auto fd = open_file(folder.heads(), name, O_RDONLY);
   if (!fd) {
     if (fd.error().code == Code::kNotFound) return head;

@@ -108,7 +108,8 @@ class PosixStore final : public ExtentStore {
                      const HeadRegister& next);
   Status require_complete(const std::string& name, const HeadRegister& next);
   Status keep_replaced(const std::string& name, const HeadFile& head);
-  Status store_condemned(const std::string& name, const HeadRegister& next, const PrivateId& id);
+  Status store_condemned(const std::string& name, const HeadFile& head, const HeadRegister& next,
+                         const PrivateId& id);
   Status write_inline_file(const std::string& name, const PrivateId& id,
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
@@ -305,6 +306,9 @@ Status PosixStore::check_parts(const ExtentInfo& info) {
 
 Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names, Listing) {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
+  auto in_use = folder_->in_use();
+  if (!in_use) return fail(std::move(in_use).error());
+  if (!*in_use) return ExtentPage{};
   auto names = posix::extent_names(folder_->heads());
   if (!names) return fail(std::move(names).error());
   std::erase_if(*names, [&](const std::string& name) { return name <= cursor; });
@@ -368,6 +372,9 @@ Result<std::unique_ptr<ScratchExtent>> PosixStore::begin(std::string_view name,
     if (!locked) return fail(std::move(locked).error());
     SIPHON_TRY(require_no_foreign_file(name, locked->head));
     HeadRegister next = locked->head.reg;
+    const bool resumes = std::ranges::any_of(next.reservations, [&](const Reservation& entry) {
+      return entry.id == options.private_id;
+    });
     if (next.state != ExtentState::kNone &&
         (!options.replace || next.current == options.private_id)) {
       return fail(transition_error(-EEXIST, Transition::kPublish, name));
@@ -384,8 +391,12 @@ Result<std::unique_ptr<ScratchExtent>> PosixStore::begin(std::string_view name,
     SIPHON_TRY(store_head(*folder_, extent, next));
     step("begin:reserved");
     generation = next.generation;
+    // What was reserved before and has no file any more was taken away (see store_condemned).
     auto file = posix::open_file(folder_->data(), data_name(name, options.private_id),
-                                 O_RDWR | O_CREAT, 0644);
+                                 O_RDWR | (resumes ? 0 : O_CREAT), 0644);
+    if (!file && resumes && file.error().code == Code::kNotFound) {
+      return fail(transition_error(-ECANCELED, Transition::kReserve, name));
+    }
     if (!file) return fail(std::move(file).error());
     fd = std::move(*file);
   }
@@ -406,15 +417,18 @@ Status PosixStore::publish(const std::string& name, const TransitionRequest& req
   }
   // Already public, perhaps by an attempt that failed to sync the folder.
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
-  if (!request.open) SIPHON_TRY(require_complete(name, next));
+  SIPHON_TRY(require_complete(name, next));
   return make_public(name, head, head.reg, next);
 }
 
-// Under the lock, because a collector on a full disk empties files (see store_condemned).
+// Under the lock, because a collector may have taken the file away (see store_condemned). Before
+// the publish is written down: a missing file would then say that it has happened.
 Status PosixStore::require_complete(const std::string& name, const HeadRegister& next) {
   auto file = posix::look(folder_->data(), data_name(name, next.current));
   if (!file) return fail(std::move(file).error());
-  const std::uint64_t size = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
+  if (!*file) return fail(transition_error(-ECANCELED, Transition::kPublish, name));
+  if (next.state == ExtentState::kOpen) return {};
+  const auto size = static_cast<std::uint64_t>((*file)->st_size);
   if (size == next.header.extent_bytes) return {};
   return fail(Code::kFailedPrecondition, "publish " + name + ": " + std::to_string(size) + " of " +
                                              std::to_string(next.header.extent_bytes) +
@@ -565,14 +579,22 @@ Status PosixStore::trash(std::string_view name, std::uint64_t expected_generatio
 
 // ---- leftovers -------------------------------------------------------------------------------
 
-// On a full disk there may be no room for the head file until the attempt's bytes have gone. The
-// file itself stays until the head is written: load_head takes a missing one for a publish.
-Status PosixStore::store_condemned(const std::string& name, const HeadRegister& next,
-                                   const PrivateId& id) {
+// On a full disk there may be no room for the head file until the attempt's bytes have gone. They
+// go only when nothing can publish them any more: the register says so on disk, or their file has
+// no name that a publish or a resumed attempt would look for (a rename takes no room). A writer
+// that still lives goes on writing to what nobody will see. Not where a publish was under way
+// (`head` is not settled): there, a missing file means that it has happened.
+Status PosixStore::store_condemned(const std::string& name, const HeadFile& head,
+                                   const HeadRegister& next, const PrivateId& id) {
   Status stored = store_head(*folder_, name, next);
-  if (stored || stored.error().code != Code::kResourceExhausted) return stored;
-  auto file = posix::open_file(folder_->data(), data_name(name, id), O_WRONLY);
-  if (!file || ::ftruncate(file->get(), 0) != 0) return stored;
+  if (stored || stored.error().code != Code::kResourceExhausted || !head.settled) return stored;
+  const std::string file = data_name(name, id);
+  SIPHON_TRY(posix::hide_file(folder_->data(), file));
+  step("collect:hidden");
+  // Emptied as well: while a writer has it open, a removal alone gives no room back.
+  auto hidden = posix::open_file(folder_->data(), "." + file, O_WRONLY);
+  if (hidden && ::ftruncate(hidden->get(), 0) != 0) return stored;
+  SIPHON_TRY(posix::remove_file(folder_->data(), "." + file));
   return store_head(*folder_, name, next);
 }
 
@@ -585,9 +607,12 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
   HeadRegister next = head.reg;
   const int rc = apply(next, head.exists, request);
   if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));
-  if (next != head.reg || !head.settled) SIPHON_TRY(store_condemned(name, next, id));
+  if (next != head.reg || !head.settled) {
+    SIPHON_TRY(store_condemned(name, head, next, id));
+  }
   step("collect:condemned");
   SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
+  SIPHON_TRY(posix::remove_file(folder_->data(), "." + data_name(name, id)));
   if (rc == -ENOENT) return {};
   SIPHON_TRY(posix::sync_dir(folder_->data(), name));
   step("collect:removed");
@@ -634,6 +659,7 @@ Result<std::unique_ptr<PosixProvider>> PosixProvider::create(const std::string& 
                                                              PosixOptions options) {
   auto folder = Folder::open(dir);
   if (!folder) return fail(std::move(folder).error());
+  if (options.daemon) SIPHON_TRY((*folder)->take_for_daemon());
   return std::unique_ptr<PosixProvider>(new PosixProvider(std::move(*folder), std::move(options)));
 }
 

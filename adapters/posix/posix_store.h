@@ -3,7 +3,8 @@
 //
 // Any number of processes may use a folder at once. A crash at any point leaves every name
 // either as it was or as it was to be, and leftovers that `collect` removes. Writes are durable
-// after publish, put_inline and seal; trash, collect and purge are durable on return.
+// after publish, put_inline and seal; trash, collect and purge are durable on return. What only
+// looks creates nothing.
 // Thread safe, as extent_store.h asks.
 #pragma once
 
@@ -24,6 +25,8 @@ class Folder;
 struct PosixOptions {
   StoreLimits limits;
   std::chrono::milliseconds lock_timeout{10'000};  // for another process's step on the same name
+  // For the one siphond that serves the folder; others may look and change meanwhile, name by name.
+  bool daemon = false;
   // Called between the durable steps of a change ("publish:renamed", ...). Tests end the process
   // here; empty otherwise. Called with the name's lock held.
   std::function<void(std::string_view step)> step_hook;

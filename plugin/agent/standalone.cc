@@ -86,7 +86,11 @@ class ClusterHome final : public Standalone {
   std::string device() const override {
     return cluster_->name() + "@" + std::to_string(cluster_->instance_id());
   }
-  std::string default_journal() const override { return "siphond.journal"; }
+  // In the working directory, and of this cluster and client alone.
+  std::string default_journal() const override {
+    const auto fsid = cluster_->fsid();
+    return "siphond." + cluster_->name() + "." + fsid.value_or("unknown") + ".journal";
+  }
   StoreProvider& stores() override { return provider_; }
   Status announce(const Endpoint& control, bool) override {
     return cluster_->register_service(
@@ -131,6 +135,7 @@ Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const 
   const std::string dir = placement.store.substr(prefix.size());
   PosixOptions options;
   options.limits = config.store;
+  options.daemon = true;
   auto provider = PosixProvider::create(dir, options);
   if (!provider) return fail(std::move(provider).error());
   return std::unique_ptr<Home>(

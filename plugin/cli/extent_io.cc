@@ -58,7 +58,14 @@ class PutTarget {
     options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
     options.replace = request_.replace;
     auto scratch = store_.begin(name_, options);
-    if (!scratch) return fail(std::move(scratch).error());
+    if (!scratch) {
+      // The reservation may have been made all the same: what it names is taken away again.
+      if (scratch.error().code != Code::kAlreadyExists &&
+          scratch.error().code != Code::kInvalidArgument) {
+        (void)store_.collect(name_, options.private_id);
+      }
+      return fail(std::move(scratch).error());
+    }
     scratch_ = std::move(*scratch);
     writer_ = std::make_unique<WriteBehind>(*scratch_, limits_);
     return writer_->append(std::exchange(held_, {}));

@@ -48,10 +48,13 @@ std::size_t Leftovers::collect() {
 bool Leftovers::collect_one(const Attempt& a) {
   auto store = stores_.open(a.location);
   Status collected =
-      store ? (*store)->collect(a.extent, a.private_id) : Status(fail(std::move(store).error()));
-  // A pool that is gone has taken its scratch along; a current one was published after all.
-  const bool over = collected || collected.error().code == Code::kNotFound ||
-                    collected.error().code == Code::kFailedPrecondition;
+      store ? (*store)->collect(a.extent, a.private_id) : Status(fail(store.error()));
+  // A pool that is gone has taken its scratch along; only that no store is found says so.
+  bool over = collected.has_value() || (!store && store.error().code == Code::kNotFound);
+  if (!over && store && collected.error().code == Code::kFailedPrecondition) {
+    const auto info = (*store)->stat(a.extent);
+    over = info && info->private_id == a.private_id;  // it was published after all
+  }
   if (!over) {
     log::warn("leftover scratch {} of {}/{} stays for now: {}", to_hex(a.private_id),
               a.location.to_string(), a.extent, collected.error().message);

@@ -2,6 +2,7 @@
 // crashes at every step, several processes, full and read-only file systems.
 #include "adapters/posix/posix_store.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
@@ -77,6 +78,8 @@ bool holds(ExtentStore& store, const std::string& name, const Sample& sample) {
   return bytes && *bytes == sample.bytes;
 }
 
+int store_code(const Status& status) { return status ? 0 : 1; }
+
 // Runs `body` in a child process; returns its exit code, or minus the signal that ended it.
 int in_child(const std::function<int()>& body) {
   const pid_t pid = ::fork();
@@ -117,6 +120,7 @@ TEST(PosixStore, HasNeitherPoolNorNamespace) {
 TEST(PosixStore, IsKnownWhateverPathLedThere) {
   TempFolder folder, other, links;
   Opened store = open_store(folder.path());
+  ASSERT_TRUE(put(*store.store, "e1", make_sample(3000, 24)));  // the first change makes the id
   fs::create_directory_symlink(folder.path(), links / "link");
   Opened linked = open_store(links / "link");
   EXPECT_TRUE(store->identity().same_as(linked->identity()));
@@ -134,17 +138,22 @@ TEST(PosixStore, IsKnownWhateverPathLedThere) {
 
 TEST(PosixStore, ADamagedIdIsAnErrorAndNotAnotherStore) {
   TempFolder folder;
-  open_store(folder.path());
+  ASSERT_TRUE(put(*open_store(folder.path()).store, "e1", make_sample(3000, 25)));
   write_file(folder / ".siphon/id", "no id");
   EXPECT_EQ(code_of(PosixProvider::create(folder.path())), "DATA_LOSS");
 }
 
-TEST(PosixStore, ManyWhoOpenAFreshFolderAtOnceAgreeOnItsId) {
+TEST(PosixStore, ManyWhoWriteToAFreshFolderAtOnceAgreeOnItsId) {
   TempFolder folder;
   std::vector<std::jthread> openers;
   std::array<StoreIdentity, 8> seen;
   for (StoreIdentity& one : seen) {
-    openers.emplace_back([&] { one = open_store(folder.path())->identity(); });
+    openers.emplace_back([&] {
+      Opened store = open_store(folder.path());
+      EXPECT_TRUE(
+          put(*store.store, "e" + std::to_string(&one - seen.data()), make_sample(3000, 26)));
+      one = store->identity();
+    });
   }
   openers.clear();
   for (const StoreIdentity& one : seen) EXPECT_EQ(one.id, seen.front().id);
@@ -251,6 +260,39 @@ TEST(PosixStore, ACopyOfTheFolderIsAStore) {
   EXPECT_EQ(copied->stat("e1")->trash_count, 1u);
   EXPECT_EQ(copied->purge_trash("e1").value_or(0), 1u);
   EXPECT_EQ(count_files_of(copy.path(), "e1"), 2u);
+}
+
+TEST(PosixStore, LookingCreatesNothing) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  EXPECT_EQ(code_of(store->check_ready(true)), "OK");
+  EXPECT_EQ(code_of(store->stat("e1")), "NOT_FOUND");
+  EXPECT_EQ(code_of(store->open("e1", {})), "NOT_FOUND");
+  auto page = store->list("", 10, Listing::kExtents);
+  ASSERT_TRUE(page) << page.error().message;
+  EXPECT_TRUE(page->names.empty());
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+  // Who looked before anybody wrote sees what is written later.
+  Opened other = open_store(folder.path());
+  const Sample sample = make_sample(3000, 21);
+  ASSERT_TRUE(put(*other.store, "e1", sample));
+  EXPECT_TRUE(holds(*store.store, "e1", sample));
+}
+
+TEST(PosixStore, OneDaemonServesAFolder) {
+  TempFolder folder;
+  PosixOptions options = small_options();
+  options.daemon = true;
+  Opened first = open_store(folder.path(), options);
+  auto second = PosixProvider::create(folder.path(), options);
+  EXPECT_EQ(code_of(second), "FAILED_PRECONDITION");
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("pid " + std::to_string(::getpid())), std::string::npos)
+      << second.error().message;
+  Opened command_line = open_store(folder.path());  // beside the daemon, name by name
+  EXPECT_TRUE(put(*command_line.store, "e1", make_sample(3000, 22)));
+  first = {};
+  EXPECT_EQ(code_of(PosixProvider::create(folder.path(), options)), "OK");
 }
 
 TEST(PosixStore, AnIncompleteAttemptIsNotPublished) {
@@ -566,6 +608,55 @@ TEST(PosixStore, AnExtentThatCannotFitIsRefusedAtBegin) {
 }
 
 // A small file system of its own, in a child process: 1 MiB, then read-only.
+// A collector on a full disk that ends before it could write the register, beside a writer that
+// still lives: the bytes that are gone must not be published as zeros.
+TEST(PosixStore, WhatACollectorTookFromAFullDiskIsNotPublished) {
+  TempFolder folder;
+  constexpr int kNotPermitted = 77, kCrashed = 42;
+  const int code = in_child([&] {
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("none", folder.path().c_str(), "tmpfs", 0, "size=1m") != 0) {
+      return kNotPermitted;
+    }
+    Sample sample = make_sample(900'000, 23);
+    Opened store = open_store(folder.path());
+    BeginOptions options;
+    options.private_id = new_private_id();
+    auto scratch = store->begin("e1", options);
+    EXPECT_EQ(code_of(scratch), "OK");
+    if (!scratch) return 1;
+    const std::size_t half = store->limits().part_bytes * 7;
+    const auto bytes = std::span(sample.bytes);
+    EXPECT_TRUE(write_range(**scratch, store->limits(), 0, bytes.first(half)));
+    const int fill = ::open((folder / "fill").c_str(), O_WRONLY | O_CREAT, 0600);
+    const std::vector<char> page(4096);
+    while (::write(fill, page.data(), page.size()) > 0) {
+    }
+    for (const char* last_step : {"collect:hidden", "collect:condemned"}) {
+      const int collected = in_child([&] {
+        PosixOptions crashing = small_options();
+        crashing.step_hook = [&](std::string_view step) {
+          if (step == last_step) ::_exit(kCrashed);
+        };
+        return store_code(open_store(folder.path(), crashing)->collect("e1", options.private_id));
+      });
+      EXPECT_EQ(collected, kCrashed) << last_step;
+      ::unlink((folder / "fill").c_str());
+      (void)write_range(**scratch, store->limits(), half, bytes.subspan(half));
+      EXPECT_EQ(code_of((*scratch)->publish(sample.header, false, ExtentState::kSealed)),
+                "ABORTED");
+      EXPECT_EQ(code_of(store->begin("e1", options)), "ABORTED");  // nor resumed
+    }
+    ::close(fill);
+    EXPECT_EQ(code_of(store->collect("e1", options.private_id)), "OK");
+    EXPECT_EQ(count_files_of(folder.path(), "e1"), 0u);
+    return testing::Test::HasFailure() ? 1 : 0;
+  });
+  if (code == kNotPermitted) GTEST_SKIP() << "needs the right to mount";
+  EXPECT_EQ(code, 0);
+}
+
 TEST(PosixStore, FullAndReadOnlyFileSystems) {
   TempFolder folder;
   constexpr int kNotPermitted = 77;

@@ -40,6 +40,7 @@ inline std::size_t count_files_of(const std::string& folder, const std::string& 
   };
   std::size_t count = present(folder + "/" + name) + present(folder + "/.siphon/head/" + name) +
                       present(folder + "/.siphon/tmp/" + name);
+  if (!fs::exists(folder + "/.siphon/data")) return count;  // nobody has written here yet
   constexpr std::size_t kIdHexBytes = 32;
   for (const auto& entry : fs::directory_iterator(folder + "/.siphon/data")) {
     const std::string file = entry.path().filename();
