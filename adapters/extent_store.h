@@ -13,6 +13,7 @@
 // RESOURCE_EXHAUSTED (full: pool quota, OSD full ratio, ENOSPC).
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +47,8 @@ enum class Listing {
   // What a backend can tell without looking at each name: `infos` may be empty, and a name may
   // have only scratch or trash behind it. Saves an operation per name on RADOS.
   kNames,
+  // Every name that has anything behind it, trash or scratch alone too; `infos` may be empty.
+  kEverything,
 };
 
 struct ExtentPage {
@@ -70,6 +73,9 @@ struct StoreLimits {
   std::uint32_t write_depth = 4;  // writes in flight worth having per extent that is put
   // What four in five writes of a companion should take in its OSD, whose clients wait behind them.
   std::uint32_t write_target_ms = 80;
+  // Published generations that the trash of a name keeps, and for how long.
+  std::uint32_t kept_generations = 8;
+  std::uint64_t trash_grace_ms = 7ull * 24 * 3600 * 1000;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;
 };
@@ -126,6 +132,9 @@ class ScratchExtent {
   // Condemns the private id and removes its bytes; NOT an error when there is nothing left.
   // After a failed abort the reservation's lease lets a collector finish the work.
   virtual Status abort() = 0;
+  // False when a write got no answer and may still happen: after the abort, what it leaves is to be
+  // collected once more, when that can no longer be.
+  virtual bool settled() const { return true; }
 };
 
 struct BeginOptions {
@@ -219,6 +228,19 @@ class ExtentStore {
   // Removes one leftover: condemns `id` if it is still reserved, removes its parts, forgets it.
   // Refuses (FAILED_PRECONDITION) the current one. Success when there is nothing left of it.
   virtual Status collect(std::string_view name, const PrivateId& id) = 0;
+  // The whole register of a name: what is current, each attempt, each entry of the trash. Blank
+  // when there is nothing. An attempt without a lease (0) has bytes and no reservation.
+  virtual Result<HeadRegister> inspect(std::string_view name) = 0;
+  // Makes a trashed generation the current one again; reads no bytes. ALREADY_EXISTS when there is
+  // a current one, NOT_FOUND when the trash does not hold it (or it was never published). One that
+  // a register of version 1 tells of comes back open: seal it, which finds its header anew.
+  virtual Status restore(std::string_view name, const PrivateId& id) = 0;
+  // Tidies a name before its next attempt, and before the first byte moves: what is left of ended
+  // attempts leaves, attempts whose lease is over, generations trashed for longer than
+  // limits().trash_grace_ms, and with `replaces` the oldest beyond limits().kept_generations, so
+  // that the publish finds room. Only a failure of the last is an error. One look at the head when
+  // there is nothing to do.
+  Status make_room(std::string_view name, bool replaces);
   // What became of a publish (or a put_inline) of `id` whose answer was lost. Success: it has not
   // been published and never will be, whatever may still be under way; the id is condemned in the
   // head, where one is made if there was none, and stays there for collect(). FAILED_PRECONDITION:
@@ -228,6 +250,29 @@ class ExtentStore {
   // Returns how many entries went.
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
 };
+
+inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
+  // A late write of an attempt that ended may still arrive: its entry waits for that long.
+  constexpr std::uint64_t kSettledMs = 10 * 60 * 1000;
+  auto reg = inspect(name);
+  if (!reg) return fail(std::move(reg).error());
+  const std::uint64_t now = now_unix_ms();
+  std::vector<TrashEntry> kept;  // oldest first, as they came
+  for (const TrashEntry& entry : reg->trash) {
+    const std::uint64_t grace = entry.was_published ? limits().trash_grace_ms : kSettledMs;
+    const bool over = entry.trashed_unix_ms + grace < now;
+    if (!over || !collect(name, entry.id)) kept.push_back(entry);
+  }
+  for (const Reservation& entry : reg->reservations) {
+    if (entry.lease_unix_ms < now) (void)collect(name, entry.id);
+  }
+  const std::size_t keep = std::max<std::uint32_t>(limits().kept_generations, 1);
+  if (!replaces || kept.size() < keep) return {};
+  std::stable_partition(kept.begin(), kept.end(),
+                        [](const TrashEntry& entry) { return !entry.was_published; });
+  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) SIPHON_TRY(collect(name, kept[i].id));
+  return {};
+}
 
 // Opens the stores of one device, by location. Thread safe.
 class StoreProvider {

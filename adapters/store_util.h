@@ -162,6 +162,21 @@ inline ExtentInfo info_from_register(std::string_view name, const HeadRegister& 
   return info;
 }
 
+// What brings the trashed `id` back.
+inline TransitionRequest restore_request(const HeadRegister& reg, const PrivateId& id) {
+  TransitionRequest request;
+  request.kind = Transition::kRestore;
+  request.id = id;
+  request.expected_generation = TransitionRequest::kAnyGeneration;
+  request.now_unix_ms = now_unix_ms();
+  for (const TrashEntry& entry : reg.trash) {
+    if (entry.id != id || entry.state != ExtentState::kNone) continue;
+    request.open = true;  // its header is not known: sealing it again finds it
+    request.header = entry.header;
+  }
+  return request;
+}
+
 // What purge_trash removes: all trash, and attempts whose lease is over.
 inline std::vector<PrivateId> purgeable(const HeadRegister& reg, std::uint64_t now_unix_ms) {
   std::vector<PrivateId> ids;

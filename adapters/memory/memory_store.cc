@@ -37,6 +37,8 @@ class MemoryStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Result<HeadRegister> inspect(std::string_view name) override;
+  Status restore(std::string_view name, const PrivateId& id) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
  private:
@@ -197,13 +199,14 @@ Result<ExtentInfo> MemoryStore::stat(std::string_view name) {
   return info_from_register(name, *head);
 }
 
-Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names, Listing) {
+Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names,
+                                     Listing listing) {
   SIPHON_TRY(fault({"list", ""}));
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   ExtentPage page;
   std::lock_guard lock(mutex_);
   for (auto it = heads_.upper_bound(cursor); it != heads_.end(); ++it) {
-    if (it->second.state == ExtentState::kNone) continue;
+    if (it->second.state == ExtentState::kNone && listing != Listing::kEverything) continue;
     if (page.names.size() == max_names) {
       page.next_cursor = page.names.back();
       break;
@@ -353,6 +356,22 @@ Status MemoryStore::collect(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(fault({"collect", name}));
   std::lock_guard lock(mutex_);
   return condemn_and_drop(name, id);
+}
+
+Result<HeadRegister> MemoryStore::inspect(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  SIPHON_TRY(fault({"inspect", name}));
+  std::lock_guard lock(mutex_);
+  const HeadRegister* head = find_head(name);
+  return head ? *head : HeadRegister{};
+}
+
+Status MemoryStore::restore(std::string_view name, const PrivateId& id) {
+  SIPHON_TRY(check_extent_name(name));
+  SIPHON_TRY(fault({"restore", name}));
+  std::lock_guard lock(mutex_);
+  const HeadRegister* head = find_head(name);
+  return transition(name, restore_request(head ? *head : HeadRegister{}, id));
 }
 
 Result<std::size_t> MemoryStore::purge_trash(std::string_view name) {

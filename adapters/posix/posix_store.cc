@@ -75,7 +75,7 @@ class PosixStore final : public ExtentStore {
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
   Status check_parts(const ExtentInfo& info) override;
-  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
+  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
   Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
@@ -86,6 +86,8 @@ class PosixStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Result<HeadRegister> inspect(std::string_view name) override;
+  Status restore(std::string_view name, const PrivateId& id) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
   // For the scratch: the part of a publish that needs the name's lock.
@@ -304,20 +306,32 @@ Status PosixStore::check_parts(const ExtentInfo& info) {
   return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
 }
 
-Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names, Listing) {
+Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names,
+                                    Listing listing) {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   auto in_use = folder_->in_use();
   if (!in_use) return fail(std::move(in_use).error());
   if (!*in_use) return ExtentPage{};
   auto names = posix::extent_names(folder_->heads());
   if (!names) return fail(std::move(names).error());
+  const bool everything = listing == Listing::kEverything;
+  if (everything) {  // files that a crash left without a register, too
+    auto files = posix::entry_names(folder_->data());
+    if (!files) return fail(std::move(files).error());
+    for (const std::string& file_name : *files) {
+      const bool hidden = file_name.starts_with('.');
+      const auto file = posix::parse_data_name(std::string_view(file_name).substr(hidden ? 1 : 0));
+      if (file) names->push_back(file->extent);
+    }
+  }
   std::erase_if(*names, [&](const std::string& name) { return name <= cursor; });
   std::sort(names->begin(), names->end());
+  names->erase(std::unique(names->begin(), names->end()), names->end());
   ExtentPage page;
   for (std::string& name : *names) {
     auto head = load_head(*folder_, name);
     // One that cannot be read is listed, with what is wrong with it.
-    if (head && head->reg.state == ExtentState::kNone) continue;
+    if (!everything && head && head->reg.state == ExtentState::kNone) continue;
     if (page.names.size() == max_names) {
       page.next_cursor = page.names.back();
       break;
@@ -607,6 +621,10 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
   HeadRegister next = head.reg;
   const int rc = apply(next, head.exists, request);
   if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));
+  request.kind = Transition::kDiscard;  // from here on no restore brings it back
+  if (int discard = apply(next, true, request); discard != 0) {
+    return fail(transition_error(discard, request.kind, name));
+  }
   if (next != head.reg || !head.settled) {
     SIPHON_TRY(store_condemned(name, head, next, id));
   }
@@ -635,6 +653,54 @@ Status PosixStore::collect(std::string_view name, const PrivateId& id) {
                 "extent " + std::string(name) + ": this private id is its current one");
   }
   return drop(std::string(name), head, id);
+}
+
+// With the files that a crash left without a register that names them, as attempts without a lease.
+Result<HeadRegister> PosixStore::inspect(std::string_view name) {
+  auto locked = lock_and_load(name, LockMode::kShared);
+  if (!locked) return fail(std::move(locked).error());
+  HeadRegister reg = std::move(locked->head.reg);
+  auto in_use = folder_->in_use();
+  if (!in_use) return fail(std::move(in_use).error());
+  if (!*in_use) return reg;
+  auto files = posix::entry_names(folder_->data());
+  if (!files) return fail(std::move(files).error());
+  for (const std::string& file_name : *files) {
+    const auto file = posix::parse_data_name(
+        std::string_view(file_name).substr(file_name.starts_with('.') ? 1 : 0));
+    if (!file || file->extent != name) continue;
+    const auto has_id = [&](const auto& entry) { return entry.id == file->id; };
+    if (std::ranges::any_of(reg.trash, has_id) || std::ranges::any_of(reg.reservations, has_id) ||
+        (reg.state != ExtentState::kNone && reg.current == file->id)) {
+      continue;
+    }
+    auto st = posix::look(folder_->data(), file_name);
+    if (!st || !*st) continue;
+    reg.reservations.push_back(
+        {file->id, static_cast<std::uint64_t>((*st)->st_size), limits().part_bytes, 0});
+  }
+  return reg;
+}
+
+// The steps of a publish: the rename of the kept file to its public name is the one that counts.
+Status PosixStore::restore(std::string_view name, const PrivateId& id) {
+  const std::string extent(name);
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  const HeadFile& head = locked->head;
+  HeadRegister next = head.reg;
+  const TransitionRequest request = restore_request(head.reg, id);
+  if (int rc = apply(next, head.exists, request); rc != 0) {
+    return fail(transition_error(rc, request.kind, name));
+  }
+  if (next == head.reg) return posix::sync_dir(folder_->root(), name);
+  auto file = posix::look(folder_->data(), data_name(name, id));
+  if (!file) return fail(std::move(file).error());
+  if (!*file) {
+    return fail(Code::kDataLoss, "extent " + extent + ": the bytes of this generation are gone",
+                Side::kNone, "purge it from the trash");
+  }
+  return make_public(extent, head, head.reg, next);
 }
 
 Result<std::size_t> PosixStore::purge_trash(std::string_view name) {

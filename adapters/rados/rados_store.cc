@@ -156,6 +156,7 @@ class RadosScratch final : public ScratchExtent {
     return {};
   }
 
+  bool settled() const override { return !uncertain_; }
   Status abort() override {
     // A write that got no answer may still happen: then a trash entry stays for the collector,
     // who looks for the parts again.
@@ -443,7 +444,7 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
     }
     start = next;
     if (until < end && !(start < until)) until = end_of_group(start);
-    if (listing == Listing::kNames) {
+    if (listing != Listing::kExtents) {
       page.names.insert(page.names.end(), heads.begin(), heads.end());
     } else {
       add_current(heads, page);
@@ -696,6 +697,9 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
     in_register = true;
     is_inline = entry.is_inline;
     known_parts = parts_of(entry.header.extent_bytes, entry.header.part_bytes);
+    if (!entry.was_published) continue;
+    request.kind = Transition::kDiscard;  // from here on no restore brings it back
+    SIPHON_TRY(transition(io, name, request));
   }
   if (!is_inline) {
     const int result = remove_parts(io, id, std::max(known_parts, at_least), known_parts == 0);
@@ -736,6 +740,22 @@ Status RadosStore::fence(std::string_view name, const PrivateId& id) {
   request.kind = Transition::kCondemn;
   request.expected_generation = head->reg.generation;  // refuses if it was published just now
   return transition(io, name, request);
+}
+
+Result<HeadRegister> RadosStore::inspect(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  return std::move(head->reg);
+}
+
+Status RadosStore::restore(std::string_view name, const PrivateId& id) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  return transition(io, name, restore_request(head->reg, id));
 }
 
 Result<std::size_t> RadosStore::purge_trash(std::string_view name) {

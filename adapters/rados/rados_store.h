@@ -52,6 +52,8 @@ class RadosStore final : public ExtentStore {
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
   Status fence(std::string_view name, const PrivateId& id) override;
+  Result<HeadRegister> inspect(std::string_view name) override;
+  Status restore(std::string_view name, const PrivateId& id) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
  private:

@@ -142,6 +142,13 @@ Status set_idle(Config& c, const std::string& value) {
   return {};
 }
 
+Status set_grace(Config& c, const std::string& value) {
+  auto hours = number(value, 0, 24 * 3650);
+  if (!hours) return fail(std::move(hours).error());
+  c.store.trash_grace_ms = *hours * 3600 * 1000;
+  return {};
+}
+
 std::vector<Key> make_keys() {
   constexpr std::uint64_t kAny = ~0ull;
   using T = TransferSettings;
@@ -164,6 +171,8 @@ std::vector<Key> make_keys() {
       numeric("store.operation_bytes", &Config::store, &L::operation_bytes, 64 * kKiB, 8 * kMiB),
       numeric("store.inline_max_bytes", &Config::store, &L::inline_max_bytes, 0, 4 * kMiB),
       numeric("store.read_depth", &Config::store, &L::read_depth, 1, 16),
+      numeric("trash.keep", &Config::store, &L::kept_generations, 1, HeadRegister::kMaxKept - 1),
+      {"trash.grace_hours", set_grace, "168"},
       numeric("store.write_target_ms", &Config::store, &L::write_target_ms, 1, 1000),
       text("ceph.name", [](Config& c) -> std::string& { return c.ceph_name; }),
       text("ceph.keyring", [](Config& c) -> std::string& { return c.ceph_keyring; }),

@@ -15,7 +15,6 @@
 
 #include "plugin/agent/config.h"
 #include "plugin/agent/home.h"
-#include "plugin/base/held_file.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/transfer/leftovers.h"
@@ -76,11 +75,6 @@ int run(const Placement& placement, Config config) {
   config.transfer.device = (*home)->device();
   const std::string journal_file =
       config.journal_file.empty() ? (*home)->default_journal() : config.journal_file;
-  // A companion's predecessor may not have noticed yet that its OSD is gone.
-  auto journal_lock = HeldFile::take(journal_file + ".lock", "journal " + journal_file,
-                                     "end that siphond, or give this one a journal.file of its own",
-                                     std::chrono::milliseconds(placement.companion ? 15'000 : 0));
-  if (!journal_lock) return report(journal_lock.error(), placement.companion ? 1 : kExitConfig);
   auto journal = AttemptJournal::open(journal_file);
   if (!journal) {
     log::error("{}", journal.error().message);

@@ -1,6 +1,5 @@
 #include "plugin/base/held_file.h"
 
-#include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -8,7 +7,7 @@
 #include <array>
 #include <cctype>
 #include <cerrno>
-#include <thread>
+#include <string>
 
 namespace siphon {
 
@@ -31,25 +30,5 @@ Status hold_file(int fd, std::string_view what, std::string_view next_step) {
   }
   return {};
 }
-
-Result<std::unique_ptr<HeldFile>> HeldFile::take(const std::string& file, std::string_view what,
-                                                 std::string_view next_step,
-                                                 std::chrono::milliseconds patience) {
-  const int fd = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return fail(error_from_errno(errno, "open " + file));
-  std::unique_ptr<HeldFile> held(new HeldFile(fd));
-  const auto until = std::chrono::steady_clock::now() + patience;
-  for (;;) {
-    Status status = hold_file(fd, what, next_step);
-    if (status) return held;
-    if (status.error().code != Code::kFailedPrecondition ||
-        std::chrono::steady_clock::now() >= until) {
-      return fail(std::move(status).error());
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-}
-
-HeldFile::~HeldFile() { ::close(fd_); }
 
 }  // namespace siphon

@@ -2,9 +2,6 @@
 // use at a time. The kernel lets go of it when the process ends, however it ends.
 #pragma once
 
-#include <chrono>
-#include <memory>
-#include <string>
 #include <string_view>
 
 #include "plugin/base/status.h"
@@ -14,20 +11,5 @@ namespace siphon {
 // Locks the open file and writes this process's pid into it. It is held until the last descriptor
 // of that open file is closed. FAILED_PRECONDITION names `what` and the process that has it.
 Status hold_file(int fd, std::string_view what, std::string_view next_step);
-
-class HeldFile {
- public:
-  // Creates `file` when missing. Waits for at most `patience` for an earlier process to end.
-  static Result<std::unique_ptr<HeldFile>> take(const std::string& file, std::string_view what,
-                                                std::string_view next_step,
-                                                std::chrono::milliseconds patience = {});
-  ~HeldFile();
-  HeldFile(const HeldFile&) = delete;
-  HeldFile& operator=(const HeldFile&) = delete;
-
- private:
-  explicit HeldFile(int fd) : fd_(fd) {}
-  const int fd_;
-};
 
 }  // namespace siphon

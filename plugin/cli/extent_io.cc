@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <stop_token>
+#include <thread>
 #include <utility>
 
 #include "plugin/base/crc32.h"
@@ -12,7 +17,9 @@
 namespace siphon::cli {
 namespace {
 
-constexpr std::uint64_t kScratchLeaseMs = 24ull * 3600 * 1000;
+// Short, so that what a killed put leaves is soon anybody's to remove; renewed while it runs.
+constexpr std::uint64_t kScratchLeaseMs = 10 * 60 * 1000;
+constexpr std::chrono::milliseconds kRenewal{kScratchLeaseMs / 5};
 
 // Takes an encoder's bytes: keeps them while they may still fit an inline extent, then writes them
 // behind into a scratch extent.
@@ -38,11 +45,13 @@ class PutTarget {
     }
     SIPHON_TRY(begin());
     SIPHON_TRY(writer_->finish());
+    renewer_ = {};
     return scratch_->publish(header, request_.replace,
                              request_.leave_open ? ExtentState::kOpen : ExtentState::kSealed);
   }
 
   void abort() {
+    renewer_ = {};
     writer_.reset();
     if (scratch_) (void)scratch_->abort();
     scratch_.reset();
@@ -53,6 +62,7 @@ class PutTarget {
  private:
   Status begin() {
     if (writer_) return {};
+    SIPHON_TRY(store_.make_room(name_, request_.replace));
     BeginOptions options;
     options.private_id = new_private_id();
     options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
@@ -68,7 +78,19 @@ class PutTarget {
     }
     scratch_ = std::move(*scratch);
     writer_ = std::make_unique<WriteBehind>(*scratch_, limits_);
+    renewer_ = std::jthread([this, options](std::stop_token stop) { renew(stop, options); });
     return writer_->append(std::exchange(held_, {}));
+  }
+
+  // However long the content takes to come: reserving the same id again moves the end of its lease.
+  void renew(const std::stop_token& stop, BeginOptions options) {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::unique_lock lock(mutex);
+    while (!changed.wait_for(lock, stop, kRenewal, [&] { return stop.stop_requested(); })) {
+      options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
+      (void)store_.begin(name_, options);  // the next one, or the publish, says what is wrong
+    }
   }
 
   ExtentStore& store_;
@@ -78,6 +100,7 @@ class PutTarget {
   std::vector<std::byte> held_;
   std::unique_ptr<ScratchExtent> scratch_;
   std::unique_ptr<WriteBehind> writer_;  // writes into scratch_: goes first
+  std::jthread renewer_;
 };
 
 // Blocks of equal length, however short the source's reads are.

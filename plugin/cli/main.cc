@@ -128,6 +128,7 @@ class CommandLine {
     define_looking_verbs();
     define_copy_verbs();
     define_device_verbs();
+    define_trash_verbs();
     define_config_verb();
   }
 
@@ -198,6 +199,7 @@ class CommandLine {
   void define_looking_verbs();
   void define_copy_verbs();
   void define_device_verbs();
+  void define_trash_verbs();
   void define_config_verb();
 
   Options& options_;
@@ -418,6 +420,57 @@ void CommandLine::define_device_verbs() {
                      "namespaces)");
   }
   for (CLI::App* verb : {daemons, transfers, watch, cancel}) add_device_settings(*verb, options_);
+}
+
+void CommandLine::define_trash_verbs() {
+  CLI::App* trash = app_.add_subcommand("trash", "what was removed or replaced, and can come back");
+  trash->require_subcommand(1);
+  auto* ls = add(*trash, "ls", "list the trash of a store, or of one extent",
+                 "  siphon trash ls p1\n"
+                 "  siphon trash ls p1/e1\n"
+                 "  siphon trash ls -f json posix:/srv/a/",
+                 run_trash_ls);
+  auto* restore = add(*trash, "restore", "bring an extent back, byte for byte; never overwrites",
+                      "  siphon trash restore p1/e1\n"
+                      "  siphon trash restore --dry-run p1/e1\n"
+                      "  siphon trash restore p1/e1 --private-id 0123456789abcdef0123456789abcdef",
+                      run_trash_restore);
+  auto* purge = add(*trash, "purge", "remove for good what is in the trash",
+                    "  siphon trash purge --dry-run p1\n"
+                    "  siphon trash purge --older-than 7d p1 --yes-i-really-mean-it\n"
+                    "  siphon trash purge p1/e1 --yes-i-really-mean-it",
+                    run_trash_purge);
+  add_name(ls, "WHAT", "a store or an extent");
+  add_name(restore, "EXTENT", "which");
+  add_name(purge, "WHAT", "a store or an extent");
+  for (CLI::App* verb : {restore, purge}) {
+    verb->add_option("--private-id", options_.private_id,
+                     "which generation, as trash ls shows it (restore: default the youngest)");
+    add_dry_run(verb);
+  }
+  purge->add_option("--older-than", options_.older_than,
+                    "only what has been there for so long: 90s, 30m, 12h, 7d");
+  add_confirmation(purge);
+
+  CLI::App* scratch =
+      app_.add_subcommand("scratch", "attempts in progress, and what is left of ended ones");
+  scratch->require_subcommand(1);
+  auto* attempts = add(*scratch, "ls", "list attempts, with bytes and lease",
+                       "  siphon scratch ls p1\n"
+                       "  siphon scratch ls p1/e1\n"
+                       "  siphon scratch ls -f json posix:/srv/a/",
+                       run_scratch_ls);
+  auto* end = add(*scratch, "purge", "remove attempts whose lease is over",
+                  "  siphon scratch purge --dry-run p1\n"
+                  "  siphon scratch purge p1\n"
+                  "  siphon scratch purge --all p1/e1 --yes-i-really-mean-it",
+                  run_scratch_purge);
+  add_name(attempts, "WHAT", "a store or an extent");
+  add_name(end, "WHAT", "a store or an extent");
+  end->add_flag("-a,--all", options_.finished, "also those that may still run: they will fail");
+  add_dry_run(end);
+  add_confirmation(end);
+  for (CLI::App* verb : {ls, purge, attempts, end}) add_namespace(verb);
 }
 
 void CommandLine::define_config_verb() {

@@ -60,6 +60,8 @@ struct Options {
   bool finished = false;
   std::string file = "-";
   std::string transfer_id;
+  std::string private_id;
+  std::string older_than;
   std::vector<std::string> names;
 
   // "--conf" -> "flag", "SIPHON_CONF", "CEPH_ARGS" or "default".

@@ -26,5 +26,11 @@ Result<int> run_daemons(Session& session);
 Result<int> run_transfers(Session& session);
 Result<int> run_watch(Session& session);
 Result<int> run_cancel(Session& session);
+// verbs_trash.cc
+Result<int> run_trash_ls(Session& session);
+Result<int> run_trash_restore(Session& session);
+Result<int> run_trash_purge(Session& session);
+Result<int> run_scratch_ls(Session& session);
+Result<int> run_scratch_purge(Session& session);
 
 }  // namespace siphon::cli

@@ -351,6 +351,10 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
     auto store = session.store(item.source, Role::kSource);
     Status gone =
         store ? (*store)->trash(item.source.extent, *generation) : Status(fail(store.error()));
+    if (!gone && gone.error().code == Code::kResourceExhausted) {  // so much is kept of the name
+      gone = (*store)->make_room(item.source.extent, true);
+      if (gone) gone = (*store)->trash(item.source.extent, *generation);
+    }
     if (!gone) return refuse(std::move(gone).error());
     const std::lock_guard lock(mutex);
     trashed.push_back(items[i]);

@@ -159,6 +159,8 @@ Status remove_one(Session& session, Removal& removal) {
   if (info) removal.info = *info;
   if (session.options().dry_run) return {};
   if (!removal.only_trash) {
+    // Where so much is kept that the trash is full, the oldest of it leaves first.
+    SIPHON_TRY((*store)->make_room(removal.address.extent, true));
     SIPHON_TRY((*store)->trash(removal.address.extent, removal.info.generation));
   }
   if (session.options().purge) {

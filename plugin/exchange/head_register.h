@@ -387,7 +387,12 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
   switch (req.kind) {
     case Transition::kReserve: {
       if (in_trash) return -ECANCELED;
-      if (is_current || find_reservation() != reg.reservations.end()) return 0;
+      if (is_current) return 0;
+      if (auto mine = find_reservation(); mine != reg.reservations.end()) {
+        // Asked for again: a renewal, which never shortens the lease.
+        if (req.lease_unix_ms > mine->lease_unix_ms) mine->lease_unix_ms = req.lease_unix_ms;
+        return 0;
+      }
       if (req.header.part_bytes == 0) return -EINVAL;
       if (reg.reservations.size() >= HeadRegister::kMaxReservations ||
           reg.reservations.size() + reg.trash.size() >= HeadRegister::kMaxTrash) {

@@ -152,7 +152,8 @@ class AttemptJournal::Impl {
     std::vector<Attempt> rows;
     int rc = 0;
     while ((rc = sqlite3_step(all_)) == SQLITE_ROW) {
-      Attempt a{{text(all_, 1), text(all_, 3), sqlite3_column_int64(all_, 2)}, text(all_, 4), {}};
+      Attempt a{
+          {text(all_, 1), text(all_, 3), sqlite3_column_int64(all_, 2)}, text(all_, 4), {}, {}};
       if (from_hex(text(all_, 0), a.private_id.bytes)) rows.push_back(std::move(a));
     }
     sqlite3_reset(all_);

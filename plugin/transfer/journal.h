@@ -10,6 +10,7 @@
 // for the disk, as long as the others that wait for it do together.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct Attempt {
   Location location;
   std::string extent;
   PrivateId private_id;
+  // Of this process alone: not to be collected before, because a write may still be under way.
+  std::chrono::steady_clock::time_point not_before{};
 };
 
 class AttemptJournal {

@@ -38,7 +38,8 @@ std::size_t Leftovers::collect() {
     std::lock_guard lock(mutex_);
     round.swap(waiting_);
   }
-  std::erase_if(round, [this](const Attempt& attempt) { return collect_one(attempt); });
+  const auto now = std::chrono::steady_clock::now();
+  std::erase_if(round, [&](const Attempt& a) { return a.not_before <= now && collect_one(a); });
   std::lock_guard lock(mutex_);
   waiting_.insert(waiting_.end(), round.begin(), round.end());
   return waiting_.size();

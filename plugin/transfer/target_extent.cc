@@ -12,6 +12,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
+// By then the OSDs have done, or forgotten, the writes that they did not answer for.
+constexpr milliseconds kSettleTime = std::chrono::minutes(5);
 constexpr milliseconds kFirstPause{100}, kLongestPause{2000};
 
 // No answer, or none that says whether it was done.
@@ -56,6 +58,7 @@ void TargetExtent::begin_locked(std::uint64_t extent_bytes) {
 
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.
 Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
+  SIPHON_TRY(place_.store.make_room(name_, place_.spec.replace));
   private_id_ = new_private_id();
   SIPHON_TRY(place_.journal.add({place_.store.location(), name_, private_id_}));
   const auto lease = static_cast<std::uint64_t>(place_.scratch_lease.count());
@@ -221,7 +224,9 @@ void TargetExtent::drop_later() {
 void TargetExtent::drop() {
   if (!scratch_) return;
   Status gone = scratch_->abort();
-  if (gone) {
+  if (gone && !scratch_->settled()) {
+    leave_behind(kSettleTime);
+  } else if (gone) {
     place_.journal.remove(private_id_);
   } else {
     log::warn("transfer {}: scratch {} of extent {} is left for the collector: {}", place_.spec.id,
@@ -231,8 +236,10 @@ void TargetExtent::drop() {
   scratch_.reset();
 }
 
-void TargetExtent::leave_behind() const {
-  if (place_.left_behind) place_.left_behind({place_.store.location(), name_, private_id_});
+void TargetExtent::leave_behind(milliseconds settle_time) const {
+  if (!place_.left_behind) return;
+  place_.left_behind(
+      {place_.store.location(), name_, private_id_, steady_clock::now() + settle_time});
 }
 
 }  // namespace siphon

@@ -79,7 +79,7 @@ class TargetExtent {
   Status write_all(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
   void begin_locked(std::uint64_t extent_bytes);  // with begin_mutex_
   Status make_scratch(std::uint64_t extent_bytes);
-  void leave_behind() const;
+  void leave_behind(std::chrono::milliseconds settle_time = {}) const;
   // Asks again until it is known what became of a publish that ended so; `again` repeats it.
   Status settle(Status end, const std::function<Status()>& again);
   // When asking again did not help: fences it, unless the store is known not to answer.

@@ -54,6 +54,7 @@ class BouncedScratch final : public ScratchExtent {
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
     return inner_->publish(header, replace, as_state);
   }
+  bool settled() const override { return inner_->settled(); }
   Status abort() override { return inner_->abort(); }
 
  private:
@@ -140,6 +141,10 @@ class BouncedStore final : public ExtentStore {
   }
   Status collect(std::string_view name, const PrivateId& id) override {
     return inner_.collect(name, id);
+  }
+  Result<HeadRegister> inspect(std::string_view name) override { return inner_.inspect(name); }
+  Status restore(std::string_view name, const PrivateId& id) override {
+    return inner_.restore(name, id);
   }
   Result<std::size_t> purge_trash(std::string_view name) override {
     return inner_.purge_trash(name);

@@ -720,6 +720,85 @@ TEST_P(ExtentStoreContract, CollectTouchesNoOtherName) {
   expect_holds("e1", sample);
 }
 
+TEST_P(ExtentStoreContract, RestoreBringsAnExtentBackByteForByte) {
+  const Sample first = big_sample(80), second = big_sample(81);
+  put("e1", first);
+  const ExtentInfo before = stat("e1");
+  put("e1", second, true);
+  const ExtentInfo newer = stat("e1");
+  EXPECT_EQ(code_of(store_->restore("e1", before.private_id)), "ALREADY_EXISTS");
+  expect_holds("e1", second);
+  ASSERT_TRUE(store_->trash("e1", TransitionRequest::kAnyGeneration));
+  EXPECT_EQ(list_all(10, Listing::kEverything), (std::multiset<std::string>{"e1"}));
+  auto reg = store_->inspect("e1");
+  ASSERT_TRUE(reg) << reg.error().message;
+  ASSERT_EQ(reg->trash.size(), 2u);
+  EXPECT_EQ(code_of(store_->restore("e1", new_private_id())), "NOT_FOUND");
+
+  Status restored = store_->restore("e1", before.private_id);  // the older of the two
+  ASSERT_TRUE(restored) << restored.error().message;
+  EXPECT_EQ(code_of(store_->restore("e1", before.private_id)), "OK");
+  expect_holds("e1", first);
+  const ExtentInfo after = stat("e1");
+  EXPECT_EQ(after.header, before.header);
+  EXPECT_EQ(after.private_id, before.private_id);
+  EXPECT_GT(after.generation, newer.generation);
+  EXPECT_EQ(after.trash_count, 1u);
+  ASSERT_TRUE(store_->trash("e1", after.generation));
+  ASSERT_TRUE(store_->purge_trash("e1"));
+  EXPECT_EQ(code_of(store_->restore("e1", before.private_id)), "NOT_FOUND");
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, AnyNumberOfReplacementsFindsRoom) {
+  for (std::uint64_t i = 0; i < 2 * HeadRegister::kMaxKept; ++i) {
+    Status room = store_->make_room("e1", true);
+    ASSERT_TRUE(room) << room.error().message;
+    put("e1", small_sample(100 + i), i > 0);
+    EXPECT_LE(stat("e1").trash_count, limits_.kept_generations);
+  }
+  EXPECT_EQ(stat("e1").trash_count, limits_.kept_generations);
+  auto reg = store_->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_TRUE(store_->trash("e1", reg->generation));
+  // What left is the oldest: the youngest of what is kept comes back.
+  ASSERT_TRUE(store_->restore("e1", reg->trash.back().id));
+  expect_holds("e1", small_sample(100 + 2 * HeadRegister::kMaxKept - 2));
+}
+
+TEST_P(ExtentStoreContract, MakingRoomRemovesAttemptsWhoseLeaseIsOver) {
+  BeginOptions options;
+  options.private_id = new_private_id();
+  options.lease_unix_ms = now_unix_ms() - 1;
+  ASSERT_TRUE(store_->begin("e1", options));
+  auto alive = begin("e1");
+  ASSERT_TRUE(alive);
+  ASSERT_TRUE(store_->make_room("e1", false));
+  auto reg = store_->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_EQ(reg->reservations.size(), 1u);
+  EXPECT_EQ(reg->reservations.front().id, alive->private_id());
+  EXPECT_TRUE(alive->abort());
+  EXPECT_EQ(raw_count("e1"), 0u);
+}
+
+TEST_P(ExtentStoreContract, AskingForTheSameAttemptAgainRenewsItsLease) {
+  BeginOptions options;
+  options.private_id = new_private_id();
+  options.lease_unix_ms = now_unix_ms() + 1000;
+  auto first = store_->begin("e1", options);
+  ASSERT_TRUE(first);
+  const std::uint64_t later = options.lease_unix_ms += 60'000;
+  ASSERT_TRUE(store_->begin("e1", options));
+  options.lease_unix_ms -= 30'000;
+  ASSERT_TRUE(store_->begin("e1", options));  // never shorter
+  auto reg = store_->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_EQ(reg->reservations.size(), 1u);
+  EXPECT_EQ(reg->reservations.front().lease_unix_ms, later);
+  EXPECT_TRUE((*first)->abort());
+}
+
 // ---- what is not Siphon's --------------------------------------------------------------------
 
 TEST_P(ExtentStoreContract, AForeignObjectWhereAHeadBelongsIsLeftAlone) {

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import time
 import unittest
 import zlib
 
@@ -315,6 +316,75 @@ class Removing(CliTest):
                           self.address("b"), expect=PARTIAL)
         self.assertIn(b"none", run.stderr)
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
+
+
+class TrashAndScratch(CliTest):
+    SURE = "--yes-i-really-mean-it"
+
+    def put_and_get(self, name, data):
+        self.put(name, data, "--replace", self.SURE)
+
+    def test_looking_creates_nothing(self):
+        for verb in ("ls", "trash ls", "scratch ls"):
+            self.siphon(*verb.split(), self.address() + "/")
+        self.siphon("stat", self.address("e1"), expect=NOT_FOUND)
+        self.siphon("put", "--dry-run", self.address("e1"), self.file("in", b"x" * 5000))
+        self.assertEqual(os.listdir(self.store), [])
+
+    def test_restore_brings_an_older_generation_back(self):
+        old, new = self.content(3 << 20), self.content(5 << 20)
+        self.put_and_get("e1", old)
+        self.put_and_get("e1", new)
+        entry, = self.json("trash", "ls", self.address("e1"))["entries"]
+        self.assertTrue(entry["restorable"])
+        self.siphon("trash", "restore", self.address("e1"), expect=FATAL)
+        self.siphon("rm", self.address("e1"), self.SURE)
+        entries = self.json("trash", "ls", self.address() + "/")["entries"]
+        self.assertEqual(len(entries), 2)
+        before = sorted(os.listdir(self.store))
+        self.siphon("trash", "restore", "--dry-run", self.address("e1"))
+        self.assertEqual(sorted(os.listdir(self.store)), before)
+        self.siphon("trash", "restore", self.address("e1"), "--private-id", entry["private_id"])
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, old)
+
+    def test_purge_by_name_and_age_needs_a_confirmation(self):
+        self.put_and_get("e1", self.content(2 << 20))
+        self.siphon("rm", self.address("e1"), self.SURE)
+        self.siphon("trash", "purge", self.address("e1"), expect=NEEDS_CONFIRMATION)
+        self.siphon("trash", "purge", "--older-than", "1h", self.address("e1"), self.SURE,
+                    expect=NOTHING_TO_DO)
+        self.siphon("trash", "purge", "--older-than", "soon", self.address("e1"), expect=USAGE)
+        self.siphon("trash", "purge", "--dry-run", self.address("e1"))
+        self.assertEqual(len(self.json("trash", "ls", self.address("e1"))["entries"]), 1)
+        self.siphon("trash", "purge", self.address("e1"), self.SURE)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_many_replacements_never_lock_the_name(self):
+        for i in range(20):
+            self.put_and_get("e1", bytes([i]) * 5000)
+        self.siphon("rm", self.address("e1"), self.SURE)
+        self.siphon("rm", "--purge", self.address("e1"), self.SURE)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_what_a_killed_put_leaves_is_shown_and_purged(self):
+        writer = subprocess.Popen([SIPHON, "put", self.address("e1"), "-"], stdin=subprocess.PIPE,
+                                  env=clean_environment())
+        try:
+            writer.stdin.write(self.content(8 << 20))
+            writer.stdin.flush()
+            deadline = time.monotonic() + 30
+            while not self.json("scratch", "ls", self.address("e1"))["entries"]:
+                self.assertLess(time.monotonic(), deadline)
+        finally:
+            writer.kill()
+            writer.communicate()
+        entry, = self.json("scratch", "ls", self.address() + "/")["entries"]
+        self.assertEqual(entry["extent"], self.address("e1"))
+        self.siphon("scratch", "purge", self.address("e1"), expect=NOTHING_TO_DO)  # its lease
+        self.siphon("scratch", "purge", "--all", self.address("e1"), expect=NEEDS_CONFIRMATION)
+        self.siphon("scratch", "purge", "--all", self.address("e1"), self.SURE)
+        self.assertEqual(self.json("scratch", "ls", self.address("e1"))["entries"], [])
+        self.assertEqual(self.leftovers(), [])
 
 
 class Conventions(CliTest):

@@ -1,0 +1,339 @@
+// trash ls, trash restore, trash purge; scratch ls, scratch purge: what lies behind the public
+// names.
+//
+// Everything is read from the registers of the names (ExtentStore::inspect); what goes, goes
+// through collect, which condemns an attempt before it removes a byte of it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "plugin/cli/devices.h"
+#include "plugin/cli/ends.h"
+#include "plugin/cli/extent_io.h"
+#include "plugin/cli/verbs.h"
+#include "plugin/cli/verify.h"
+
+namespace siphon::cli {
+namespace {
+
+constexpr std::size_t kInspectThreads = 8;
+
+// One entry behind a name: a generation in the trash, or an attempt.
+struct Entry {
+  Address address;
+  PrivateId id;
+  std::uint64_t bytes = 0;          // 0: not known
+  std::uint64_t since_unix_ms = 0;  // trash: when it got there
+  std::uint64_t lease_unix_ms = 0;  // attempts: until when nobody else may remove it
+  ExtentState state = ExtentState::kNone;
+  SealedHeader header;
+  bool restorable = false;
+  bool in_trash = false;
+};
+
+struct Found {
+  std::vector<Entry> entries;
+  std::vector<std::pair<Address, Error>> failed;
+};
+
+void add_trash(const Address& address, const HeadRegister& reg, std::vector<Entry>& entries) {
+  for (const TrashEntry& e : reg.trash) {
+    entries.push_back({address, e.id, e.header.extent_bytes, e.trashed_unix_ms, 0, e.state,
+                       e.header, e.was_published, true});
+  }
+}
+
+// Attempts that have not ended, and what is still to be removed of those that have.
+void add_scratch(const Address& address, const HeadRegister& reg, std::vector<Entry>& entries) {
+  for (const Reservation& r : reg.reservations) {
+    entries.push_back(
+        {address, r.id, r.extent_bytes, 0, r.lease_unix_ms, ExtentState::kNone, {}, false, false});
+  }
+  for (const TrashEntry& e : reg.trash) {
+    if (e.was_published) continue;
+    entries.push_back({address, e.id, e.header.extent_bytes, e.trashed_unix_ms, 0,
+                       ExtentState::kNone, e.header, false, true});
+  }
+}
+
+Json entry_json(const Entry& e) {
+  Json json{{"extent", e.address.to_string()},
+            {"private_id", to_hex(e.id)},
+            {"bytes", e.bytes > 0 ? Json(e.bytes) : Json()}};
+  if (e.in_trash) json["since"] = rfc3339(e.since_unix_ms);
+  if (!e.in_trash)
+    json["lease_until"] = e.lease_unix_ms > 0 ? Json(rfc3339(e.lease_unix_ms)) : Json();
+  json["restorable"] = e.restorable;
+  if (e.state == ExtentState::kSealed) json["header"] = to_json(e.header);
+  return json;
+}
+
+std::string age_text(std::uint64_t since_unix_ms, std::uint64_t now_unix_ms) {
+  const std::uint64_t seconds =
+      now_unix_ms > since_unix_ms ? (now_unix_ms - since_unix_ms) / 1000 : 0;
+  if (seconds >= 2 * 86400) return fmt::format("{} d", seconds / 86400);
+  if (seconds >= 2 * 3600) return fmt::format("{} h", seconds / 3600);
+  if (seconds >= 120) return fmt::format("{} min", seconds / 60);
+  return fmt::format("{} s", seconds);
+}
+
+// "90s", "30m", "12h", "7d"
+Result<std::uint64_t> parse_age_ms(const std::string& text) {
+  std::uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  static const std::map<std::string, std::uint64_t> kUnits = {
+      {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}, {"d", 86'400'000}};
+  const auto unit = kUnits.find(std::string(stop, end));
+  if (error != std::errc() || unit == kUnits.end() || value > 100'000'000) {
+    return fail(Code::kInvalidArgument, "'" + text + "' is no age: write 90s, 30m, 12h or 7d",
+                Side::kRequester);
+  }
+  return value * unit->second;
+}
+
+using Collect = void (*)(const Address&, const HeadRegister&, std::vector<Entry>&);
+
+Result<std::vector<Address>> names_of(Session& session, Address address) {
+  if (!address.extent.empty()) return std::vector<Address>{address};
+  widen(session, address);
+  auto listed = list_store(session, Role::kOnly, address, Listing::kEverything);
+  if (!listed) return fail(std::move(listed).error());
+  std::vector<Address> names;
+  for (Listed& item : *listed) names.push_back(std::move(item.address));
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
+}
+
+Result<Found> look(Session& session, const std::string& what, Collect collect) {
+  auto address = parse_address(what, Want::kEither);
+  if (!address) return fail(std::move(address).error());
+  auto names = names_of(session, *address);
+  if (!names) return fail(std::move(names).error());
+  std::vector<Result<HeadRegister>> registers(names->size());
+  run_parallel(names->size(), kInspectThreads, [&](std::size_t i) {
+    auto store = session.store((*names)[i]);
+    registers[i] =
+        store ? (*store)->inspect((*names)[i].extent) : Result<HeadRegister>(fail(store.error()));
+  });
+  Found found;
+  for (std::size_t i = 0; i < names->size(); ++i) {
+    if (registers[i]) {
+      collect((*names)[i], *registers[i], found.entries);
+    } else {
+      found.failed.emplace_back((*names)[i], registers[i].error());
+    }
+  }
+  return found;
+}
+
+// Tells what could not be looked at; the exit status of a listing.
+Exit note_failures(Session& session, const Found& found, Json& doc) {
+  Json failed = Json::array();
+  Tally tally;
+  tally.done = found.entries.size();
+  for (const auto& [address, error] : found.failed) {
+    const Error whole = error.with_context(address.to_string());
+    session.meter().note("siphon: " + error_text(whole));
+    failed.push_back(Json{{"extent", address.to_string()}, {"problem", to_json(whole)}});
+    if (tally.failed++ == 0) tally.first_failure = error.code;
+  }
+  doc["failed"] = std::move(failed);
+  return exit_for(tally);
+}
+
+int show(Session& session, const Found& found, bool trash) {
+  const std::uint64_t now = now_unix_ms();
+  Table table(
+      {{"EXTENT"}, {"PRIVATE ID"}, {"BYTES", true}, {"AGE", true}, {trash ? "STATE" : "LEASE"}});
+  Json rows = Json::array();
+  std::uint64_t total_bytes = 0;
+  for (const Entry& e : found.entries) {
+    total_bytes += e.bytes;
+    rows.push_back(entry_json(e));
+    std::string last = "attempt";
+    if (trash && e.restorable)
+      last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
+    if (!trash) {
+      last = e.in_trash               ? "ended"
+             : e.lease_unix_ms == 0   ? "none"
+             : e.lease_unix_ms <= now ? "over"
+                                      : "until " + rfc3339(e.lease_unix_ms);
+    }
+    table.add({e.address.to_string(), to_hex(e.id), e.bytes > 0 ? std::to_string(e.bytes) : "-",
+               e.since_unix_ms > 0 ? age_text(e.since_unix_ms, now) : "-", last});
+  }
+  Json doc = session.out().new_document();
+  const Exit exit = note_failures(session, found, doc);
+  doc["entries"] = std::move(rows);
+  doc["bytes"] = total_bytes;
+  if (session.out().json()) {
+    session.out().document(std::move(doc), exit);
+  } else if (table.empty()) {
+    session.out().line(trash ? "the trash is empty" : "no attempts in progress or left over");
+  } else {
+    table.print();
+    session.out().line(
+        fmt::format("{} entries, {}", found.entries.size(), human_bytes(total_bytes)));
+  }
+  return static_cast<int>(exit);
+}
+
+// Removes the entries, or says which would go.
+int remove_all(Session& session, Found found, const std::string& what) {
+  Tally tally;
+  Json rows = Json::array();
+  std::uint64_t bytes = 0;
+  const bool dry_run = session.options().dry_run;
+  for (const Entry& e : found.entries) {
+    if (session.interrupted()) break;
+    Status gone;
+    if (!dry_run) {
+      auto store = session.store(e.address);
+      gone = store ? (*store)->collect(e.address.extent, e.id) : Status(fail(store.error()));
+    }
+    Json row = entry_json(e);
+    if (gone) {
+      ++tally.done;
+      bytes += e.bytes;
+      session.out().line(fmt::format("{} {} {}", dry_run ? "would remove" : "removed",
+                                     e.address.to_string(), to_hex(e.id)));
+    } else {
+      if (tally.failed++ == 0) tally.first_failure = gone.error().code;
+      const Error error = gone.error().with_context(e.address.to_string());
+      session.meter().note("siphon: " + error_text(error));
+      row["problem"] = to_json(error);
+    }
+    rows.push_back(std::move(row));
+  }
+  Json doc = session.out().new_document();
+  Exit exit = note_failures(session, {{}, found.failed}, doc);
+  if (tally.failed > 0 || found.failed.empty()) exit = exit_for(tally);
+  if (tally.done > 0 && !found.failed.empty()) exit = Exit::kPartial;
+  if (tally.done + tally.failed == 0 && found.failed.empty()) {
+    exit = Exit::kNothingToDo;
+    session.out().line("nothing to remove: " + what);
+  }
+  if (session.interrupted()) exit = Exit::kInterrupted;
+  doc["dry_run"] = dry_run;
+  doc["entries"] = std::move(rows);
+  doc["bytes"] = bytes;
+  if (session.out().json()) session.out().document(std::move(doc), exit);
+  return static_cast<int>(exit);
+}
+
+// --private-id, or nothing.
+Result<std::optional<PrivateId>> wanted_id(const Options& options) {
+  if (options.private_id.empty()) return std::optional<PrivateId>();
+  PrivateId id;
+  if (from_hex(options.private_id, id.bytes)) return std::optional(id);
+  return fail(Code::kInvalidArgument,
+              "'" + options.private_id + "' is no private id: 32 hex digits", Side::kRequester,
+              "siphon trash ls shows them");
+}
+
+}  // namespace
+
+Result<int> run_trash_ls(Session& session) {
+  auto found = look(session, session.options().names.at(0), add_trash);
+  if (!found) return fail(std::move(found).error());
+  std::erase_if(found->entries, [](const Entry& e) { return !e.restorable; });
+  return show(session, *found, true);
+}
+
+Result<int> run_trash_restore(Session& session) {
+  const Options& options = session.options();
+  auto id = wanted_id(options);
+  if (!id) return fail(std::move(id).error());
+  auto address = parse_address(options.names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  auto found = look(session, options.names.at(0), add_trash);
+  if (!found) return fail(std::move(found).error());
+  if (!found->failed.empty()) return fail(found->failed.front().second);
+  const Entry* chosen = nullptr;  // the youngest, or the one that was named
+  for (const Entry& e : found->entries) {
+    if (!e.restorable || (*id && e.id != **id)) continue;
+    if (chosen == nullptr || e.since_unix_ms >= chosen->since_unix_ms) chosen = &e;
+  }
+  if (chosen == nullptr) {
+    return fail(Code::kNotFound,
+                *id ? "the trash of " + address->to_string() + " does not hold that private id"
+                    : "there is nothing of " + address->to_string() + " in the trash",
+                Side::kRequester, "siphon trash ls " + address->store());
+  }
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  if (options.dry_run) {
+    auto there = (*store)->stat(address->extent);
+    if (there) {
+      return fail(Code::kAlreadyExists, "extent " + address->to_string() + " exists",
+                  Side::kRequester, "trash the current one first");
+    }
+    if (there.error().code != Code::kNotFound) return fail(there.error());
+  } else {
+    SIPHON_TRY((*store)->restore(address->extent, chosen->id));
+    if (chosen->state == ExtentState::kNone) {  // of a register that kept no header
+      auto sealed = seal_extent(**store, address->extent, false, {&session.stop(), {}});
+      if (!sealed) return fail(std::move(sealed).error());
+    }
+  }
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = options.dry_run;
+    doc["restored"] = entry_json(*chosen);
+    session.out().document(std::move(doc), Exit::kOk);
+  }
+  session.out().line(fmt::format(
+      "{} {} as it was until {}, private id {}", options.dry_run ? "would restore" : "restored",
+      address->to_string(), rfc3339(chosen->since_unix_ms), to_hex(chosen->id)));
+  return 0;
+}
+
+Result<int> run_trash_purge(Session& session) {
+  const Options& options = session.options();
+  auto id = wanted_id(options);
+  if (!id) return fail(std::move(id).error());
+  std::uint64_t age_ms = 0;
+  if (!options.older_than.empty()) {
+    auto parsed = parse_age_ms(options.older_than);
+    if (!parsed) return fail(std::move(parsed).error());
+    age_ms = *parsed;
+  }
+  if (const auto refused = session.refused("removing what is in the trash")) return *refused;
+  auto found = look(session, options.names.at(0), add_trash);
+  if (!found) return fail(std::move(found).error());
+  const std::uint64_t now = now_unix_ms();
+  std::erase_if(found->entries, [&](const Entry& e) {
+    return (*id && e.id != **id) || e.since_unix_ms + age_ms > now;
+  });
+  return remove_all(
+      session, std::move(*found),
+      options.older_than.empty() ? "the trash is empty" : "nothing in the trash is as old as that");
+}
+
+Result<int> run_scratch_ls(Session& session) {
+  auto found = look(session, session.options().names.at(0), add_scratch);
+  if (!found) return fail(std::move(found).error());
+  return show(session, *found, false);
+}
+
+Result<int> run_scratch_purge(Session& session) {
+  const Options& options = session.options();
+  if (options.finished) {
+    if (const auto refused = session.refused("ending attempts that may still run")) return *refused;
+  }
+  auto found = look(session, options.names.at(0), add_scratch);
+  if (!found) return fail(std::move(found).error());
+  const std::uint64_t now = now_unix_ms();
+  std::erase_if(found->entries, [&](const Entry& e) {
+    return !options.finished && !e.in_trash && e.lease_unix_ms > now;
+  });
+  return remove_all(session, std::move(*found), "no attempt's lease is over (--all: those too)");
+}
+
+}  // namespace siphon::cli
