@@ -52,15 +52,20 @@ Status Crc32Assembly::add(std::uint64_t offset_bytes, std::uint64_t length_bytes
   }
   if (next != pieces_.end() && next->first < end) return refuse("overlaps an earlier piece");
 
+  const bool touches_next = next != pieces_.end() && next->first == end;
+  const bool touches_previous =
+      previous != pieces_.end() && previous->first + previous->second.length_bytes == offset_bytes;
+  if (!touches_next && !touches_previous && pieces_.size() >= kMostPieces) {
+    return refuse("leaves too many gaps");
+  }
   covered_bytes_ += length_bytes;
   Piece merged{length_bytes, crc};
-  if (next != pieces_.end() && next->first == end) {
+  if (touches_next) {
     merged.crc = crc32_join(merged.crc, next->second.crc, next->second.length_bytes);
     merged.length_bytes += next->second.length_bytes;
     next = pieces_.erase(next);
   }
-  if (previous != pieces_.end() &&
-      previous->first + previous->second.length_bytes == offset_bytes) {
+  if (touches_previous) {
     Piece& first = previous->second;
     first.crc = crc32_join(first.crc, merged.crc, merged.length_bytes);
     first.length_bytes += merged.length_bytes;

@@ -22,13 +22,18 @@ std::uint32_t crc32_join(std::uint32_t first, std::uint32_t second, std::uint64_
 std::uint32_t ceph_crc32c(std::span<const std::byte> bytes, std::uint32_t seed = 0xffffffffu);
 
 // The crc32 of an extent from its pieces in any order. Pieces that touch are merged at once, so
-// memory is bounded by the number of gaps. Not thread safe: the owner locks.
+// memory is bounded by the number of gaps, and that by kMostPieces. Not thread safe: the owner
+// locks.
 class Crc32Assembly {
  public:
-  // OUT_OF_RANGE when the piece is empty, overlaps what is there, or ends beyond `limit_bytes`.
+  // Disjoint pieces at a time. Gaps are frames under way, of which a sender has far fewer.
+  static constexpr std::size_t kMostPieces = 512;
+  // OUT_OF_RANGE when the piece is empty, overlaps what is there, ends beyond `limit_bytes`, or
+  // would be one piece too many.
   Status add(std::uint64_t offset_bytes, std::uint64_t length_bytes, std::uint32_t crc,
              std::uint64_t limit_bytes);
   std::uint64_t covered_bytes() const { return covered_bytes_; }
+  std::size_t pieces() const { return pieces_.size(); }
   // The checksum, once exactly [0, total_bytes) is covered.
   std::optional<std::uint32_t> complete(std::uint64_t total_bytes) const;
 

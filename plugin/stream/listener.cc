@@ -23,9 +23,10 @@ namespace {
 
 using Clock = Deadline::clock;
 
-constexpr std::size_t kMaxUnproven = 8;
+// Beside one place for each lane that is still to come: lanes never push each other out.
+constexpr std::size_t kPlacesForStrangers = 8;
 constexpr std::chrono::seconds kUnprovenTimeout{2};
-constexpr int kBacklog = 16;
+constexpr int kBacklog = 64;
 // Out of descriptors: the port is left alone for this long, so that the loop does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{50};
 
@@ -52,16 +53,18 @@ struct Unproven {
   Deadline deadline;
 };
 
+}  // namespace
+
 // One call of accept_lanes: a single thread, a poll loop, nothing that blocks elsewhere.
-class Acceptor {
+class Listener::Acceptor {
  public:
   Acceptor(int listen_fd, int wake_fd, const Ticket& ticket, std::uint16_t lane_count,
-           std::atomic<std::uint64_t>& strangers)
+           Shared& shared)
       : listen_fd_(listen_fd),
         wake_fd_(wake_fd),
         ticket_(ticket),
         lanes_(lane_count),
-        strangers_(strangers) {}
+        shared_(shared) {}
 
   Result<std::vector<Socket>> run(Deadline deadline);
 
@@ -78,15 +81,16 @@ class Acceptor {
   const Ticket& ticket_;
   std::vector<Socket> lanes_;
   std::size_t lanes_in_ = 0;
-  std::atomic<std::uint64_t>& strangers_;
+  Shared& shared_;
   std::list<Unproven> unproven_;  // oldest first
   Deadline accept_again_{};
 };
 
-Result<std::vector<Socket>> Acceptor::run(Deadline deadline) {
+Result<std::vector<Socket>> Listener::Acceptor::run(Deadline deadline) {
   std::vector<pollfd> fds;
   while (lanes_in_ < lanes_.size()) {
     const auto now = Clock::now();
+    deadline = std::min(deadline, shared_.expect_by.load());
     while (!unproven_.empty() && unproven_.front().deadline <= now) {
       turn_away("silent for 2 s");
       unproven_.pop_front();
@@ -100,7 +104,12 @@ Result<std::vector<Socket>> Acceptor::run(Deadline deadline) {
     const int ready = ::poll(fds.data(), fds.size(), next_timeout_ms(deadline, now));
     if (ready < 0 && errno != EINTR) return fail(error_from_errno(errno, "poll the data port"));
     if (ready <= 0) continue;
-    if (fds[0].revents != 0) return fail(Code::kCancelled, "the data port was closed");
+    if (fds[0].revents != 0) {
+      if (shared_.cancelled) return fail(Code::kCancelled, "the data port was closed");
+      std::uint64_t count = 0;
+      [[maybe_unused]] const ssize_t n = ::read(wake_fd_, &count, sizeof count);
+      continue;  // with another deadline
+    }
 
     std::size_t i = 2;
     for (auto peer = unproven_.begin(); peer != unproven_.end(); ++i) {
@@ -113,7 +122,7 @@ Result<std::vector<Socket>> Acceptor::run(Deadline deadline) {
   return std::move(lanes_);
 }
 
-int Acceptor::next_timeout_ms(Deadline deadline, Deadline now) const {
+int Listener::Acceptor::next_timeout_ms(Deadline deadline, Deadline now) const {
   Deadline next = deadline;
   if (!unproven_.empty()) next = std::min(next, unproven_.front().deadline);
   if (accept_again_ > now) next = std::min(next, accept_again_);
@@ -121,7 +130,7 @@ int Acceptor::next_timeout_ms(Deadline deadline, Deadline now) const {
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
 }
 
-void Acceptor::accept_one(Deadline now) {
+void Listener::Acceptor::accept_one(Deadline now) {
   const int fd = ::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0) {
     const bool exhausted =
@@ -129,7 +138,7 @@ void Acceptor::accept_one(Deadline now) {
     if (exhausted) accept_again_ = now + kAcceptPause;
     return;
   }
-  if (unproven_.size() >= kMaxUnproven) {
+  if (unproven_.size() >= kPlacesForStrangers + lanes_.size() - lanes_in_) {
     turn_away("too many at once, the oldest goes");
     unproven_.pop_front();
   }
@@ -137,7 +146,7 @@ void Acceptor::accept_one(Deadline now) {
   unproven_.push_back({Fd(fd), TicketChecker(ticket_, lane_count), now + kUnprovenTimeout});
 }
 
-bool Acceptor::serve(Unproven& peer) {
+bool Listener::Acceptor::serve(Unproven& peer) {
   std::array<std::byte, std::max(kHelloBytes, kProofBytes)> bytes;
   const ssize_t n = ::recv(peer.fd.get(), bytes.data(), peer.checker.wanted_bytes(), MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
@@ -167,7 +176,7 @@ bool Acceptor::serve(Unproven& peer) {
   return false;
 }
 
-bool Acceptor::admit(Unproven& peer) {
+bool Listener::Acceptor::admit(Unproven& peer) {
   Socket& lane = lanes_[peer.checker.lane()];
   if (lane.valid()) return false;
   lane = Socket(peer.fd.release());
@@ -175,19 +184,21 @@ bool Acceptor::admit(Unproven& peer) {
   return true;
 }
 
-void Acceptor::turn_away(const char* why) {
-  strangers_.fetch_add(1, std::memory_order_relaxed);
+void Listener::Acceptor::turn_away(const char* why) {
+  shared_.strangers.fetch_add(1, std::memory_order_relaxed);
   log::debug("data port: a connection is turned away: {}", why);
 }
 
-Error Acceptor::timed_out() const {
+Error Listener::Acceptor::timed_out() const {
   return Error{Code::kDeadlineExceeded,
                "the source did not open its lanes in time: " + std::to_string(lanes_in_) + " of " +
-                   std::to_string(lanes_.size()) + " came, " + std::to_string(strangers_.load()) +
-                   " strangers were turned away",
+                   std::to_string(lanes_.size()) + " came, " +
+                   std::to_string(shared_.strangers.load()) + " strangers were turned away",
                Side::kSource,
                "check that the source can reach the target's data address and port range"};
 }
+
+namespace {
 
 // A bound and listening socket, or the errno.
 Result<int> listen_on(const SocketAddress& address, const std::string& text) {
@@ -258,7 +269,7 @@ Listener::Listener(Listener&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       wake_fd_(std::exchange(other.wake_fd_, -1)),
       endpoint_(std::move(other.endpoint_)),
-      strangers_(std::move(other.strangers_)) {}
+      shared_(std::move(other.shared_)) {}
 
 Listener::~Listener() {
   close_port();
@@ -275,17 +286,29 @@ Result<std::vector<Socket>> Listener::accept_lanes(const Ticket& ticket, std::ui
   if (fd_ < 0 || lane_count == 0) {
     return fail(Code::kFailedPrecondition, "the data port is closed, or no lane was asked for");
   }
-  auto lanes = Acceptor(fd_, wake_fd_, ticket, lane_count, *strangers_).run(deadline);
+  auto lanes = Acceptor(fd_, wake_fd_, ticket, lane_count, *shared_).run(deadline);
   close_port();
   return lanes;
 }
 
 void Listener::cancel() {
+  shared_->cancelled = true;
+  wake();
+}
+
+void Listener::expect_by(Deadline deadline) {
+  shared_->expect_by = deadline;
+  wake();
+}
+
+void Listener::wake() {
   const std::uint64_t one = 1;
   // Fails only when the counter is full, and then it is readable already.
   [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
 }
 
-std::uint64_t Listener::strangers() const { return strangers_->load(std::memory_order_relaxed); }
+std::uint64_t Listener::strangers() const {
+  return shared_->strangers.load(std::memory_order_relaxed);
+}
 
 }  // namespace siphon

@@ -3,7 +3,8 @@
 // Binds the first free port of a configured range on a configured address (never a wildcard unless
 // configured so), then accepts until every lane has proven the ticket, the deadline passes, or it
 // is cancelled. Strangers are closed and counted and never use up a slot: at most 8 unproven
-// sockets at once, 256 bytes and 2 s each; when a ninth knocks the oldest unproven one goes.
+// sockets at once beside the lanes that are still to come, 256 bytes and 2 s each; when one more
+// knocks the oldest unproven one goes.
 // A lane number that is already in is refused (a ticket works once per lane).
 #pragma once
 
@@ -41,17 +42,28 @@ class Listener {
                                            Deadline deadline);
   // From any thread; also before accept_lanes.
   void cancel();
+  // Brings accept_lanes' deadline forward. From any thread; also before it.
+  void expect_by(Deadline deadline);
   // Connections turned away so far. From any thread.
   std::uint64_t strangers() const;
 
  private:
-  Listener() : strangers_(std::make_unique<std::atomic<std::uint64_t>>(0)) {}
+  // What other threads reach.
+  struct Shared {
+    std::atomic<std::uint64_t> strangers{0};
+    std::atomic<bool> cancelled{false};
+    std::atomic<Deadline> expect_by{Deadline::max()};
+  };
+  class Acceptor;
+
+  Listener() : shared_(std::make_unique<Shared>()) {}
   void close_port();
+  void wake();
 
   int fd_ = -1;
   int wake_fd_ = -1;  // eventfd
   Endpoint endpoint_;
-  std::unique_ptr<std::atomic<std::uint64_t>> strangers_;
+  std::unique_ptr<Shared> shared_;
 };
 
 }  // namespace siphon

@@ -88,6 +88,13 @@ Status ExtentSession::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_
                    Side::kSource,
                    {}});
   }
+  if (++frames_ > kFreeFrames + assembly_.covered_bytes() / kLeastMeanBytes) {
+    return refuse({Code::kOutOfRange,
+                   "extent " + name_ + ": " + std::to_string(frames_) + " frames brought only " +
+                       std::to_string(assembly_.covered_bytes()) + " bytes",
+                   Side::kSource,
+                   {}});
+  }
   Status added = assembly_.add(offset_bytes, length_bytes, crc, extent_bytes_);
   if (!added) return refuse(std::move(added.error()).with_context("extent " + name_));
   if (auto whole = assembly_.complete(extent_bytes_)) target_crc32_ = *whole;

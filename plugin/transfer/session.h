@@ -61,8 +61,13 @@ class ExtentSession {
 
   explicit ExtentSession(std::string name) : name_(std::move(name)) {}
 
-  // A frame has arrived and its checksum holds. OUT_OF_RANGE: overlap or a size that contradicts
-  // the frames before; the extent has failed then.
+  // Frames that an extent may come in, whatever their length; beyond them each must have brought
+  // kLeastMeanBytes in the mean. A store's smallest operations bring far more.
+  static constexpr std::uint64_t kFreeFrames = 1024, kLeastMeanBytes = 1024;
+
+  // A frame has arrived and its checksum holds. OUT_OF_RANGE: overlap, a size that contradicts
+  // the frames before, or frames so small that they cost more than they bring; the extent has
+  // failed then.
   Status on_frame(std::uint64_t extent_bytes, std::uint64_t offset_bytes,
                   std::uint64_t length_bytes, std::uint32_t crc);
   void on_durable(std::uint64_t length_bytes) { durable_bytes_ += length_bytes; }
@@ -92,6 +97,7 @@ class ExtentSession {
   std::uint64_t extent_bytes() const { return extent_bytes_; }
   std::uint64_t durable_bytes() const { return durable_bytes_; }
   std::uint64_t received_bytes() const { return assembly_.covered_bytes(); }
+  std::size_t pieces() const { return assembly_.pieces(); }
   std::uint32_t target_crc32() const { return target_crc32_; }
 
  private:
@@ -100,6 +106,7 @@ class ExtentSession {
   Crc32Assembly assembly_;
   std::uint64_t extent_bytes_ = 0;
   std::uint64_t durable_bytes_ = 0;
+  std::uint64_t frames_ = 0;
   std::uint32_t target_crc32_ = 0;
   std::optional<SourceClaim> claim_;
   std::optional<Error> error_;

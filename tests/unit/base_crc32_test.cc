@@ -132,5 +132,20 @@ TEST(BaseCrc32, AssemblyOfNothingIsComplete) {
   EXPECT_FALSE(Crc32Assembly().complete(1));
 }
 
+// A peer that leaves a gap after each byte must not cost a map of them.
+TEST(BaseCrc32, AssemblyRemembersABoundedNumberOfPieces) {
+  constexpr std::uint64_t kLimit = 1 << 20;
+  Crc32Assembly assembly;
+  for (std::size_t i = 0; i < Crc32Assembly::kMostPieces; ++i) {
+    ASSERT_TRUE(assembly.add(2 * i, 1, 0, kLimit));
+  }
+  EXPECT_EQ(assembly.pieces(), Crc32Assembly::kMostPieces);
+  const std::uint64_t end = 2 * Crc32Assembly::kMostPieces;
+  EXPECT_EQ(assembly.add(end, 1, 0, kLimit).error().code, Code::kOutOfRange);
+  EXPECT_TRUE(assembly.add(1, 1, 0, kLimit)) << "what closes a gap is welcome";
+  EXPECT_EQ(assembly.pieces(), Crc32Assembly::kMostPieces - 1);
+  EXPECT_TRUE(assembly.add(end, 1, 0, kLimit));
+}
+
 }  // namespace
 }  // namespace siphon

@@ -231,13 +231,31 @@ TEST_F(ListenerTest, ASecondSourceForTheSameLaneIsRefused) {
 TEST_F(ListenerTest, SilentStrangersDoNotUseUpTheSlot) {
   accept(1);
   std::vector<Socket> silent;
-  for (int i = 0; i < 9; ++i) silent.push_back(knock());
-  EXPECT_TRUE(hung_up(silent[0]));  // the ninth pushed the oldest out
+  for (int i = 0; i < 10; ++i) silent.push_back(knock());
+  EXPECT_TRUE(hung_up(silent[0]));  // the tenth pushed the oldest out
   EXPECT_EQ(listener_->strangers(), 1u);
   Socket source = knock();
   EXPECT_TRUE(prove(source, 0));
   EXPECT_TRUE(accepted_.get());
-  EXPECT_EQ(listener_->strangers(), 9u);  // the rest went when the lane was in
+  EXPECT_EQ(listener_->strangers(), 10u);  // the rest went when the lane was in
+}
+
+// Every lane of a transfer has a place of its own, and none is taken for a stranger.
+TEST_F(ListenerTest, SixteenLanesAtOnceDoNotPushEachOtherOut) {
+  accept(16);
+  std::vector<Socket> lanes;
+  for (int i = 0; i < 16; ++i) lanes.push_back(knock());
+  for (std::uint16_t i = 0; i < 16; ++i) EXPECT_TRUE(prove(lanes[i], i)) << i;
+  auto accepted = accepted_.get();
+  ASSERT_TRUE(accepted) << accepted.error().message;
+  EXPECT_EQ(listener_->strangers(), 0u);
+}
+
+TEST_F(ListenerTest, TheDeadlineCanBeBroughtForward) {
+  accept(1, std::chrono::hours(1));
+  Socket first = knock();  // it accepts by now, or will find the deadline there
+  listener_->expect_by(deadline_in(milliseconds(1)));
+  EXPECT_EQ(accepted_.get().error().code, Code::kDeadlineExceeded);
 }
 
 TEST_F(ListenerTest, ASilentStrangerIsGoneAfterTwoSeconds) {

@@ -205,6 +205,20 @@ TEST_F(ExtentSessionTest, OverlapAndContradictorySizesFailTheExtent) {
   EXPECT_EQ(other.state(), State::kFailed);
 }
 
+TEST_F(ExtentSessionTest, OneByteFramesFailTheExtent) {
+  constexpr std::uint64_t kLarge = 1 << 20;
+  std::uint64_t taken = 0;
+  while (taken < kLarge && session_.on_frame(kLarge, taken, 1, 0)) ++taken;
+  EXPECT_LE(taken, 2 * ExtentSession::kFreeFrames);
+  EXPECT_EQ(session_.state(), State::kFailed);
+  EXPECT_EQ(session_.error()->suspect, Side::kSource);
+  // A store of the smallest operations is far from that.
+  ExtentSession other("e2");
+  for (std::uint64_t at = 0; at < kLarge << 4; at += 4096) {
+    ASSERT_TRUE(other.on_frame(kLarge << 4, at, 4096, 0));
+  }
+}
+
 TEST_F(ExtentSessionTest, EveryStateMeetsAnError) {
   const Error lost{Code::kUnavailable, "peer lost", Side::kSource, {}};
   {
