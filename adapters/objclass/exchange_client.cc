@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <thread>
 #include <utility>
 
 #include "plugin/base/types.h"
@@ -19,8 +21,8 @@ using exchange::DescriptorState;
 using exchange::Grant;
 using exchange::RegionHeader;
 
-// A copy of kMaxCopyBytes takes milliseconds; beyond this the OSD is hung.
-constexpr std::chrono::milliseconds kCopyPatience{5000};
+// Looks at a copy that goes on before the next one waits a millisecond.
+constexpr int kQuickLooks = 1000;
 
 // The clock that grants expire by; one host, so one clock.
 std::uint64_t monotonic_ms() {
@@ -77,7 +79,8 @@ bool copy_grant(const Grant& grant, GrantCopy& copy) {
 
 }  // namespace
 
-Result<std::unique_ptr<ExchangeClient>> ExchangeClient::map(int fd) {
+Result<std::unique_ptr<ExchangeClient>> ExchangeClient::map(int fd,
+                                                            std::chrono::milliseconds patience) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return fail(error_from_errno(errno, "look at the shared region"));
   const auto file_bytes = static_cast<std::uint64_t>(info.st_size);
@@ -96,18 +99,28 @@ Result<std::unique_ptr<ExchangeClient>> ExchangeClient::map(int fd) {
     ::munmap(base, file_bytes);
     return fail(std::move(status).error());
   }
-  return std::unique_ptr<ExchangeClient>(new ExchangeClient(mapping, header));
+  return std::unique_ptr<ExchangeClient>(new ExchangeClient(mapping, header, patience));
 }
 
-ExchangeClient::ExchangeClient(std::span<std::byte> mapping, const RegionHeader& header)
+ExchangeClient::ExchangeClient(std::span<std::byte> mapping, const RegionHeader& header,
+                               std::chrono::milliseconds patience)
     : mapping_(mapping),
       data_(mapping.subspan(header.data_offset, header.data_bytes)),
       region_bytes_(header.region_bytes),
       boot_nonce_(header.boot_nonce),
       descriptor_count_(header.descriptor_count),
-      bulk_methods_(header.bulk_methods == 1) {
+      bulk_methods_(header.bulk_methods == 1),
+      patience_(patience) {
   free_.reserve(descriptor_count_);
-  for (std::uint32_t i = descriptor_count_; i > 0; --i) free_.push_back(i - 1);
+  held_.reserve(descriptor_count_);
+  for (std::uint32_t i = descriptor_count_; i > 0; --i) {
+    const std::uint64_t word = descriptors()[i - 1].word.load(std::memory_order_acquire);
+    if (exchange::state_of(word) == DescriptorState::kCopying) {
+      hold(i - 1, exchange::epoch_of(word));  // a predecessor's
+    } else {
+      free_.push_back(i - 1);
+    }
+  }
 }
 
 ExchangeClient::~ExchangeClient() { ::munmap(mapping_.data(), mapping_.size()); }
@@ -126,6 +139,57 @@ bool ExchangeClient::contains(std::span<const std::byte> bytes) const {
   const auto begin = reinterpret_cast<std::uintptr_t>(data_.data());
   const auto at = reinterpret_cast<std::uintptr_t>(bytes.data());
   return at >= begin && at - begin <= data_.size() && bytes.size() <= data_.size() - (at - begin);
+}
+
+// ---- what is held ------------------------------------------------------------------------------
+
+void ExchangeClient::hold(std::uint32_t index, std::uint64_t epoch) {
+  const Descriptor& d = descriptors()[index];
+  const std::uint64_t begin = std::min<std::uint64_t>(d.buffer_offset, data_.size());
+  const std::uint64_t bytes = std::min<std::uint64_t>(d.buffer_bytes, data_.size() - begin);
+  const std::lock_guard lock(mutex_);
+  held_.push_back({index, epoch, data_.subspan(begin, bytes)});
+  held_count_.store(held_.size(), std::memory_order_release);
+}
+
+// And the class cannot begin it again: it does so from DONE.
+bool ExchangeClient::has_ended(const Held& held) {
+  std::atomic<std::uint64_t>& word = descriptors()[held.index].word;
+  std::uint64_t seen = word.load(std::memory_order_acquire);
+  while (exchange::epoch_of(seen) == held.epoch &&
+         exchange::state_of(seen) != DescriptorState::kFree) {
+    if (exchange::state_of(seen) == DescriptorState::kCopying) return false;
+    const std::uint64_t free_word = exchange::pack(held.epoch, DescriptorState::kFree);
+    if (word.compare_exchange_weak(seen, free_word, std::memory_order_acq_rel)) return true;
+  }
+  return true;
+}
+
+void ExchangeClient::release_ended_locked() {
+  std::erase_if(held_, [this](const Held& held) {
+    if (!has_ended(held)) return false;
+    free_.push_back(held.index);
+    return true;
+  });
+  held_count_.store(held_.size(), std::memory_order_release);
+}
+
+bool ExchangeClient::is_held(std::span<const std::byte> bytes) {
+  if (held_count_.load(std::memory_order_acquire) == 0) return false;
+  const std::lock_guard lock(mutex_);
+  release_ended_locked();
+  return std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
+    return held.bytes.data() < bytes.data() + bytes.size() &&
+           bytes.data() < held.bytes.data() + held.bytes.size();
+  });
+}
+
+std::vector<std::span<std::byte>> ExchangeClient::held() {
+  const std::lock_guard lock(mutex_);
+  release_ended_locked();
+  std::vector<std::span<std::byte>> all;
+  for (const Held& held : held_) all.push_back(held.bytes);
+  return all;
 }
 
 ExchangeCounters ExchangeClient::counters() const {
@@ -182,6 +246,7 @@ std::optional<ExchangeClient::Armed> ExchangeClient::arm(exchange::OperationKind
   std::uint32_t index = 0;
   {
     std::lock_guard lock(mutex_);
+    if (!held_.empty()) release_ended_locked();
     if (free_.empty()) return std::nullopt;
     index = free_.back();
     free_.pop_back();
@@ -225,13 +290,21 @@ bool ExchangeClient::Armed::retire() {
   ExchangeClient& client = *std::exchange(client_, nullptr);
   Descriptor& d = client.descriptors()[index_];
   const std::uint64_t free_word = exchange::pack(epoch_, DescriptorState::kFree);
-  const auto give_up = std::chrono::steady_clock::now() + kCopyPatience;
+  const auto give_up = std::chrono::steady_clock::now() + client.patience_;
   std::uint64_t word = d.word.load(std::memory_order_acquire);
+  int looks = 0;
   while (exchange::epoch_of(word) == epoch_ && exchange::state_of(word) != DescriptorState::kFree) {
     if (exchange::state_of(word) == DescriptorState::kCopying) {
-      // Never armed again: the class may finish that copy whenever the OSD goes on.
-      if (std::chrono::steady_clock::now() > give_up) return false;
-      ::sched_yield();
+      // The class may finish that copy whenever the OSD goes on.
+      if (std::chrono::steady_clock::now() > give_up) {
+        client.hold(index_, epoch_);
+        return false;
+      }
+      if (++looks < kQuickLooks) {
+        ::sched_yield();
+      } else {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
       word = d.word.load(std::memory_order_acquire);
     } else if (d.word.compare_exchange_weak(word, free_word, std::memory_order_acq_rel)) {
       break;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -41,7 +42,9 @@ class ExchangeClient {
  public:
   // Maps the region behind `fd` (which may be closed afterwards). FAILED_PRECONDITION when it is
   // no region, of another ABI version, or its geometry contradicts itself.
-  static Result<std::unique_ptr<ExchangeClient>> map(int fd);
+  // `patience`: how long a copy may take before its buffer is held instead of waited for.
+  static Result<std::unique_ptr<ExchangeClient>> map(
+      int fd, std::chrono::milliseconds patience = std::chrono::milliseconds(5000));
   ~ExchangeClient();
   ExchangeClient(const ExchangeClient&) = delete;
   ExchangeClient& operator=(const ExchangeClient&) = delete;
@@ -54,6 +57,12 @@ class ExchangeClient {
   // False: the OSD is of another Ceph build; its class has no methods, all goes through librados.
   bool bulk_methods() const { return bulk_methods_; }
   bool contains(std::span<const std::byte> bytes) const;
+  // Whether the class may still copy into or out of some of `bytes`, for an operation that its
+  // owner has given up (or a predecessor of this process left behind): nobody may use them until
+  // it has ended. Costs one load when there is none such.
+  bool is_held(std::span<const std::byte> bytes);
+  // What is_held for now, each in whole.
+  std::vector<std::span<std::byte>> held();
   ExchangeCounters counters() const;
 
   // What `hello` answers from now on. One thread at a time.
@@ -73,8 +82,9 @@ class ExchangeClient {
     Armed& operator=(Armed&&) = delete;
     ~Armed() { (void)retire(); }
     // Takes the buffer back: no late method touches it afterwards. Waits out a copy that is going
-    // on (a few milliseconds). False: it did not end in time, and the buffer may still change
-    // under its owner (an OSD that is hung or stopped in the middle of a copy). Once; then true.
+    // on (a few milliseconds). False: it did not end in time (an OSD that is hung or stopped in
+    // the middle of a copy); the buffer may still change and is held (is_held) until it has.
+    // Once; then true.
     bool retire();
     // The request that names this descriptor; offset, length and crc32c are the caller's.
     exchange::OperationRequest request(std::uint64_t object_offset_bytes,
@@ -95,7 +105,18 @@ class ExchangeClient {
   std::optional<Armed> arm(exchange::OperationKind kind, std::span<const std::byte> buffer);
 
  private:
-  ExchangeClient(std::span<std::byte> mapping, const exchange::RegionHeader& header);
+  ExchangeClient(std::span<std::byte> mapping, const exchange::RegionHeader& header,
+                 std::chrono::milliseconds patience);
+
+  // An operation whose copy had not ended when its owner went on.
+  struct Held {
+    std::uint32_t index;
+    std::uint64_t epoch;
+    std::span<std::byte> bytes;
+  };
+  void hold(std::uint32_t index, std::uint64_t epoch);
+  bool has_ended(const Held& held);
+  void release_ended_locked();
 
   exchange::RegionHeader* header() const {
     return reinterpret_cast<exchange::RegionHeader*>(mapping_.data());
@@ -109,8 +130,11 @@ class ExchangeClient {
   const std::uint64_t boot_nonce_;
   const std::uint32_t descriptor_count_;
   const bool bulk_methods_;
-  std::mutex mutex_;
-  std::vector<std::uint32_t> free_;  // guarded by mutex_
+  const std::chrono::milliseconds patience_;
+  std::mutex mutex_;  // guards what follows; both have room for every descriptor
+  std::vector<std::uint32_t> free_;
+  std::vector<Held> held_;
+  std::atomic<std::size_t> held_count_{0};
 };
 
 }  // namespace siphon

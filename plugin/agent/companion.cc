@@ -134,6 +134,10 @@ class Companion final : public Home {
   rpc::AccessPolicy& policy() override { return policy_; }
   std::span<std::byte> send_memory() override { return exchange_->send_half(); }
   std::span<std::byte> receive_memory() override { return exchange_->receive_half(); }
+  BufferPool::IsHeld is_held() override {
+    return [this](std::span<const std::byte> bytes) { return exchange_->is_held(bytes); };
+  }
+  std::vector<std::span<std::byte>> held() override { return exchange_->held(); }
   std::uint64_t boot_nonce() const override { return exchange_->boot_nonce(); }
 
   // The cluster says where the extents live; what the requester says must agree.

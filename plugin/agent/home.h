@@ -7,9 +7,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "adapters/extent_store.h"
 #include "plugin/agent/config.h"
+#include "plugin/base/buffer_pool.h"
 #include "plugin/base/status.h"
 #include "plugin/rpc/server.h"
 
@@ -34,6 +36,9 @@ class Home {
   virtual rpc::AccessPolicy& policy() = 0;
   virtual std::span<std::byte> send_memory() = 0;
   virtual std::span<std::byte> receive_memory() = 0;
+  // See BufferPool: what of it is not to be handed out at the moment, and what was so at the start.
+  virtual BufferPool::IsHeld is_held() { return {}; }
+  virtual std::vector<std::span<std::byte>> held() { return {}; }
   virtual std::uint64_t boot_nonce() const = 0;
   // Whether spec.source_address is what it should be.
   virtual Status check_source(const TransferSpec& spec) = 0;

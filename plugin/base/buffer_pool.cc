@@ -42,14 +42,26 @@ void BufferPool::Buffer::reset() {
   carved_ = 0;
 }
 
-BufferPool::BufferPool(std::span<std::byte> arena) : BufferPool(arena, nullptr) {}
+namespace {
 
-BufferPool::BufferPool(const Buffer& lease) : BufferPool(lease.span(), lease.pool_) {}
+// How often a waiter looks at what is held: nobody tells when that ends.
+constexpr std::chrono::milliseconds kLookAtHeld{50};
 
-BufferPool::BufferPool(std::span<std::byte> arena, BufferPool* lender)
-    : arena_(arena.first(arena.size() / kGranule * kGranule)), lender_(lender) {
+}  // namespace
+
+BufferPool::BufferPool(std::span<std::byte> arena, IsHeld is_held)
+    : BufferPool(arena, nullptr, std::move(is_held)) {}
+
+BufferPool::BufferPool(const Buffer& lease)
+    : BufferPool(lease.span(), lease.pool_, lease.pool_->is_held_) {}
+
+BufferPool::BufferPool(std::span<std::byte> arena, BufferPool* lender, IsHeld is_held)
+    : arena_(arena.first(arena.size() / kGranule * kGranule)),
+      is_held_(std::move(is_held)),
+      lender_(lender) {
   // Free ranges never touch, so between any two lies at least one granule in use.
   free_.reserve(arena_.size() / kGranule / 2 + 1);
+  if (is_held_) held_.reserve(arena_.size() / kGranule);
   if (!arena_.empty()) free_.push_back({0, arena_.size()});
 }
 
@@ -78,6 +90,7 @@ Result<std::vector<BufferPool::Buffer>> BufferPool::acquire_many(std::size_t byt
       break;
     }
     if (waiters_.front() == &self) {
+      if (!held_.empty()) look_at_held();
       if (has_room(*carved, count)) {
         while (buffers.size() < count) buffers.push_back(carve(bytes, *carved));
         break;
@@ -94,7 +107,11 @@ Result<std::vector<BufferPool::Buffer>> BufferPool::acquire_many(std::size_t byt
                     "no buffer of " + std::to_string(bytes) + " bytes came free in time");
       break;
     }
-    expired = self.turn.wait_until(lock, deadline) == std::cv_status::timeout;
+    // Of a lender, too, there may be something held.
+    const Deadline until =
+        is_held_ ? std::min(deadline, Deadline::clock::now() + kLookAtHeld) : deadline;
+    expired = self.turn.wait_until(lock, until) == std::cv_status::timeout &&
+              Deadline::clock::now() >= deadline;
   }
   waiters_.erase(place);
   wake_first();
@@ -192,7 +209,52 @@ bool BufferPool::may_be_served(const Waiter& waiter) {
 
 void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
   std::lock_guard lock(mutex_);
-  const auto offset = static_cast<std::size_t>(data - arena_.data());
+  const FreeRange range{static_cast<std::size_t>(data - arena_.data()), carved};
+  if (!held_.empty()) look_at_held();
+  if (is_held_ && is_held_({data, carved})) {
+    held_.push_back(range);
+  } else {
+    make_free(range);
+  }
+  wake_first();
+}
+
+void BufferPool::look_at_held() noexcept {
+  std::erase_if(held_, [this](const FreeRange& range) {
+    if (is_held_({arena_.data() + range.offset, range.length})) return false;
+    make_free(range);
+    return true;
+  });
+}
+
+void BufferPool::withhold(std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  if (bytes.empty() || bytes.data() < arena_.data() ||
+      bytes.data() >= arena_.data() + arena_.size()) {
+    return;
+  }
+  const auto at = static_cast<std::size_t>(bytes.data() - arena_.data());
+  const std::size_t begin = at / kGranule * kGranule;
+  const std::size_t end =
+      std::min(begin + whole_granules(at - begin + bytes.size()), arena_.size());
+  std::vector<FreeRange> rest;
+  for (const FreeRange& range : free_) {
+    const std::size_t range_end = range.offset + range.length;
+    const std::size_t from = std::max(range.offset, begin), to = std::min(range_end, end);
+    if (from >= to) {
+      rest.push_back(range);
+      continue;
+    }
+    if (range.offset < from) rest.push_back({range.offset, from - range.offset});
+    if (to < range_end) rest.push_back({to, range_end - to});
+    held_.push_back({from, to - from});
+    in_use_bytes_ += to - from;
+  }
+  free_.assign(rest.begin(), rest.end());
+}
+
+void BufferPool::make_free(FreeRange range) noexcept {
+  const std::size_t offset = range.offset, carved = range.length;
   in_use_bytes_ -= carved;
   auto next = std::find_if(free_.begin(), free_.end(),
                            [&](const FreeRange& r) { return r.offset > offset; });
@@ -212,7 +274,6 @@ void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
   } else {
     free_.insert(next, {offset, carved});
   }
-  wake_first();
 }
 
 void BufferPool::wake_first() noexcept {

@@ -12,6 +12,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <mutex>
 #include <span>
@@ -55,8 +56,13 @@ class BufferPool {
     return (bytes - 1) / kGranule * kGranule + kGranule;
   }
 
-  // `arena` starts page-aligned and outlives the pool. Only its whole granules are used.
-  explicit BufferPool(std::span<std::byte> arena);
+  // Whether somebody else may still write to some of these bytes. Must not block or throw.
+  using IsHeld = std::function<bool(std::span<const std::byte>)>;
+
+  // `arena` starts page-aligned and outlives the pool. Only its whole granules are used. What
+  // `is_held` when it comes back (here or to a share) is handed out again only when it no longer
+  // is.
+  explicit BufferPool(std::span<std::byte> arena, IsHeld is_held = {});
   // A share of the pool that `lease` is of. Beyond the lease it borrows there, from the arena's
   // end: not while others wait for a buffer, and never the last room for a lease of this size,
   // which a newcomer would need. Outlives its buffers; `lease` and its pool outlive the share.
@@ -72,6 +78,8 @@ class BufferPool {
   // The same for `count` buffers of that size: all of them, or none. Several are never borrowed.
   Result<std::vector<Buffer>> acquire_many(std::size_t bytes, std::size_t count, Deadline deadline,
                                            bool may_borrow = true);
+  // Takes from a fresh pool what `is_held` from the start.
+  void withhold(std::span<const std::byte> bytes);
   std::size_t arena_bytes() const { return arena_.size(); }
   // Carved out of the arena: what was asked for, rounded up to whole granules.
   std::size_t in_use_bytes() const;
@@ -81,7 +89,7 @@ class BufferPool {
   void close();
 
  private:
-  BufferPool(std::span<std::byte> arena, BufferPool* lender);
+  BufferPool(std::span<std::byte> arena, BufferPool* lender, IsHeld is_held);
 
   struct FreeRange {
     std::size_t offset;
@@ -111,15 +119,20 @@ class BufferPool {
   // With mutex_ held.
   std::vector<FreeRange>::iterator range_to_lend(std::size_t carved, std::size_t lease_bytes);
   void give_back(std::byte* data, std::size_t carved) noexcept;
+  void make_free(FreeRange range) noexcept;  // with mutex_ held
+  // Frees what is no longer held; with mutex_ held.
+  void look_at_held() noexcept;
   void wake_first() noexcept;  // if there may be what it waits for; with mutex_ held
 
   const std::span<std::byte> arena_;
+  const IsHeld is_held_;
   BufferPool* const lender_;  // of a share; its mutex_ is taken after ours
   mutable std::mutex mutex_;
   // Guarded by mutex_. `free_` is sorted, coalesced, and reserved for the worst fragmentation,
   // so that giving back never allocates.
   std::vector<FreeRange> free_;
-  std::list<Waiter*> waiters_;  // in order of arrival; only the first may carve
+  std::vector<FreeRange> held_;  // count as in use; room for as many as free_ has
+  std::list<Waiter*> waiters_;   // in order of arrival; only the first may carve
   std::size_t in_use_bytes_ = 0;
   bool closed_ = false;
 };

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -290,6 +291,60 @@ TEST(BaseArenaMemory, MapsMovesAndRefuses) {
   EXPECT_TRUE(memory.span().empty());  // NOLINT: looking at a moved-from arena is the point
   memory = std::move(other);
   EXPECT_EQ(memory.span()[0], std::byte{1});
+}
+
+// Somebody else may still write there: an OSD that was stopped in the middle of a copy.
+TEST_F(BaseBufferPool, WhatIsHeldIsNotHandedOutUntilItNoLongerIs) {
+  const std::byte* held = nullptr;
+  std::mutex mutex;
+  BufferPool pool(memory.span(), [&](std::span<const std::byte> bytes) {
+    const std::lock_guard lock(mutex);
+    return held != nullptr && held >= bytes.data() && held < bytes.data() + bytes.size();
+  });
+  auto set_held = [&](const std::byte* at) {
+    const std::lock_guard lock(mutex);
+    held = at;
+  };
+  {
+    auto lease = pool.acquire(8 * kGranule, long_ago());
+    ASSERT_TRUE(lease);
+    BufferPool share(*lease);
+    auto buffer = share.acquire(2 * kGranule, long_ago(), false);
+    ASSERT_TRUE(buffer);
+    set_held(buffer->data());
+    buffer->reset();
+    EXPECT_EQ(share.in_use_bytes(), 2 * kGranule);
+    auto rest = share.acquire(6 * kGranule, long_ago(), false);
+    EXPECT_TRUE(rest) << "the rest of the share serves";
+    EXPECT_FALSE(share.acquire(1, long_ago(), false));
+  }
+  // The lease went back in whole, and is held in whole.
+  EXPECT_EQ(pool.in_use_bytes(), 8 * kGranule);
+  EXPECT_FALSE(pool.acquire(9 * kGranule, long_ago()));
+  std::thread waiter([&] { EXPECT_TRUE(pool.acquire(16 * kGranule, far_away())); });
+  while (pool.waiters() == 0) std::this_thread::yield();
+  set_held(nullptr);  // nobody tells the pool
+  waiter.join();
+  EXPECT_EQ(pool.in_use_bytes(), 0u);
+}
+
+TEST_F(BaseBufferPool, AFreshPoolWithholdsWhatIsHeldFromTheStart) {
+  bool held = true;
+  BufferPool pool(memory.span(), [&](std::span<const std::byte>) { return held; });
+  const std::span<std::byte> all = memory.span();
+  pool.withhold(all.subspan(3 * kGranule + 5, kGranule));  // two granules of it
+  pool.withhold(all.subspan(15 * kGranule, kGranule));
+  pool.withhold({all.data() + all.size() + kGranule, kGranule});  // not of this pool
+  EXPECT_EQ(pool.in_use_bytes(), 3 * kGranule);
+  EXPECT_FALSE(pool.acquire(11 * kGranule, long_ago()));
+  {
+    auto before = pool.acquire(3 * kGranule, long_ago());
+    auto behind = pool.acquire(10 * kGranule, long_ago());
+    ASSERT_TRUE(before && behind);
+    EXPECT_EQ(behind->data(), all.data() + 5 * kGranule);
+    held = false;
+  }
+  EXPECT_TRUE(pool.acquire(16 * kGranule, long_ago()));
 }
 
 }  // namespace

@@ -217,5 +217,59 @@ TEST_F(ExchangeClientTest, WhatTheClassCannotReachIsNotArmed) {
   EXPECT_FALSE(client_->arm(OperationKind::kRead, {half.data() + half.size() - 10, 11}));
 }
 
+// An OSD that is stopped in the middle of a copy may finish it whenever it goes on.
+TEST_F(ExchangeClientTest, ABufferIsHeldUntilItsCopyHasEnded) {
+  auto impatient = ExchangeClient::map(region_->fd(), std::chrono::milliseconds(1));
+  ASSERT_TRUE(impatient);
+  ExchangeClient& client = **impatient;
+  const auto buffer = client.send_half().first(8192);
+  auto armed = client.arm(OperationKind::kRead, buffer);
+  ASSERT_TRUE(armed);
+  osd::Operation operation;
+  ASSERT_EQ(region_->find(armed->request(0, 8192), OperationKind::kRead, operation), 0);
+  ASSERT_TRUE(region_->claim(operation));
+  EXPECT_FALSE(client.is_held(buffer));
+  EXPECT_FALSE(armed->retire());
+  EXPECT_TRUE(client.is_held(buffer));
+  EXPECT_TRUE(client.is_held(buffer.subspan(8191)));
+  EXPECT_FALSE(client.is_held(client.send_half().subspan(8192, 4096)));
+  ASSERT_EQ(client.held().size(), 1u);
+  region_->finish(operation);
+  EXPECT_FALSE(client.is_held(buffer));
+  EXPECT_TRUE(client.held().empty());
+  EXPECT_FALSE(region_->claim(operation)) << "nor can it be begun again";
+}
+
+// The buffers that a predecessor's operations still copy into are not handed out, nor are their
+// descriptors overwritten.
+TEST_F(ExchangeClientTest, WhatAPredecessorLeftCopyingIsHeld) {
+  const auto buffer = client_->receive_half().first(4096);
+  auto armed = client_->arm(OperationKind::kRead, buffer);
+  ASSERT_TRUE(armed);
+  const exchange::OperationRequest request = armed->request(0, 4096);
+  osd::Operation operation;
+  ASSERT_EQ(region_->find(request, OperationKind::kRead, operation), 0);
+  ASSERT_TRUE(region_->claim(operation));
+
+  auto successor = ExchangeClient::map(region_->fd());
+  ASSERT_TRUE(successor);
+  ExchangeClient& client = **successor;
+  const auto same = client.receive_half().first(4096);
+  ASSERT_EQ(client.held().size(), 1u);
+  EXPECT_EQ(client.held().front().data(), same.data());
+  EXPECT_TRUE(client.is_held(same));
+  std::vector<ExchangeClient::Armed> all;
+  while (auto one = client.arm(OperationKind::kRead, client.send_half().first(4096))) {
+    EXPECT_NE(one->request(0, 1).descriptor, request.descriptor);
+    all.push_back(std::move(*one));
+  }
+  EXPECT_EQ(all.size(), exchange::kDescriptorCount - 1u);
+  region_->finish(operation);
+  EXPECT_FALSE(client.is_held(same));
+  auto one = client.arm(OperationKind::kRead, same);
+  ASSERT_TRUE(one);
+  EXPECT_EQ(one->request(0, 1).descriptor, request.descriptor);
+}
+
 }  // namespace
 }  // namespace siphon
