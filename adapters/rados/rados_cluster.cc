@@ -51,6 +51,27 @@ Error to_error(int result, std::string_view what) {
     case EACCES:
       return {Code::kPermissionDenied, message + ": the cephx key lacks the rights", Side::kNone,
               "ceph auth get NAME"};
+    case EFBIG:
+      return {Code::kFailedPrecondition,
+              message +
+                  ": larger than osd_max_object_size (or, for what is kept of an extent, "
+                  "osd_max_attr_size) lets the cluster's OSDs take",
+              Side::kNone,
+              "ceph config set osd osd_max_object_size BYTES, or lower store.part_bytes",
+              Reason::kClusterLimit};
+    case EMSGSIZE:
+      return {Code::kFailedPrecondition,
+              message + ": larger than osd_max_write_size lets the cluster's OSDs take at once",
+              Side::kNone,
+              "ceph config set osd osd_max_write_size MIB, or lower store.operation_bytes",
+              Reason::kClusterLimit};
+    case ENAMETOOLONG:
+      return {Code::kFailedPrecondition,
+              message +
+                  ": the name is longer than osd_max_object_name_len (or the namespace's than "
+                  "osd_max_object_namespace_len) allows",
+              Side::kNone, "choose a shorter name: ceph config get osd osd_max_object_name_len",
+              Reason::kClusterLimit};
     case EOPNOTSUPP:
       return {Code::kFailedPrecondition,
               message + ": the pool does not support this operation",
@@ -61,13 +82,45 @@ Error to_error(int result, std::string_view what) {
   }
 }
 
+namespace {
+
+// One that was under way when it was asked for may end with a map that is a little too old, so a
+// newcomer waits for the next one, which it starts itself unless somebody else does.
+int wait_for_map(RadosCluster::Impl& impl) try {
+  using Wait = RadosCluster::Impl::MapWait;
+  const std::shared_ptr<Wait> wait = impl.map_wait;
+  const auto deadline = std::chrono::steady_clock::now() + impl.mon_timeout;
+  std::unique_lock lock(wait->mutex);
+  const auto wait_for_end_of = [&](std::uint64_t round) {
+    return wait->ended.wait_until(lock, deadline, [&] { return wait->round > round; });
+  };
+  if (wait->under_way && !wait_for_end_of(wait->round)) return -ETIMEDOUT;
+  const std::uint64_t round = wait->round;
+  if (!wait->under_way) {
+    std::thread([wait, rados = impl.handle] {
+      const int result = rados->wait_for_latest_osdmap();
+      const std::lock_guard done(wait->mutex);
+      wait->under_way = false;
+      wait->result = result;
+      ++wait->round;
+      wait->ended.notify_all();
+    }).detach();
+    wait->under_way = true;
+  }
+  return wait_for_end_of(round) ? wait->result : -ETIMEDOUT;
+} catch (const std::exception&) {
+  return -ENOMEM;
+}
+
+}  // namespace
+
 Status refresh_map(RadosCluster& cluster) {
   librados::Rados& rados = cluster.impl().rados;
   librados::bufferlist ignored;
   std::string status;
-  // Whatever it answers, it answers: waiting for the map itself has no timeout.
+  // Whatever it answers, it answers; when it does not, no thread need wait for the map.
   const int probe = rados.mon_command(R"({"prefix": "fsid"})", {}, &ignored, &status);
-  const int result = probe == -ETIMEDOUT ? probe : rados.wait_for_latest_osdmap();
+  const int result = probe == -ETIMEDOUT ? probe : wait_for_map(cluster.impl());
   if (result < 0) return fail(to_error(result, "ask the mons for the cluster's map"));
   return {};
 }
@@ -199,11 +252,12 @@ Result<librados::bufferlist> call_method(librados::IoCtx& io, const std::string&
 }  // namespace
 
 RadosCluster::RadosCluster(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-RadosCluster::~RadosCluster() { impl_->rados.shutdown(); }
+RadosCluster::~RadosCluster() = default;
 
 Result<std::unique_ptr<RadosCluster>> RadosCluster::connect(const RadosOptions& options) try {
   auto impl = std::make_unique<Impl>();
   impl->name = options.name;
+  impl->mon_timeout = options.mon_timeout;
   const int result = impl->rados.init2(options.name.c_str(), options.cluster_name.c_str(), 0);
   if (result < 0) return fail(to_error(result, "use the Ceph name " + options.name));
   SIPHON_TRY(configure(impl->rados, options));

@@ -2,6 +2,9 @@
 // RadosCluster, and the mapping of librados' errors.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -14,10 +17,24 @@
 namespace siphon {
 
 struct RadosCluster::Impl {
-  librados::Rados rados;
+  // Shut down when the last owner lets go: see MapWait.
+  std::shared_ptr<librados::Rados> handle = std::make_shared<librados::Rados>();
+  librados::Rados& rados = *handle;
   std::string name;
   std::mutex map_mutex;
   std::shared_ptr<const ClusterMap> map;  // the newest that was asked for
+  std::chrono::seconds mon_timeout{20};
+  // librados waits for the map without a timeout. So one thread at a time waits, for all that ask
+  // meanwhile; they wait for it no longer than a mon may take. When the mons are silent it may
+  // outlast us, and then shuts the connection down itself.
+  struct MapWait {
+    std::mutex mutex;
+    std::condition_variable ended;
+    bool under_way = false;
+    std::uint64_t round = 0;  // counts those that have ended
+    int result = 0;
+  };
+  std::shared_ptr<MapWait> map_wait = std::make_shared<MapWait>();
 };
 
 namespace rados_internal {
