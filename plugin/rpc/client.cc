@@ -150,7 +150,10 @@ class DeviceClient::Impl {
       return fail(Code::kCancelled, "stopped watching; the transfer goes on");
     }
     if (status.ok()) return fail(Code::kUnavailable, "the device ended the call without a summary");
-    return fail(connection_.error(status));
+    Error error = connection_.error(status);
+    // Not by us: the device hangs up on who does not read (a requester that was stopped for long).
+    if (status.error_code() == grpc::StatusCode::CANCELLED) error.code = Code::kUnavailable;
+    return fail(std::move(error));
   }
 
   Connection connection_;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "plugin/base/log.h"
+#include "plugin/rpc/call_watch.h"
 #include "plugin/rpc/convert.h"
 #include "plugin/rpc/secret_proof.h"
 #include "plugin/rpc/tls.h"
@@ -55,8 +56,11 @@ class WatcherPlace {
 
 class Service final : public v1::SiphonService::Service {
  public:
-  Service(Device device, Secret secret, int max_watchers)
-      : device_(device), secret_(std::move(secret)), max_watchers_(max_watchers) {}
+  Service(Device device, Secret secret, const ServerOptions& options)
+      : device_(device),
+        secret_(std::move(secret)),
+        max_watchers_(options.max_threads / 2),
+        calls_(options.peer_patience) {}
 
   grpc::Status Transfer(grpc::ServerContext* context, const v1::TransferRequest* request,
                         grpc::ServerWriter<v1::TransferResponse>* writer) override {
@@ -74,7 +78,10 @@ class Service final : public v1::SiphonService::Service {
     if (!place.got()) return WatcherPlace::busy();
     auto transfer = device_.manager.submit(std::move(*spec), **store);
     if (!transfer) return to_grpc(transfer.error());
-    follow(*context, **transfer, [&](const v1::TransferResponse& r) { return writer->Write(r); });
+    CallWatch::Call peer(calls_, *context);
+    follow(*context, **transfer, [&](const v1::TransferResponse& r) {
+      return peer.write([&] { return writer->Write(r); });
+    });
     return grpc::Status::OK;
   }
 
@@ -84,10 +91,11 @@ class Service final : public v1::SiphonService::Service {
     if (!transfer) return to_grpc(transfer.error());
     WatcherPlace place(watchers_, max_watchers_);
     if (!place.got()) return WatcherPlace::busy();
+    CallWatch::Call peer(calls_, *context);
     follow(*context, **transfer, [&](const v1::TransferResponse& r) {
       v1::WatchResponse response;
       *response.mutable_update() = r;
-      return writer->Write(response);
+      return peer.write([&] { return writer->Write(response); });
     });
     return grpc::Status::OK;
   }
@@ -154,28 +162,19 @@ class Service final : public v1::SiphonService::Service {
     }
     auto store = device_.stores.open(call->source);
     if (!store) return to_grpc(store.error());
-    std::stop_source stop;
+    // Nothing is written while the lanes are full: a hang-up is seen beside the work.
+    CallWatch::Call peer(calls_, *context);
     auto report = [&](const SourceReport& r) {
       v1::StreamResponse response;
       encode(r, &response);
-      if (!writer->Write(response)) stop.request_stop();  // the target has hung up
+      peer.write([&] { return writer->Write(response); });
     };
-    // Nothing is written while the lanes are full: watch for a hang-up beside the work.
-    std::jthread hangup([&](std::stop_token done) {
-      std::mutex mutex;
-      std::condition_variable_any tick;
-      std::unique_lock lock(mutex);
-      while (!done.stop_requested()) {
-        if (context->IsCancelled()) stop.request_stop();
-        tick.wait_for(lock, done, std::chrono::milliseconds(200), [] { return false; });
-      }
-    });
-    const StreamEnd end = device_.source.stream(*call, **store, report, stop.get_token());
+    const StreamEnd end = device_.source.stream(*call, **store, report, peer.stop());
     v1::StreamResponse last;
     auto* final_status = last.mutable_final_status();
     encode(end.status, final_status->mutable_problem());
     final_status->set_fallback_parts(end.fallback_parts);
-    writer->Write(last);
+    peer.write([&] { return writer->Write(last); });
     return grpc::Status::OK;
   }
 
@@ -193,7 +192,7 @@ class Service final : public v1::SiphonService::Service {
     }
     auto store = device_.stores.open(location);
     if (!store) return to_grpc(store.error());
-    std::stop_source stop;
+    CallWatch::Call peer(calls_, *context);
     std::uint64_t done_before = 0;
     auto last_told = std::chrono::steady_clock::now();
     for (int i = 0; i < request->extents_size(); ++i) {
@@ -203,19 +202,19 @@ class Service final : public v1::SiphonService::Service {
         last_told = now;
         v1::VerifyResponse response;
         response.set_done_bytes(done_before + done);
-        if (!writer->Write(response) || context->IsCancelled()) {
+        if (!peer.write([&] { return writer->Write(response); }) || context->IsCancelled()) {
           return fail(Code::kCancelled, "the requester has hung up");
         }
         return {};
       };
       VerifyOutcome outcome =
-          device_.source.verify(**store, request->extents(i), progress, stop.get_token());
+          device_.source.verify(**store, request->extents(i), progress, peer.stop());
       outcome.index = static_cast<std::uint32_t>(i);
       done_before += outcome.bytes;
       v1::VerifyResponse response;
       response.set_done_bytes(done_before);
       encode(outcome, response.mutable_result());
-      if (!writer->Write(response)) break;
+      if (!peer.write([&] { return writer->Write(response); })) break;
     }
     return grpc::Status::OK;
   }
@@ -290,6 +289,7 @@ class Service final : public v1::SiphonService::Service {
   const int max_watchers_;
   std::atomic<int> watchers_{0};
   ReplayGuard replay_;
+  CallWatch calls_;
 };
 
 Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const ServerOptions& options) {
@@ -316,8 +316,8 @@ Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const Server
 
 class DeviceServer::Impl {
  public:
-  Impl(Device device, Secret secret, int max_watchers)
-      : service_(device, std::move(secret), max_watchers) {}
+  Impl(Device device, Secret secret, const ServerOptions& options)
+      : service_(device, std::move(secret), options) {}
   ~Impl() {
     if (server_) {
       server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
@@ -387,7 +387,7 @@ Result<std::unique_ptr<DeviceServer>> DeviceServer::start(const ServerOptions& o
     if (!read) return fail(std::move(read).error());
     secret = std::move(*read);
   }
-  auto impl = std::make_unique<Impl>(device, std::move(secret), options.max_threads / 2);
+  auto impl = std::make_unique<Impl>(device, std::move(secret), options);
   SIPHON_TRY(impl->start(options));
   return std::unique_ptr<DeviceServer>(new DeviceServer(std::move(impl)));
 }

@@ -5,6 +5,7 @@
 // loopback only.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -38,6 +39,7 @@ struct ServerOptions {
   std::string secret_file;
   std::string tls_ca_file, tls_cert_file, tls_key_file;  // all or none; clients must show one too
   int max_threads = 64;
+  std::chrono::milliseconds peer_patience{30000};  // for a caller that does not read
 };
 
 // What the server puts on the wire. Everything outlives it.

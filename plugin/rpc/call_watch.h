@@ -1,0 +1,88 @@
+// CallWatch: looks after the calls that stream to a peer. Five times a second it tells a call that
+// its peer has hung up, and cancels one whose peer has not read for `patience`: a Write blocks for
+// as long as that, otherwise. One thread for all calls. Thread safe.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <list>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+
+#include "plugin/base/log.h"
+
+namespace siphon::rpc {
+
+class CallWatch {
+  using Clock = std::chrono::steady_clock;
+
+ public:
+  explicit CallWatch(std::chrono::milliseconds patience)
+      : patience_(patience), thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+
+  // One call, for as long as its handler runs. `context` outlives it.
+  class Call {
+   public:
+    Call(CallWatch& watch, grpc::ServerContext& context) : watch_(watch), context_(context) {
+      const std::lock_guard lock(watch_.mutex_);
+      at_ = watch_.calls_.insert(watch_.calls_.end(), this);
+    }
+    ~Call() {
+      const std::lock_guard lock(watch_.mutex_);
+      watch_.calls_.erase(at_);
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+    // What `write` says; false also stops the call.
+    template <typename Write>
+    bool write(Write write) {
+      writing_since_ = Clock::now();
+      const bool written = write();
+      writing_since_ = Clock::time_point::max();
+      if (!written) stop_.request_stop();
+      return written;
+    }
+    // Requested when the peer has hung up or does not read.
+    std::stop_token stop() const { return stop_.get_token(); }
+
+   private:
+    friend class CallWatch;
+    CallWatch& watch_;
+    grpc::ServerContext& context_;
+    std::stop_source stop_;
+    std::atomic<Clock::time_point> writing_since_{Clock::time_point::max()};
+    std::list<Call*>::iterator at_;
+  };
+
+ private:
+  void run(std::stop_token stop) {
+    std::unique_lock lock(mutex_);
+    while (!stop.stop_requested()) {
+      const auto now = Clock::now();
+      for (Call* call : calls_) {
+        const auto since = call->writing_since_.load();
+        const bool stuck = since < now && now - since > patience_;
+        if (stuck && !call->stop_.stop_requested()) {
+          log::warn("{} has not read for {} ms: hung up", call->context_.peer(), patience_.count());
+          call->context_.TryCancel();
+        }
+        if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();
+      }
+      tick_.wait_for(lock, stop, std::chrono::milliseconds(200), [] { return false; });
+    }
+  }
+
+  const std::chrono::milliseconds patience_;
+  std::mutex mutex_;  // guards calls_
+  std::condition_variable_any tick_;
+  std::list<Call*> calls_;
+  std::jthread thread_;  // last: starts when all else is there
+};
+
+}  // namespace siphon::rpc
