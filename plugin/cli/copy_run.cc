@@ -90,8 +90,8 @@ Result<CopyTotals> CopyRun::run() {
   const auto start = std::chrono::steady_clock::now();
   for (std::uint32_t round = 0; !session_.interrupted(); ++round) {
     const std::vector<CopyGroup> groups = router_.route(plan_);
-    run_parallel(groups.size(), session_.options().max_transfers,
-                 [&](std::size_t i) { run_group(i, groups[i]); });
+    const std::uint32_t at_once = transfers_at_once(groups.size());
+    run_parallel(groups.size(), at_once, [&](std::size_t i) { run_group(i, groups[i]); });
     std::string reason;
     // Rounds are counted, too: an item whose device cannot be found is not attempted.
     const std::size_t again = round + 1 < kMaxAttempts ? requeue_retryable(reason) : 0;
@@ -121,6 +121,17 @@ Result<CopyTotals> CopyRun::run() {
       });
   session_.meter().finish(complete);
   return totals_;
+}
+
+// --bwlimit is the whole command's: its transfers have equal shares, none less than the least rate.
+std::uint32_t CopyRun::transfers_at_once(std::size_t groups) {
+  const Options& options = session_.options();
+  std::uint64_t at_once = std::min<std::uint64_t>(options.max_transfers, std::max(groups, 1ul));
+  share_bytes_per_second_ = 0;
+  if (options.bwlimit == 0) return static_cast<std::uint32_t>(at_once);
+  at_once = std::clamp<std::uint64_t>(options.bwlimit / kLeastBytesPerSecond, 1, at_once);
+  share_bytes_per_second_ = options.bwlimit / at_once;
+  return static_cast<std::uint32_t>(at_once);
 }
 
 // Failed items that another attempt may mend become pending again; returns how many, and why the
@@ -217,7 +228,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
   spec.target = first.target.location;
   spec.replace = options.replace;
   spec.lanes = static_cast<std::uint16_t>(options.lanes);
-  spec.bytes_per_second = options.bwlimit;
+  spec.bytes_per_second = share_bytes_per_second_;
 
   Result<Summary> result;
   auto connecting = std::async([&] { return session_.device(group.target.address); });

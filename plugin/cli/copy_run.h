@@ -69,6 +69,7 @@ class CopyRun {
   void drop_gone();
   void show(std::size_t slot, const Progress& progress);
   ProgressState progress_of_all();  // a walk over all items
+  std::uint32_t transfers_at_once(std::size_t groups);
   std::size_t requeue_retryable(std::string& reason);
 
   Session& session_;
@@ -78,6 +79,8 @@ class CopyRun {
   ReceiptFile receipts_;
   // By both devices and both places, and the how many thousandth group of these.
   std::map<std::tuple<std::string, std::string, Location, Location>, std::string> ids_;
+  std::uint64_t share_bytes_per_second_ = 0;  // of each transfer, of --bwlimit
+  std::FILE* receipts_ = nullptr;
 
   std::mutex mutex_;  // items, totals, receipts, slots
   std::map<std::size_t, Slot> slots_;

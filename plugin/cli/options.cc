@@ -8,10 +8,20 @@
 #include <utility>
 
 #include "plugin/base/text.h"
+#include "plugin/transfer/types.h"
 
 namespace siphon::cli {
 namespace {
 
+// Behind size_value: none, or what every device accepts.
+CLI::Validator rate_value() {
+  return {[](std::string& text) -> std::string {
+            const bool enough =
+                text == "0" || text.size() > 4 || std::stoull(text) >= kLeastBytesPerSecond;
+            return enough ? "" : "at least 4K bytes per second, or 0 for no limit";
+          },
+          ""};
+}
 const std::set<std::string> kFlagOnly = {"--yes-i-really-mean-it", "--help", "--version"};
 
 // The first long name of an option, "--conf"; empty for positionals.
@@ -162,8 +172,10 @@ void add_transfer_settings(CLI::App& app, Options& options) {
       ->check(CLI::Range(0u, 16u))
       ->option_text("N")
       ->group(group);
-  app.add_option("--bwlimit", options.bwlimit, "bytes per second and transfer, as in 50M (0: none)")
+  app.add_option("--bwlimit", options.bwlimit,
+                 "bytes per second of the whole command, as in 50M (0: none)")
       ->transform(size_value())
+      ->check(rate_value())
       ->option_text("RATE")
       ->group(group);
   app.add_option("--max-transfers", options.max_transfers, "transfers that run at once")

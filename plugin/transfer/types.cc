@@ -37,6 +37,15 @@ Status check_transfer_id(const std::string& id) {
               Side::kRequester);
 }
 
+Status check_rate(std::uint64_t bytes_per_second) {
+  if (bytes_per_second == 0 || bytes_per_second >= kLeastBytesPerSecond) return {};
+  return fail(Code::kInvalidArgument,
+              "a bandwidth limit of " + std::to_string(bytes_per_second) +
+                  " bytes per second is too low: at least " + std::to_string(kLeastBytesPerSecond) +
+                  ", or 0 for none",
+              Side::kRequester);
+}
+
 Status check_spec(const TransferSpec& spec) {
   auto wrong = [](std::string what) {
     return fail(Code::kInvalidArgument, "transfer request: " + what, Side::kRequester);
@@ -47,6 +56,7 @@ Status check_spec(const TransferSpec& spec) {
     return wrong("it names " + std::to_string(spec.extents.size()) + " extents, at most " +
                  std::to_string(kMaxExtentsPerTransfer) + " are allowed");
   }
+  SIPHON_TRY(check_rate(spec.bytes_per_second));
   if (spec.lanes > kMaxLanes) return wrong("more than " + std::to_string(kMaxLanes) + " lanes");
   if (spec.source_address.empty()) return wrong("the source's address is missing");
   std::vector<std::string_view> targets;

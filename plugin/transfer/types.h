@@ -61,6 +61,10 @@ struct TransferSpec {
 };
 // INVALID_ARGUMENT names the field that is wrong.
 Status check_spec(const TransferSpec& spec);
+// The lowest bandwidth limit: below it a frame takes longer than the silence that a peer bears.
+inline constexpr std::uint64_t kLeastBytesPerSecond = 4 * kKiB;
+// 0 (none), or at least that; else INVALID_ARGUMENT.
+Status check_rate(std::uint64_t bytes_per_second);
 std::string new_transfer_id();
 Status check_transfer_id(const std::string& id);
 
