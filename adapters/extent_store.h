@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -78,6 +79,9 @@ struct StoreLimits {
   std::uint64_t trash_grace_ms = 7ull * 24 * 3600 * 1000;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;
+  // The writes of one scratch extent have to come one by one in the order of their offsets, unless
+  // each is a whole part.
+  bool in_order = false;
 };
 
 // What an adapter did, for progress and receipts. Monotonic; read any time.
@@ -142,6 +146,7 @@ struct BeginOptions {
   PrivateId private_id;             // chosen by the caller, fresh
   std::uint64_t lease_unix_ms = 0;  // after this a collector may condemn it
   bool replace = false;             // false: ALREADY_EXISTS at once if there is a current one
+  std::stop_token stop = {};        // ends waits of its writes with CANCELLED
 };
 
 // What `open_many` opens: see ExtentStore::open.

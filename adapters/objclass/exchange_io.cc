@@ -8,6 +8,7 @@
 
 #include "adapters/rados/aio_window.h"
 #include "plugin/base/crc32.h"
+#include "plugin/base/types.h"
 
 namespace siphon {
 namespace {
@@ -16,6 +17,9 @@ using exchange::OperationKind;
 using exchange::OperationReply;
 using exchange::OperationRequest;
 using librados::bufferlist;
+
+// The longest wait at the gate: so long that only an OSD that does not get anywhere reaches it.
+constexpr std::chrono::minutes kLongestTurn{2};
 
 // Any record of exchange.h or head_register.h as a method's input.
 template <typename Request>
@@ -79,24 +83,66 @@ ExchangeIo::ExchangeIo(ExchangeClient& exchange, Gate& writes, bool whole_object
     : ObjectIo(whole_objects),
       exchange_(exchange),
       writes_(writes),
-      reads_closed_(whole_objects || !exchange.bulk_methods()),
-      writes_closed_(whole_objects || !exchange.bulk_methods()) {}
+      reads_(whole_objects || !exchange.bulk_methods()),
+      writes_way_(whole_objects || !exchange.bulk_methods()) {}
 
-std::optional<ExchangeClient::Armed> ExchangeIo::arm(OperationKind kind,
+namespace {
+
+// A part's object is "siphon.<private id>.<number>": the extent is what comes before.
+std::string extent_of(const std::string& object) {
+  const auto dot = object.rfind('.');
+  return dot == std::string::npos || dot < sizeof("siphon") ? object : object.substr(0, dot);
+}
+
+constexpr std::chrono::seconds kClosedFor{60};
+constexpr std::uint32_t kRefusalsThatCloseAPool = 4;
+constexpr std::size_t kMostClosedExtents = 1024;
+
+}  // namespace
+
+bool ExchangeIo::Way::is_closed(const std::string& object) {
+  if (never_) return true;
+  const Time until = pool_until_.load(std::memory_order_relaxed);
+  if (until != Time::min() && std::chrono::steady_clock::now() < until) return true;
+  if (extents_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(mutex_);
+  const auto found = until_.find(extent_of(object));
+  if (found == until_.end()) return false;
+  if (std::chrono::steady_clock::now() < found->second) return true;
+  until_.erase(found);
+  extents_ = until_.size();
+  return false;
+}
+
+void ExchangeIo::Way::note_refusal(const std::string& object) {
+  const Time until = std::chrono::steady_clock::now() + kClosedFor;
+  const std::lock_guard lock(mutex_);
+  if (until_.size() >= kMostClosedExtents) until_.clear();  // they ask once more
+  if (until_.insert_or_assign(extent_of(object), until).second) ++refusals_;
+  extents_ = until_.size();
+  if (refusals_ >= kRefusalsThatCloseAPool) pool_until_ = until;
+}
+
+void ExchangeIo::Way::note_success() {
+  if (refusals_.load(std::memory_order_relaxed) != 0) refusals_ = 0;
+}
+
+std::optional<ExchangeClient::Armed> ExchangeIo::arm(OperationKind kind, const std::string& object,
                                                      std::span<const std::byte> buffer) {
-  const bool closed = kind == OperationKind::kRead ? reads_closed_ : writes_closed_;
-  if (!closed) {
+  Way& way = kind == OperationKind::kRead ? reads_ : writes_way_;
+  if (!way.is_closed(object)) {
     if (auto armed = exchange_.arm(kind, buffer)) return armed;
   }
   if (!buffer.empty() && exchange_.contains(buffer)) count_fallback();
   return std::nullopt;
 }
 
-bool ExchangeIo::go_round(int result, std::atomic<bool>& closed) {
+bool ExchangeIo::go_round(int result, Way& way, const std::string& object) {
+  if (result == 0) way.note_success();
   const bool another_way =
       result == -ENXIO || result == -EINVAL || result == -EIO || no_class(result);
   if (!another_way) return false;
-  if (result == -EOPNOTSUPP) closed = true;
+  if (result == -EOPNOTSUPP) way.note_refusal(object);
   count_fallback();
   return true;
 }
@@ -104,13 +150,13 @@ bool ExchangeIo::go_round(int result, std::atomic<bool>& closed) {
 int ExchangeIo::read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                      std::span<std::byte> out, std::size_t& got) try {
   got = 0;
-  if (auto armed = arm(OperationKind::kRead, out)) {
+  if (auto armed = arm(OperationKind::kRead, object, out)) {
     bufferlist answer;
     librados::ObjectReadOperation operation;
     add_read(operation, *armed, offset_bytes, out, answer);
     const int operated = io.operate(object, &operation, nullptr);
     const int result = finish_read(operated, *armed, answer, out, got);
-    if (!go_round(result, reads_closed_)) return result;
+    if (!go_round(result, reads_, object)) return result;
   }
   return ObjectIo::read(io, object, offset_bytes, out, got);
 } catch (const std::exception&) {
@@ -124,7 +170,7 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
     std::array<bufferlist, kAioWindow> stored, answers;
     std::array<int, kAioWindow> results{};
     for (std::size_t i = 0; i < count; ++i) {
-      auto one = arm(OperationKind::kRead, reads[i].prefetch);
+      auto one = arm(OperationKind::kRead, reads[i].object, reads[i].prefetch);
       if (one) armed[i].emplace(std::move(*one));
     }
     if (std::none_of(armed.begin(), armed.end(), [](const auto& one) { return one.has_value(); })) {
@@ -143,7 +189,7 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
       read.got = 0;
       int result = results[i];
       if (armed[i]) result = finish_read(result, *armed[i], answers[i], read.prefetch, read.got);
-      if (!armed[i] || go_round(result, reads_closed_)) {
+      if (!armed[i] || go_round(result, reads_, read.object)) {
         ObjectIo::read_heads({&read, 1});
       } else {
         decode_stored(result, std::move(stored[i]), read);
@@ -155,9 +201,12 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
 }
 
 int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
-                      std::span<const std::byte> in, std::uint64_t expected_bytes) try {
-  const Gate::Pass pass = writes_.enter(std::max<std::uint64_t>(in.size(), kLeastCharge));
-  if (auto armed = arm(OperationKind::kWrite, in)) {
+                      std::span<const std::byte> in, std::uint64_t expected_bytes,
+                      const std::stop_token& stop) try {
+  const auto pass = writes_.enter(std::max<std::uint64_t>(in.size(), kLeastCharge),
+                                  deadline_in(kLongestTurn), stop);
+  if (!pass) return stop.stop_requested() ? -EINTR : -ETIMEDOUT;
+  if (auto armed = arm(OperationKind::kWrite, object, in)) {
     bufferlist request = encoded(
         armed->request(offset_bytes, static_cast<std::uint32_t>(in.size()), ceph_crc32c(in)));
     librados::ObjectWriteOperation operation;
@@ -165,9 +214,9 @@ int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint6
     operation.exec(exchange::kClassName, "write_part", request);
     const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
     if (!armed->retire()) return -ETIMEDOUT;
-    if (result == -EIO || !go_round(result, writes_closed_)) return result;
+    if (result == -EIO || !go_round(result, writes_way_, object)) return result;
   }
-  return ObjectIo::write(io, object, offset_bytes, in, expected_bytes);
+  return ObjectIo::write(io, object, offset_bytes, in, expected_bytes, stop);
 } catch (const std::exception&) {
   return -ENOMEM;
 }
@@ -195,7 +244,11 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     for (const HeadPut& put : puts.first(count)) {
       charge += std::max<std::uint64_t>(put.bytes.size(), kLeastCharge);
     }
-    const Gate::Pass pass = writes_.enter(charge);
+    const auto pass = writes_.enter(charge, deadline_in(kLongestTurn));
+    if (!pass) {
+      for (HeadPut& put : puts) put.result = -ETIMEDOUT;  // nor would the others' turn come
+      return;
+    }
     std::array<std::optional<ExchangeClient::Armed>, kAioWindow> armed;
     std::array<int, kAioWindow> results{};
     const auto counted = [](HeadPut& put, std::uint64_t before) {
@@ -205,7 +258,7 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     };
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t before = fallback_parts_of_this_thread();
-      auto one = arm(OperationKind::kWrite, puts[i].bytes);
+      auto one = arm(OperationKind::kWrite, puts[i].object, puts[i].bytes);
       if (one) armed[i].emplace(std::move(*one));
       counted(puts[i], before);
     }
@@ -232,7 +285,8 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
       put.result = results[i];
       if (armed[i] && !armed[i]->retire()) {
         put.result = -ETIMEDOUT;
-      } else if (!armed[i] || (put.result != -EIO && go_round(put.result, writes_closed_))) {
+      } else if (!armed[i] ||
+                 (put.result != -EIO && go_round(put.result, writes_way_, put.object))) {
         ObjectIo::put_heads({&put, 1});
       }
       counted(put, before);

@@ -7,10 +7,15 @@
 // itself there). Timeouts and errors retire the descriptor first. Thread safe.
 //
 // Writes of all pools go through one gate: what an OSD has not committed blocks its threads, and
-// so every client of it. A write waits there for its turn before its operation's timeout begins.
+// so every client of it. A write waits there for its turn, at most two minutes (then -ETIMEDOUT) or
+// until it is stopped (-EINTR), before its operation's timeout begins.
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <map>
+#include <mutex>
+#include <string>
 
 #include "adapters/objclass/exchange_client.h"
 #include "adapters/rados/object_io.h"
@@ -29,7 +34,8 @@ class ExchangeIo final : public ObjectIo {
   int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
            std::span<std::byte> out, std::size_t& got) override;
   int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
-            std::span<const std::byte> in, std::uint64_t expected_bytes) override;
+            std::span<const std::byte> in, std::uint64_t expected_bytes,
+            const std::stop_token& stop) override;
   void read_heads(std::span<HeadRead> reads) override;
   int transition(librados::IoCtx& io, const std::string& object,
                  const TransitionRequest& request) override;
@@ -37,16 +43,34 @@ class ExchangeIo final : public ObjectIo {
 
  private:
   // A descriptor for `buffer`, or nothing (and counted, when the buffer lies in the region).
-  std::optional<ExchangeClient::Armed> arm(exchange::OperationKind kind,
+  std::optional<ExchangeClient::Armed> arm(exchange::OperationKind kind, const std::string& object,
                                            std::span<const std::byte> buffer);
-  // True: another way may succeed where the class answered `result`. Remembers what will not
-  // change.
-  bool go_round(int result, std::atomic<bool>& closed);
+  // Whether the exchange is of use, for reads or for writes. Where an OSD answers that it has no
+  // such method (it has no plugin, or the pool is erasure-coded), that extent goes another way for
+  // a while; and when several extents in a row were answered so, the whole pool does.
+  class Way {
+   public:
+    explicit Way(bool never) : never_(never) {}
+    bool is_closed(const std::string& object);
+    void note_refusal(const std::string& object);
+    void note_success();
+
+   private:
+    using Time = std::chrono::steady_clock::time_point;
+    const bool never_;
+    std::atomic<std::uint32_t> refusals_{0};  // in a row
+    std::atomic<Time> pool_until_{Time::min()};
+    std::atomic<std::size_t> extents_{0};  // the size of until_
+    std::mutex mutex_;
+    std::map<std::string, Time> until_;  // by extent, guarded by mutex_
+  };
+
+  // True: another way may succeed where the class answered `result`, for `object`.
+  bool go_round(int result, Way& way, const std::string& object);
 
   ExchangeClient& exchange_;
   Gate& writes_;
-  std::atomic<bool> reads_closed_;
-  std::atomic<bool> writes_closed_;
+  Way reads_, writes_way_;
 };
 
 }  // namespace siphon

@@ -125,7 +125,8 @@ int ObjectIo::read(librados::IoCtx& io, const std::string& object, std::uint64_t
 }
 
 int ObjectIo::write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
-                    std::span<const std::byte> in, std::uint64_t expected_bytes) try {
+                    std::span<const std::byte> in, std::uint64_t expected_bytes,
+                    const std::stop_token&) try {
   const bufferlist data = copy_of(in);
   librados::ObjectWriteOperation operation;
   operation.set_alloc_hint2(expected_bytes, in.size(), kAllocHints);

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stop_token>
 #include <string>
 
 #include "adapters/extent_store.h"
@@ -78,9 +79,10 @@ class ObjectIo {
   virtual int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                    std::span<std::byte> out, std::size_t& got);
   // Writes all of `in` at the offset, and tells the store to expect `expected_bytes` in all,
-  // written once and read in order.
+  // written once and read in order. `stop` ends a wait for its turn, not what is under way.
   virtual int write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
-                    std::span<const std::byte> in, std::uint64_t expected_bytes);
+                    std::span<const std::byte> in, std::uint64_t expected_bytes,
+                    const std::stop_token& stop);
 
   // Registers, and the first bytes of the heads' own data, one operation for each, all under way
   // at once. Results in the requests.

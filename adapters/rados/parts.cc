@@ -18,6 +18,15 @@ std::string part_object(const PrivateId& id, std::uint64_t part_number) {
   return "siphon." + to_hex(id) + number.data();
 }
 
+std::uint64_t believable_parts(std::uint64_t extent_bytes, std::uint32_t part_bytes,
+                               std::uint64_t max_extent_bytes, bool& open_ended) {
+  constexpr std::uint32_t kLeastPartBytes = 64 << 10;
+  const std::uint64_t part = std::max(part_bytes, kLeastPartBytes);
+  if (extent_bytes > max_extent_bytes || part_bytes < kLeastPartBytes) open_ended = true;
+  const std::uint64_t bytes = std::min(extent_bytes, max_extent_bytes);
+  return std::min<std::uint64_t>(bytes / part + (bytes % part != 0), UINT32_MAX);
+}
+
 int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_least,
                  bool open_ended) try {
   int first_error = 0;

@@ -16,6 +16,12 @@ namespace siphon {
 // "siphon.<32 hex digits>.<part number, at least 8 hex digits>", see docs/extent_format.md.
 std::string part_object(const PrivateId& id, std::uint64_t part_number);
 
+// Parts that an extent of `extent_bytes` has, as far as can be believed: a register that says more
+// than `max_extent_bytes` (damaged, or from before the limit was lowered) sets `open_ended`
+// instead.
+std::uint64_t believable_parts(std::uint64_t extent_bytes, std::uint32_t part_bytes,
+                               std::uint64_t max_extent_bytes, bool& open_ended);
+
 // Removes parts [0, at_least), and with `open_ended` goes on until kGapLimit numbers in a row held
 // none. Those not there are no error. 0 or the first negative errno (the rest is tried all the
 // same).

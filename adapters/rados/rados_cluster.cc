@@ -36,11 +36,6 @@ Error to_error(int result, std::string_view what) {
                   "long (osd_max_object_name_len, osd_max_object_namespace_len)",
               Side::kNone, "use a shorter name: ceph config get osd osd_max_object_name_len",
               Reason::kClusterLimit};
-    case EFBIG:
-      return {Code::kFailedPrecondition,
-              message + ": an object would be larger than the cluster's osd_max_object_size",
-              Side::kNone, "ceph config get osd osd_max_object_size; smaller parts fit below it",
-              Reason::kClusterLimit};
     case ETIMEDOUT:
       return {Code::kDeadlineExceeded, message + ": no answer from the cluster in time",
               Side::kNone, "see why its placement groups do not serve: ceph health detail"};
@@ -57,20 +52,13 @@ Error to_error(int result, std::string_view what) {
                   ": larger than osd_max_object_size (or, for what is kept of an extent, "
                   "osd_max_attr_size) lets the cluster's OSDs take",
               Side::kNone,
-              "ceph config set osd osd_max_object_size BYTES, or lower store.part_bytes",
+              "ceph config get osd osd_max_object_size; raise it, or lower store.part_bytes",
               Reason::kClusterLimit};
     case EMSGSIZE:
       return {Code::kFailedPrecondition,
               message + ": larger than osd_max_write_size lets the cluster's OSDs take at once",
               Side::kNone,
               "ceph config set osd osd_max_write_size MIB, or lower store.operation_bytes",
-              Reason::kClusterLimit};
-    case ENAMETOOLONG:
-      return {Code::kFailedPrecondition,
-              message +
-                  ": the name is longer than osd_max_object_name_len (or the namespace's than "
-                  "osd_max_object_namespace_len) allows",
-              Side::kNone, "choose a shorter name: ceph config get osd osd_max_object_name_len",
               Reason::kClusterLimit};
     case EOPNOTSUPP:
       return {Code::kFailedPrecondition,

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <exception>
 #include <set>
 
@@ -31,6 +32,7 @@ StoreLimits within_bounds(StoreLimits limits, bool whole_objects) {
   limits.operation_bytes =
       std::clamp<std::uint32_t>(limits.operation_bytes, 4096, limits.part_bytes);
   if (whole_objects) limits.operation_bytes = limits.part_bytes;
+  limits.in_order = whole_objects;
   limits.inline_max_bytes = std::min(limits.inline_max_bytes, limits.part_bytes);
   limits.small_together = kAioWindow / 2;
   return limits;
@@ -108,6 +110,7 @@ class RadosScratch final : public ScratchExtent {
         name_(std::move(name)),
         id_(options.private_id),
         known_bytes_(options.extent_bytes),
+        stop_(options.stop),
         generation_(generation) {}
 
   const PrivateId& private_id() const override { return id_; }
@@ -118,22 +121,11 @@ class RadosScratch final : public ScratchExtent {
                                store_.limits_.operation_bytes));
     if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
     if (in.empty()) return {};
-    const std::uint64_t part = offset_bytes / part_bytes();
-    const std::uint64_t part_start = part * part_bytes();
-    const std::string object = part_object(id_, part);
-    raise_end(offset_bytes + in.size());
-    const int result =
-        store_.io_->write(io_, object, offset_bytes - part_start, in,
-                          std::min<std::uint64_t>(part_bytes(), end_bytes() - part_start));
-    if (result == 0) return {};
-    if (result == -ETIMEDOUT) uncertain_ = true;
-    if (result == -EBADMSG) {
-      return fail(Code::kDataLoss,
-                  "write " + store_.describe(name_) +
-                      ": the bytes changed in memory after they were verified",
-                  Side::kTarget, "retry; if it happens again, test that host's memory");
-    }
-    return fail(store_.damaged(to_error(result, "write " + store_.describe(name_)), object));
+    const std::uint64_t end = offset_bytes + in.size();
+    const bool whole = offset_bytes % part_bytes() == 0 &&
+                       (in.size() == part_bytes() || known_bytes_ == 0 || end == known_bytes_);
+    if (store_.limits_.in_order && !whole) return write_in_order(offset_bytes, in);
+    return write_object(offset_bytes, in);
   }
 
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
@@ -166,6 +158,63 @@ class RadosScratch final : public ScratchExtent {
   }
 
  private:
+  Status write_object(std::uint64_t offset_bytes, std::span<const std::byte> in) {
+    const std::uint64_t part = offset_bytes / part_bytes();
+    const std::uint64_t part_start = part * part_bytes();
+    const std::string object = part_object(id_, part);
+    raise_end(offset_bytes + in.size());
+    const int result =
+        store_.io_->write(io_, object, offset_bytes - part_start, in,
+                          std::min<std::uint64_t>(part_bytes(), end_bytes() - part_start), stop_);
+    if (result == 0) return {};
+    if (result == -EINTR && stop_.stop_requested()) {
+      return fail(Code::kCancelled, "write " + store_.describe(name_) + ": cancelled");
+    }
+    if (result == -ETIMEDOUT) uncertain_ = true;
+    if (result == -EBADMSG) {
+      return fail(Code::kDataLoss,
+                  "write " + store_.describe(name_) +
+                      ": the bytes changed in memory after they were verified",
+                  Side::kTarget, "retry; if it happens again, test that host's memory");
+    }
+    return fail(store_.damaged(to_error(result, "write " + store_.describe(name_)), object));
+  }
+
+  // Where a pool takes whole stripes at an object's end only: what is less waits for the next
+  // piece. A part's last append may be of any length.
+  Status write_in_order(std::uint64_t offset_bytes, std::span<const std::byte> in) {
+    const std::lock_guard lock(order_mutex_);
+    const std::uint64_t in_part = offset_bytes % part_bytes();
+    if (in_part == 0) rest_.clear();
+    if (in_part != 0 && offset_bytes != next_bytes_) {
+      return fail(Code::kFailedPrecondition,
+                  "write " + store_.describe(name_) + ": the pool takes no overwrites, and byte " +
+                      std::to_string(offset_bytes) + " came when " + std::to_string(next_bytes_) +
+                      " was due",
+                  Side::kTarget,
+                  "ceph osd pool set " + store_.location_.pool +
+                      " allow_ec_overwrites true, or use another pool");
+    }
+    const std::uint64_t end = offset_bytes + in.size();
+    const std::uint64_t start = offset_bytes - rest_.size();
+    const bool last = end % part_bytes() == 0 || end == known_bytes_;
+    const std::uint64_t stripe = store_.stripe_bytes_;
+    const std::size_t now = last ? end - start : (end - start) / stripe * stripe;
+    std::span<const std::byte> out = in;
+    std::vector<std::byte> joined;
+    if (!rest_.empty()) {
+      joined.reserve(rest_.size() + in.size());
+      joined.insert(joined.end(), rest_.begin(), rest_.end());
+      joined.insert(joined.end(), in.begin(), in.end());
+      out = joined;
+    }
+    if (now > 0) SIPHON_TRY(write_object(start, out.first(now)));
+    const std::span<const std::byte> left = out.subspan(now);
+    rest_ = std::vector<std::byte>(left.begin(), left.end());
+    next_bytes_ = end;
+    return {};
+  }
+
   std::uint64_t end_bytes() const {
     return known_bytes_ != 0 ? known_bytes_ : store_.limits_.max_extent_bytes;
   }
@@ -198,8 +247,12 @@ class RadosScratch final : public ScratchExtent {
   const std::string name_;
   const PrivateId id_;
   const std::uint64_t known_bytes_;  // 0: unknown
-  const std::uint64_t generation_;   // what begin saw
+  const std::stop_token stop_;
+  const std::uint64_t generation_;  // what begin saw
   std::atomic<std::uint64_t> written_end_{0};
+  std::mutex order_mutex_;  // guards the two below
+  std::uint64_t next_bytes_ = 0;
+  std::vector<std::byte> rest_;  // before next_bytes_, less than a stripe, not written yet
   std::atomic<bool> uncertain_{false};
   std::atomic<bool> finished_{false};
 };
@@ -212,7 +265,12 @@ RadosStore::RadosStore(RadosCluster& cluster, Location location, const StoreLimi
       location_(std::move(location)),
       limits_(limits),
       pool_(std::move(pool)),
-      io_(std::move(io)) {}
+      io_(std::move(io)) {
+  std::uint64_t stripe = 0;
+  if (limits_.in_order && pool_.pool_required_alignment2(&stripe) == 0 && stripe != 0) {
+    stripe_bytes_ = stripe;
+  }
+}
 
 librados::IoCtx RadosStore::context(std::string_view name) const {
   return with_locator(pool_, name);
@@ -282,6 +340,25 @@ Status RadosStore::transition(librados::IoCtx& io, std::string_view name,
 bool RadosStore::tagged() {
   std::set<std::string> applications;
   return pool_.application_list(&applications) == 0 && applications.contains("siphon");
+}
+
+// Before a byte is sent, where that can be known: an OSD's companion has the setting that its OSD
+// has. An ordinary client has Ceph's default, and hears of it from the first refused write.
+Status RadosStore::check_object_size(std::uint64_t bytes) {
+  if (!cluster_.name().starts_with("osd.")) return {};
+  auto setting = cluster_.setting("osd_max_object_size");
+  std::uint64_t most = 0;
+  if (!setting ||
+      std::from_chars(setting->data(), setting->data() + setting->size(), most).ec != std::errc()) {
+    return {};
+  }
+  if (bytes <= most) return {};
+  return fail(
+      Error{Code::kFailedPrecondition,
+            "objects of " + std::to_string(bytes) + " bytes in pool " + location_.to_string() +
+                ": osd_max_object_size allows " + std::to_string(most),
+            Side::kNone, "ceph config set osd osd_max_object_size BYTES, or lower store.part_bytes",
+            Reason::kClusterLimit});
 }
 
 Status RadosStore::check_ready(bool writable) {
@@ -504,6 +581,9 @@ Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
                                                          const BeginOptions& options) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(check_begin(options, limits_));
+  const std::uint64_t largest =
+      options.extent_bytes != 0 ? options.extent_bytes : limits_.max_extent_bytes;
+  SIPHON_TRY(check_object_size(std::min<std::uint64_t>(largest, limits_.part_bytes)));
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
@@ -683,11 +763,13 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
   request.now_unix_ms = now_unix_ms();
   // Without a trace of it, and without a size, the parts are looked for.
   bool in_register = false, is_inline = false;
+  bool look_further = false;
   std::uint64_t known_parts = 0;
   for (const Reservation& entry : reg.reservations) {
     if (entry.id != id) continue;
     in_register = true;
-    known_parts = parts_of(entry.extent_bytes, entry.part_bytes);
+    known_parts = believable_parts(entry.extent_bytes, entry.part_bytes, limits_.max_extent_bytes,
+                                   look_further);
     request.kind = Transition::kCondemn;
     request.expected_generation = reg.generation;  // refuses if it was published just now
     SIPHON_TRY(transition(io, name, request));
@@ -696,13 +778,15 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
     if (entry.id != id) continue;
     in_register = true;
     is_inline = entry.is_inline;
-    known_parts = parts_of(entry.header.extent_bytes, entry.header.part_bytes);
+    known_parts = believable_parts(entry.header.extent_bytes, entry.header.part_bytes,
+                                   limits_.max_extent_bytes, look_further);
     if (!entry.was_published) continue;
     request.kind = Transition::kDiscard;  // from here on no restore brings it back
     SIPHON_TRY(transition(io, name, request));
   }
   if (!is_inline) {
-    const int result = remove_parts(io, id, std::max(known_parts, at_least), known_parts == 0);
+    const int result =
+        remove_parts(io, id, std::max(known_parts, at_least), look_further || known_parts == 0);
     if (result < 0) return fail(to_error(result, "remove what is left of " + describe(name)));
   }
   if (!in_register || keep_entry) return {};

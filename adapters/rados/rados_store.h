@@ -83,11 +83,14 @@ class RadosStore final : public ExtentStore {
   // why; the heads are read side by side.
   void add_current(const std::vector<std::string>& names, ExtentPage& page);
   bool tagged();
+  // Reason::kClusterLimit when the OSDs would refuse objects so large.
+  Status check_object_size(std::uint64_t bytes);
 
   RadosCluster& cluster_;
   const Location location_;
   StoreLimits limits_;
-  librados::IoCtx pool_;  // without a locator key
+  librados::IoCtx pool_;            // without a locator key
+  std::uint64_t stripe_bytes_ = 1;  // where writes are in order: what an append has to be whole of
   const std::unique_ptr<ObjectIo> io_;
 };
 

@@ -149,6 +149,14 @@ Status set_grace(Config& c, const std::string& value) {
   return {};
 }
 
+Status set_rate(Config& c, const std::string& value) {
+  auto rate = number(value, 0, ~0ull);
+  if (!rate) return fail(std::move(rate).error());
+  SIPHON_TRY(check_rate(*rate));
+  c.transfer.bytes_per_second = *rate;
+  return {};
+}
+
 std::vector<Key> make_keys() {
   constexpr std::uint64_t kAny = ~0ull;
   using T = TransferSettings;
@@ -164,7 +172,7 @@ std::vector<Key> make_keys() {
       numeric("transfer.lanes", &Config::transfer, &T::lanes, 1, kMaxLanes),
       numeric("transfer.max_transfers", &Config::transfer, &T::max_transfers, 1, 64),
       numeric("transfer.writers", &Config::transfer, &T::writers, 1, 64),
-      numeric("transfer.bytes_per_second", &Config::transfer, &T::bytes_per_second, 0, kAny),
+      {"transfer.bytes_per_second", set_rate, "0"},
       numeric("transfer.max_extent_bytes", &Config::transfer, &T::max_extent_bytes, 1, kAny),
       {"transfer.idle_timeout_ms", set_idle, "30000"},
       numeric("store.part_bytes", &Config::store, &L::part_bytes, 64 * kKiB, 64 * kMiB),
@@ -280,10 +288,18 @@ Result<Config> load_config(const std::string& file, const std::vector<std::strin
                   Side::kNone, "siphond --check-config lists those that exist");
     }
   }
+  if (config.store.inline_max_bytes > config.store.part_bytes) {
+    return fail(Code::kInvalidArgument,
+                "store.inline_max_bytes (" + std::to_string(config.store.inline_max_bytes) +
+                    ") is more than store.part_bytes (" + std::to_string(config.store.part_bytes) +
+                    "): an extent that is written at once is no larger than a part",
+                Side::kNone, "lower the first or raise the second");
+  }
   // A frame is one operation of the store; two of them are the least a transfer gets.
   config.transfer.max_frame_bytes = config.store.operation_bytes;
   config.transfer.paced_frame_bytes =
       std::min<std::uint32_t>(config.transfer.paced_frame_bytes, config.store.operation_bytes);
+  config.server.peer_patience = config.transfer.pace.idle_timeout;
   config.store.max_extent_bytes = config.transfer.max_extent_bytes;
   return config;
 }

@@ -83,15 +83,21 @@ int run(const Placement& placement, Config config) {
   auto from_before = (*journal)->all();  // before this life begins any of its own
   if (!from_before) return report(from_before.error(), 1);
 
-  BufferPool send_pool((*home)->send_memory());
-  BufferPool receive_pool((*home)->receive_memory());
-  Throttle throttle(config.transfer.bytes_per_second);
+  BufferPool send_pool((*home)->send_memory(), (*home)->is_held());
+  BufferPool receive_pool((*home)->receive_memory(), (*home)->is_held());
+  for (const std::span<std::byte> held : (*home)->held()) {
+    send_pool.withhold(held);
+    receive_pool.withhold(held);
+  }
+  Throttle throttle(config.transfer.bytes_per_second);  // what goes out
+  Throttle receive_throttle(config.transfer.bytes_per_second);
   DeviceCounters counters;
   rpc::ClientOptions client{config.server.secret_file, config.server.tls_ca_file,
                             config.server.tls_cert_file, config.server.tls_key_file};
   auto caller = rpc::make_source_caller(client);
   Leftovers leftovers((*home)->stores(), **journal, std::move(*from_before));
   TransferManager manager({config.transfer, receive_pool, **journal, *caller, counters,
+                           receive_throttle,
                            [&leftovers](Attempt a) { leftovers.add(std::move(a)); }});
   SourceService source(config.transfer, send_pool, throttle, counters);
 

@@ -4,17 +4,25 @@
 
 namespace siphon {
 
-Gate::Pass Gate::enter(std::uint64_t units) {
+std::optional<Gate::Pass> Gate::enter(std::uint64_t units, Deadline deadline,
+                                      std::stop_token stop) {
   Waiting waiting(units);
   std::unique_lock lock(mutex_);
   queue_.push_back(&waiting);
   admit_locked();
   // Whoever leaves lets the next one in. That somebody has become overdue nobody tells.
   while (!waiting.admitted) {
-    waiting.turn.wait_for(lock, bounds_.patience);
+    const Deadline now = Deadline::clock::now();
+    if (now >= deadline || stop.stop_requested()) {
+      std::erase(queue_, &waiting);
+      admit_locked();  // who comes next may need less
+      return std::nullopt;
+    }
+    waiting.turn.wait_until(lock, stop, std::min(deadline, now + bounds_.patience),
+                            [&] { return waiting.admitted; });
     admit_locked();
   }
-  return {*this, waiting.guest};
+  return Pass(*this, waiting.guest);
 }
 
 std::uint64_t Gate::limit_units() const {

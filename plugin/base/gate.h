@@ -15,7 +15,11 @@
 #include <functional>
 #include <list>
 #include <mutex>
+#include <optional>
+#include <stop_token>
 #include <utility>
+
+#include "plugin/base/types.h"
 
 namespace siphon {
 
@@ -37,14 +41,17 @@ class Gate {
   // Inside until it is destroyed, which does not block. The gate must outlive it.
   class Pass {
    public:
-    Pass(const Pass&) = delete;
-    Pass& operator=(const Pass&) = delete;
-    ~Pass() { gate_.leave(guest_); }
+    Pass(Pass&& other) noexcept
+        : gate_(std::exchange(other.gate_, nullptr)), guest_(other.guest_) {}
+    Pass& operator=(Pass&&) = delete;
+    ~Pass() {
+      if (gate_ != nullptr) gate_->leave(guest_);
+    }
 
    private:
     friend class Gate;
-    Pass(Gate& gate, Guests::iterator guest) : gate_(gate), guest_(guest) {}
-    Gate& gate_;
+    Pass(Gate& gate, Guests::iterator guest) : gate_(&gate), guest_(guest) {}
+    Gate* gate_;
     const Guests::iterator guest_;
   };
 
@@ -55,8 +62,9 @@ class Gate {
   Gate& operator=(const Gate&) = delete;
 
   // Blocks until there is room for `units`, at most `patience` for everyone before it. Who needs
-  // more than the gate has gets in when nobody else counts.
-  Pass enter(std::uint64_t units);
+  // more than the gate has gets in when nobody else counts. Nothing when its turn has not come by
+  // `deadline`, or `stop` was requested: it has left the line.
+  std::optional<Pass> enter(std::uint64_t units, Deadline deadline, std::stop_token stop = {});
   std::uint64_t limit_units() const;
   std::size_t waiting() const;
 
@@ -65,7 +73,7 @@ class Gate {
     explicit Waiting(std::uint64_t units) : self{{units, {}}}, guest(self.begin()) {}
     Guests self;  // one; it moves into guests_, so that nobody needs memory under the lock
     const Guests::iterator guest;
-    std::condition_variable turn;
+    std::condition_variable_any turn;
     bool admitted = false;
   };
   void leave(Guests::iterator guest);

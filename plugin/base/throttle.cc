@@ -7,6 +7,11 @@ namespace {
 
 constexpr double kBucketSeconds = 0.05;
 
+tl::unexpected<Error> late() {
+  return fail(Code::kDeadlineExceeded,
+              "the rate limit lets the bytes pass only after the deadline");
+}
+
 }  // namespace
 
 Throttle::Throttle(std::uint64_t bytes_per_second)
@@ -26,24 +31,41 @@ std::uint64_t Throttle::rate() const {
   return rate_;
 }
 
-Status Throttle::take(std::uint64_t bytes, Deadline deadline) {
-  auto late = [] {
-    return fail(Code::kDeadlineExceeded,
-                "the rate limit lets the bytes pass only after the deadline");
-  };
+Status Throttle::take(std::uint64_t bytes, Deadline deadline, std::stop_token stop) {
   std::unique_lock lock(mutex_);
   if (rate_ == 0 || bytes == 0) return {};
-  auto now = Clock::now();
+  const auto now = Clock::now();
   advance(now);
   const double mark = granted_ + static_cast<double>(bytes);
   if (passed_ < mark && passes_at(mark, now) > deadline) return late();
   granted_ = mark;
+  return wait_locked(lock, mark, deadline, stop);
+}
+
+Throttle::Place Throttle::line_up(std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (rate_ == 0 || bytes == 0) return 0;
+  advance(Clock::now());
+  return granted_ += static_cast<double>(bytes);
+}
+
+Status Throttle::wait(Place place, Deadline deadline, std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  advance(Clock::now());
+  return wait_locked(lock, place, deadline, stop);
+}
+
+Status Throttle::wait_locked(std::unique_lock<std::mutex>& lock, double mark, Deadline deadline,
+                             const std::stop_token& stop) {
   while (rate_ != 0 && passed_ < mark) {
-    const auto at = passes_at(mark, now);
+    const auto now = Clock::now();
+    if (stop.stop_requested()) return fail(Code::kCancelled, "cancelled");
     if (now >= deadline) return late();
-    changed_.wait_until(lock, std::min(at, deadline));
-    now = Clock::now();
-    advance(now);
+    // Woken by a new rate and by a stop.
+    const std::uint64_t rate = rate_;
+    changed_.wait_until(lock, stop, std::min(passes_at(mark, now), deadline),
+                        [&] { return rate_ != rate; });
+    advance(Clock::now());
   }
   return {};
 }

@@ -80,7 +80,6 @@ class CopyRun {
   // By both devices and both places, and the how many thousandth group of these.
   std::map<std::tuple<std::string, std::string, Location, Location>, std::string> ids_;
   std::uint64_t share_bytes_per_second_ = 0;  // of each transfer, of --bwlimit
-  std::FILE* receipts_ = nullptr;
 
   std::mutex mutex_;  // items, totals, receipts, slots
   std::map<std::size_t, Slot> slots_;

@@ -146,6 +146,7 @@ void encode(const StreamCall& in, v1::StreamRequest* out) {
   out->set_idle_timeout_ms(static_cast<std::uint32_t>(in.pace.idle_timeout.count()));
   out->set_deadline_ms(static_cast<std::uint32_t>(in.deadline.count()));
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
+  out->set_in_order(in.in_order);
   encode(Authority{in.read_nonce, std::nullopt}, out->mutable_authority());
   encode(in.target_store, out->mutable_target_store());
   out->set_headers_only(in.headers_only);
@@ -190,6 +191,11 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
   out.pace = {std::chrono::milliseconds(in.idle_timeout_ms()), in.min_bytes_per_second()};
   out.deadline = std::chrono::milliseconds(in.deadline_ms());
   out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
+  if (out.bytes_per_second != 0 && out.bytes_per_second < kLeastBytesPerSecond) {
+    return wrong("its bandwidth limit is too low");
+  }
+  out.in_order = in.in_order();
+  if (out.in_order && out.lanes != 1) return wrong("in order on several lanes");
   auto authority = decode(in.authority());
   if (!authority) return fail(std::move(authority).error());
   out.read_nonce = authority->read_nonce;

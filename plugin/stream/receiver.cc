@@ -50,6 +50,8 @@ class LaneReceiver {
 
  private:
   Result<FrameHeader> next_header();
+  Status check_progress() const;
+  Status wait_for_throttle(std::uint64_t bytes);
   Status take_frame(const FrameHeader& header);
   Status discard_frame(const FrameHeader& header);
   Status receive_payload(std::span<std::byte> payload, std::uint32_t& crc,
@@ -70,7 +72,11 @@ Status LaneReceiver::run() {
     auto header = next_header();
     if (!header) return fail(std::move(header).error().with_suspect(Side::kSource));
     if (header->type == FrameType::kEndOfLane) return {};
-    if (header->type == FrameType::kKeepAlive) continue;
+    if (header->type == FrameType::kKeepAlive) {
+      SIPHON_TRY(check_progress());
+      continue;
+    }
+    if (options_.last_data != nullptr) options_.last_data->note();
     auto wanted = sink_.admit(*header);
     if (!wanted) return fail(std::move(wanted).error());
     SIPHON_TRY(*wanted ? take_frame(*header) : discard_frame(*header));
@@ -104,7 +110,31 @@ Result<FrameHeader> LaneReceiver::next_header() {
   return header;
 }
 
+Status LaneReceiver::check_progress() const {
+  if (options_.last_data == nullptr) return {};
+  const auto patience = kIdleTimeoutsWithoutData * options_.pace.idle_timeout;
+  // The source notices by itself, and knows better why: it gets half a timeout more.
+  if (Clock::now() - options_.last_data->at() < patience + options_.pace.idle_timeout / 2)
+    return {};
+  return fail(
+      Code::kDeadlineExceeded,
+      "the source has sent nothing but signs of life for " +
+          std::to_string(std::chrono::duration_cast<std::chrono::seconds>(patience).count()) +
+          " s: its store hangs",
+      Side::kSource, "look at the source's disk, then run the copy again");
+}
+
+// The source, whose frame waits in the kernel, sees a slow reader.
+Status LaneReceiver::wait_for_throttle(std::uint64_t bytes) {
+  if (options_.throttle == nullptr) return {};
+  const auto place = options_.throttle->line_up(bytes);
+  Status passed = options_.throttle->wait(place, options_.deadline, options_.stop);
+  if (options_.last_data != nullptr) options_.last_data->note();
+  return passed;
+}
+
 Status LaneReceiver::take_frame(const FrameHeader& header) {
+  SIPHON_TRY(wait_for_throttle(header.length_bytes));
   const auto start = Clock::now();
   // A whole extent may have to wait for the source's word before it is stored: within the lease.
   const bool may_borrow = header.length_bytes < header.extent_bytes;

@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <stop_token>
 
 #include "plugin/base/buffer_pool.h"
 #include "plugin/base/status.h"
+#include "plugin/base/throttle.h"
 #include "plugin/stream/frame.h"
 #include "plugin/stream/socket.h"
 
@@ -17,6 +19,10 @@ struct LaneTimes {
   std::atomic<std::uint64_t> in_socket_ns{0};           // the peer or the wire is slower
   std::atomic<std::uint64_t> computing_ns{0};
 };
+
+// When nothing but keep-alives has gone over a transfer's lanes for so many idle timeouts, the
+// source's store hangs, and the attempt ends: on either end.
+inline constexpr int kIdleTimeoutsWithoutData = 4;
 
 struct ReceivedFrame {
   FrameHeader header;
@@ -41,10 +47,23 @@ class FrameSink {
   virtual void lane_broken(const Error&) {}
 };
 
+// When some lane of a transfer last brought data; shared by its lanes.
+class LastData {
+ public:
+  void note() { at_.store(Deadline::clock::now(), std::memory_order_relaxed); }
+  Deadline at() const { return at_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<Deadline> at_{Deadline::clock::now()};
+};
+
 struct ReceiveOptions {
   FrameLimits limits;
   Pace pace;
-  Deadline deadline;  // absolute, for the whole lane
+  Deadline deadline;              // absolute, for the whole lane
+  LastData* last_data = nullptr;  // with it, keep-alives count for kIdleTimeoutsWithoutData only
+  Throttle* throttle = nullptr;   // the device's own, of what comes in
+  std::stop_token stop = {};      // ends a wait for it
 };
 
 // Receives frames until the end-of-lane frame. Bytes go straight from the socket into a buffer of

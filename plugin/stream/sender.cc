@@ -28,6 +28,7 @@ constexpr std::size_t kSmallBatch = 16;
 constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
 constexpr std::size_t kLoopbackLargeFrame = 512 * kKiB;
 constexpr std::chrono::seconds kConnectTimeout{10};
+constexpr std::size_t kMostThrottles = 2;  // the device's and the transfer's own
 // A flood of strangers can push an honest lane out of the target's waiting room.
 constexpr int kHandshakeTries = 3;
 
@@ -38,17 +39,17 @@ void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
 
 }  // namespace
 
-StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle,
-                         StreamOrder order, std::function<void(ExtentResult)> on_result)
+StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, StreamOrder order,
+                         std::function<void(ExtentResult)> on_result)
     : store_(store),
       pool_(pool),
-      throttle_(throttle),
       order_(std::move(order)),
       on_result_(std::move(on_result)),
       limits_(store.limits()),
       is_loopback_(is_loopback(order_.target.address)),
       fallback_parts_before_(store.counters().fallback_parts),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      last_data_at_(Clock::now()),
       lanes_(order_.lanes),
       reported_(order_.extents.size(), false) {
   // Half the pool at most, so that one buffer fills while another drains.
@@ -65,9 +66,10 @@ StreamSender::Impl::~Impl() {
 }
 
 Status StreamSender::Impl::run() {
-  if (frame_bytes_ == 0 || order_.lanes == 0 || order_.extents.empty()) {
+  if (frame_bytes_ == 0 || order_.lanes == 0 || order_.extents.empty() ||
+      order_.throttles.size() > kMostThrottles) {
     stop({Code::kInvalidArgument,
-          "an order without extents, lanes or room for a frame",
+          "an order without extents, lanes or room for a frame, or with too many throttles",
           Side::kRequester,
           {}});
   }
@@ -121,6 +123,7 @@ void StreamSender::Impl::stop(Error why) {
   std::lock_guard lock(mutex_);
   if (!stop_error_) stop_error_ = std::move(why);
   stop_.store(true);
+  stop_waits_.request_stop();
   for (auto& lane : lanes_) lane.socket.shutdown();
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
@@ -157,14 +160,18 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
       case Next::kEnd:
         return context(send_control(lane, FrameType::kEndOfLane));
       case Next::kIdle:
+        SIPHON_TRY(context(check_progress()));
         SIPHON_TRY(context(send_control(lane, FrameType::kKeepAlive)));
         continue;
       case Next::kFrame:
         break;
     }
-    SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes.size())));
+    if (!order_.throttles.empty()) {
+      SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes.size())));
+    }
     auto crc = send_frame(lane, frame);
     if (!crc) return context(fail(std::move(crc).error()));
+    last_data_at_.store(Clock::now(), std::memory_order_relaxed);
     frame.buffer.reset();
     frame_sent(frame, *crc);
   }
@@ -224,31 +231,50 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
   return next;
 }
 
-// In portions of 50 ms, so that a cancel is seen and the target hears from us.
+// The lanes are held, so far, by a store that answers (each read has its own deadline, where the
+// backend has one) or by nothing that could be seen.
+Status StreamSender::Impl::check_progress() const {
+  const auto patience = kIdleTimeoutsWithoutData * order_.pace.idle_timeout;
+  if (Clock::now() - last_data_at_.load(std::memory_order_relaxed) < patience) return {};
+  return fail(
+      Code::kDeadlineExceeded,
+      "the source's store has delivered nothing for " +
+          std::to_string(std::chrono::duration_cast<std::chrono::seconds>(patience).count()) + " s",
+      Side::kSource, "look at the source's disk, then run the copy again");
+}
+
+// In portions of 50 ms, so that many lanes take turns; the target hears from us meanwhile.
 Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t bytes) {
-  if (throttle_ == nullptr) return {};
-  auto last_sign = Clock::now();
+  const auto keep_alive = order_.pace.idle_timeout / 4;
+  const std::stop_token stop = stop_waits_.get_token();
+  auto next_sign = Clock::now() + keep_alive;
+  std::array<Throttle::Place, kMostThrottles> places{};
   while (bytes > 0) {
-    const std::uint64_t rate = throttle_->rate();
-    const std::uint64_t portion =
-        rate == 0 ? bytes : std::min(bytes, std::max<std::uint64_t>(1, rate / 20));
-    const auto now = Clock::now();
-    if (now >= order_.deadline) {
-      return fail(Code::kDeadlineExceeded, "the rate limit leaves too little time", Side::kSource);
+    std::uint64_t portion = bytes;
+    for (Throttle* throttle : order_.throttles) {
+      const std::uint64_t rate = throttle->rate();
+      if (rate != 0) portion = std::min(portion, std::max<std::uint64_t>(1, rate / 20));
     }
-    Status taken = throttle_->take(portion, std::min(order_.deadline, now + kSlice));
-    std::unique_lock lock(mutex_);
-    if (stopped()) return fail(Code::kCancelled, "cancelled");
-    if (taken) {
-      bytes -= portion;
-    } else {
-      frames_.wait_until(lock, now + kSlice, [&] { return stopped(); });
+    for (std::size_t i = 0; i < order_.throttles.size(); ++i) {
+      places[i] = order_.throttles[i]->line_up(portion);
     }
-    lock.unlock();
-    if (bytes > 0 && Clock::now() - last_sign >= order_.pace.idle_timeout / 4) {
+    for (std::size_t i = 0; i < order_.throttles.size();) {
+      Status passed =
+          order_.throttles[i]->wait(places[i], std::min(order_.deadline, next_sign), stop);
+      if (passed) {
+        ++i;
+        continue;
+      }
+      if (passed.error().code == Code::kCancelled) return passed;
+      if (Clock::now() >= order_.deadline) {
+        return fail(Code::kDeadlineExceeded, "the rate limit leaves too little time",
+                    Side::kSource);
+      }
       SIPHON_TRY(send_control(lane, FrameType::kKeepAlive));
-      last_sign = Clock::now();
+      next_sign = Clock::now() + keep_alive;
     }
+    bytes -= portion;
+    last_data_at_.store(Clock::now(), std::memory_order_relaxed);
   }
   return {};
 }
@@ -393,10 +419,9 @@ void StreamSender::Impl::deliver_results() {
 
 // ---- the public face ---------------------------------------------------------------------------
 
-StreamSender::StreamSender(ExtentStore& store, BufferPool& pool, Throttle* throttle,
-                           StreamOrder order, std::function<void(ExtentResult)> on_result)
-    : impl_(std::make_unique<Impl>(store, pool, throttle, std::move(order), std::move(on_result))) {
-}
+StreamSender::StreamSender(ExtentStore& store, BufferPool& pool, StreamOrder order,
+                           std::function<void(ExtentResult)> on_result)
+    : impl_(std::make_unique<Impl>(store, pool, std::move(order), std::move(on_result))) {}
 StreamSender::~StreamSender() = default;
 
 Status StreamSender::run() { return impl_->run(); }

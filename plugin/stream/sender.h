@@ -31,6 +31,8 @@ struct StreamOrder {
   std::uint32_t max_frame_bytes = 4u << 20;
   Pace pace;
   Deadline deadline;
+  bool in_order = false;             // each extent's frames by their offsets; with one lane
+  std::vector<Throttle*> throttles;  // each holds; they outlive the sender
 };
 
 // What the source says of one extent, in the return of the second call.
@@ -52,10 +54,10 @@ struct SenderCounters {
 
 class StreamSender {
  public:
-  // `store` and `pool` outlive the sender; `throttle` may be null. `on_result` is called from the
+  // `store` and `pool` outlive the sender. `on_result` is called from the
   // sender's threads, one call at a time, once per extent, as soon as all of it has been read and
   // summed (or has failed).
-  StreamSender(ExtentStore& store, BufferPool& pool, Throttle* throttle, StreamOrder order,
+  StreamSender(ExtentStore& store, BufferPool& pool, StreamOrder order,
                std::function<void(ExtentResult)> on_result);
   ~StreamSender();
 

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -69,7 +70,7 @@ struct Errand {
 
 class StreamSender::Impl {
  public:
-  Impl(ExtentStore& store, BufferPool& pool, Throttle* throttle, StreamOrder order,
+  Impl(ExtentStore& store, BufferPool& pool, StreamOrder order,
        std::function<void(ExtentResult)> on_result);
   ~Impl();
   Status run();
@@ -109,6 +110,7 @@ class StreamSender::Impl {
   void report(ExtentResult result);
   void deliver_results();
 
+  Status check_progress() const;
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
   template <typename F>
   std::thread guarded(F body);
@@ -122,7 +124,6 @@ class StreamSender::Impl {
 
   ExtentStore& store_;
   BufferPool& pool_;
-  Throttle* const throttle_;
   const StreamOrder order_;
   const std::function<void(ExtentResult)> on_result_;
   const StoreLimits limits_;
@@ -137,10 +138,13 @@ class StreamSender::Impl {
   std::atomic<std::size_t> prefetch_bytes_{0};
   std::atomic<bool> are_small_{false};  // one at least came whole with its opening
   std::atomic<bool> stop_{false};
+  std::stop_source stop_waits_;                          // requested with stop_
+  std::atomic<sender::Clock::time_point> last_data_at_;  // some lane had data to send
 
   mutable std::mutex mutex_;         // guards what follows
   std::condition_variable errands_;  // for readers: something to do, or nothing any more
-  std::condition_variable frames_;   // for lanes: a frame, or no more
+  std::condition_variable frames_;   // for lanes: a frame, or no more. One waiter for each frame:
+                                     // nobody else may wait here
   std::optional<Error> stop_error_;
   std::uint32_t next_to_open_ = 0;
   std::uint32_t opening_ = 0;                  // readers that open extents

@@ -42,7 +42,8 @@ void StreamSender::Impl::reader_main() {
 
 // Extents already open come first; the next one is opened when these leave a reader idle.
 std::optional<Errand> StreamSender::Impl::next_errand() {
-  const std::uint32_t depth = std::max<std::uint32_t>(1, limits_.read_depth);
+  // A piece joins the queue before the next one of its extent is read.
+  const std::uint32_t depth = order_.in_order ? 1 : std::max<std::uint32_t>(1, limits_.read_depth);
   std::unique_lock lock(mutex_);
   while (!stopped()) {
     const bool room = queue_.size() < kMaxQueuedFrames;

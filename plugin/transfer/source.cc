@@ -10,14 +10,48 @@
 
 namespace siphon {
 
-Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes) {
-  auto buffer = send_pool_.acquire(2 * BufferPool::whole_granules(frame_bytes),
-                                   deadline_in(settings_.connect_timeout / 2));
-  if (!buffer) {
-    return fail_busy(settings_.device + " has no send memory left: busy", Side::kSource,
-                     "try again in a minute");
+namespace {
+
+constexpr std::chrono::milliseconds kLeaseSlice{100};
+// Streams may hold all buffers for as long as they run.
+constexpr std::chrono::milliseconds kBufferPatience{20};
+
+}  // namespace
+
+Error SourceService::busy(std::string_view what) const {
+  return fail_busy(settings_.device + " is busy: " + std::string(what), Side::kSource,
+                   "try again in " + std::to_string(settings_.queue_timeout.count() / 1000) + " s")
+      .value();
+}
+
+Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes, std::stop_token stop) {
+  // Whose turn it is finds the memory of those that ran before it, or soon does: in slices, so that
+  // a cancel is seen.
+  const Deadline until = deadline_in(settings_.queue_timeout);
+  for (;;) {
+    const Deadline slice = std::min(until, deadline_in(kLeaseSlice));
+    auto buffer = send_pool_.acquire(2 * BufferPool::whole_granules(frame_bytes), slice);
+    if (buffer) return buffer;
+    if (stop.stop_requested()) return fail(Code::kCancelled, "the transfer was cancelled");
+    if (buffer.error().code != Code::kDeadlineExceeded) return buffer;
+    if (Deadline::clock::now() >= until) return fail(busy("it has no send memory left"));
   }
-  return buffer;
+}
+
+StreamOrder SourceService::order_of(const StreamCall& call) const {
+  const Pace pace{std::min(call.pace.idle_timeout, settings_.pace.idle_timeout),
+                  std::max(call.pace.min_bytes_per_second, settings_.pace.min_bytes_per_second)};
+  const std::uint64_t rate = lower_rate(call.bytes_per_second, settings_.bytes_per_second);
+  StreamOrder order;
+  order.extents = call.extents;
+  order.target = call.data;
+  order.ticket = call.ticket.clone();
+  order.lanes = call.lanes;
+  order.max_frame_bytes = std::min(call.max_frame_bytes, frame_bytes_for(settings_, rate));
+  order.pace = pace;
+  order.in_order = call.in_order;
+  order.deadline = deadline_in(std::min(call.deadline, settings_.transfer_timeout));
+  return order;
 }
 
 namespace {
@@ -149,24 +183,28 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
     return end;
   }
   if (call.headers_only) return report_headers(call, store, on_report, stop);
-  auto leased = lease(std::max<std::uint64_t>(call.max_frame_bytes, BufferPool::kGranule));
+  const auto place = streams_.enter(deadline_in(settings_.queue_timeout), stop);
+  if (!place) {
+    end.status = stop.stop_requested()
+                     ? Status(fail(Code::kCancelled, "the transfer was cancelled"))
+                     : Status(fail(busy(std::to_string(streams_.inside()) + " transfers out")));
+    return end;
+  }
+  StreamOrder order = order_of(call);
+  auto leased = lease(std::max<std::uint64_t>(order.max_frame_bytes, BufferPool::kGranule), stop);
   if (!leased) {
     end.status = fail(std::move(leased).error());
     return end;
   }
   BufferPool pool(*leased);
+  // Both hold: what this transfer may have, and what all of this device's may have together.
   Throttle own_throttle(call.bytes_per_second);
-  // A request may ask for less than this device allows, never for more.
-  const std::uint64_t own_rate = call.bytes_per_second, device_rate = throttle_.rate();
-  Throttle* throttle = nullptr;
-  if (device_rate != 0) throttle = &throttle_;
-  if (own_rate != 0 && (device_rate == 0 || own_rate < device_rate)) throttle = &own_throttle;
-  StreamOrder order{call.extents,         call.data, call.ticket.clone(),       call.lanes,
-                    call.max_frame_bytes, call.pace, deadline_in(call.deadline)};
+  if (call.bytes_per_second != 0) order.throttles.push_back(&own_throttle);
+  if (throttle_.rate() != 0) order.throttles.push_back(&throttle_);
   counters_.transfers_out.fetch_add(1);
   {
     ResultBatcher batcher(settings_.device, on_report);
-    StreamSender sender(store, pool, throttle, std::move(order),
+    StreamSender sender(store, pool, std::move(order),
                         [&batcher](ExtentResult r) { batcher.add(std::move(r)); });
     std::stop_callback wake(stop, [&sender] { sender.cancel(); });
     std::jthread watch([&](std::stop_token done) {
@@ -191,16 +229,35 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   return end;
 }
 
+namespace {
+
+// In portions, so that streams under the same limit have their turns in between.
+Status take_in_portions(Throttle& throttle, std::uint64_t bytes, std::stop_token stop) {
+  while (bytes > 0) {
+    const std::uint64_t rate = throttle.rate();
+    const std::uint64_t portion =
+        rate == 0 ? bytes : std::min(bytes, std::max<std::uint64_t>(1, rate / 20));
+    SIPHON_TRY(throttle.wait(throttle.line_up(portion), Deadline::max(), stop));
+    bytes -= portion;
+  }
+  return {};
+}
+
+}  // namespace
+
 Status read_range(ExtentReader& reader, BufferPool& pool, std::uint32_t operation_bytes,
                   std::uint64_t offset_bytes, std::span<std::byte> out) {
   const std::uint64_t part = std::max<std::uint64_t>(reader.info().header.part_bytes, 1);
   while (!out.empty()) {
     std::uint64_t piece = std::min<std::uint64_t>(out.size(), operation_bytes);
     if (!reader.info().is_inline) piece = std::min(piece, part - offset_bytes % part);
-    auto buffer = pool.acquire(piece, deadline_in(std::chrono::seconds(60)));
-    if (!buffer) return fail(std::move(buffer).error());
-    SIPHON_TRY(reader.read(offset_bytes, buffer->span()));
-    std::memcpy(out.data(), buffer->data(), piece);
+    auto buffer = pool.acquire(piece, deadline_in(kBufferPatience));
+    if (buffer) {
+      SIPHON_TRY(reader.read(offset_bytes, buffer->span()));
+      std::memcpy(out.data(), buffer->data(), piece);
+    } else {
+      SIPHON_TRY(reader.read(offset_bytes, out.first(piece)));
+    }
     offset_bytes += piece;
     out = out.subspan(piece);
   }
@@ -212,6 +269,12 @@ VerifyOutcome SourceService::verify(ExtentStore& store, const std::string& exten
                                     std::stop_token stop) {
   VerifyOutcome outcome;
   outcome.extent = extent;
+  const auto place = verifies_.enter(deadline_in(settings_.queue_timeout), stop);
+  if (!place) {
+    outcome.status = stop.stop_requested() ? Status(fail(Code::kCancelled, "verify was cancelled"))
+                                           : Status(fail(busy("it verifies other extents")));
+    return outcome;
+  }
   auto reader = store.open(extent, {});
   if (!reader) {
     outcome.status = fail(std::move(reader).error());
@@ -224,7 +287,7 @@ VerifyOutcome SourceService::verify(ExtentStore& store, const std::string& exten
   auto verified = verify_extent(
       [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
         if (stop.stop_requested()) return fail(Code::kCancelled, "verify was cancelled");
-        SIPHON_TRY(throttle_.take(out.size(), deadline_in(std::chrono::seconds(60))));
+        SIPHON_TRY(take_in_portions(throttle_, out.size(), stop));
         return read_range(**reader, send_pool_, operation, offset, out);
       },
       info.header, on_progress);

@@ -46,8 +46,13 @@ namespace {
 
 // How many extents' scratch is made while the lanes are still being opened.
 constexpr std::size_t kBeginEarly = 4;
+// Between the frames of all extents, which bounds what is remembered of them.
+constexpr std::size_t kMostGaps = 4096;
 // So many writers publish small extents at once before others wait for company.
 constexpr std::size_t kFirstPublishers = 2;
+
+// Bytes per second below which a transfer has one lane.
+constexpr std::uint64_t kOneLaneRate = kMiB;
 
 // What one half of a transfer leaves the other, once it is over, to end by itself.
 constexpr std::chrono::seconds kLastMoment{2};
@@ -96,6 +101,18 @@ Result<std::jthread> start_thread(Work work) {
 }
 
 }  // namespace
+
+std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b) {
+  return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b);
+}
+
+std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second) {
+  if (bytes_per_second == 0) return settings.max_frame_bytes;
+  const std::uint64_t second = bytes_per_second / BufferPool::kGranule * BufferPool::kGranule;
+  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
+      second, BufferPool::kGranule,
+      std::max<std::uint64_t>(settings.paced_frame_bytes, BufferPool::kGranule)));
+}
 
 Sha256 ticket_binding(const StreamCall& call) {
   std::string text = "siphon.v1 ticket\n" + call.transfer_id + "\n" + std::to_string(call.attempt) +
@@ -318,10 +335,11 @@ StreamCall TargetTransfer::second_call_for(const std::vector<Extent*>& extents) 
   call.source = spec_.source;
   for (const Extent* extent : extents) call.extents.push_back(extent->pair.source);
   call.target_device = env_.settings.device;
-  call.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
-  call.bytes_per_second = spec_.bytes_per_second;
-  const bool paced = spec_.bytes_per_second != 0 || env_.settings.bytes_per_second != 0;
-  call.max_frame_bytes = paced ? env_.settings.paced_frame_bytes : env_.settings.max_frame_bytes;
+  const std::uint64_t rate = lower_rate(spec_.bytes_per_second, env_.settings.bytes_per_second);
+  call.lanes = lanes();
+  call.in_order = store_limits_.in_order;
+  call.bytes_per_second = rate;
+  call.max_frame_bytes = frame_bytes_for(env_.settings, rate);
   call.pace = env_.settings.pace;
   call.deadline = env_.settings.transfer_timeout;
   call.read_nonce = spec_.authority.read_nonce;
@@ -348,17 +366,33 @@ Status TargetTransfer::stream(BufferPool& pool) {
   return run_lanes(listener, ticket, std::move(call), pool);
 }
 
+// A slow transfer needs but one, and its frames would wait for each other on several.
+std::uint16_t TargetTransfer::lanes() const {
+  if (store_limits_.in_order) return 1;
+  const std::uint64_t rate = lower_rate(spec_.bytes_per_second, env_.settings.bytes_per_second);
+  if (rate != 0 && rate < kOneLaneRate) return 1;
+  return spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
+}
+
 Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, StreamCall call,
                                  BufferPool& pool) {
   const std::uint16_t lane_count = call.lanes;
   // An extent that is too large is its own fault, and not its lane's: see admit().
   const FrameLimits limits{static_cast<std::uint32_t>(wanted_.size()), call.max_frame_bytes,
                            std::numeric_limits<std::uint64_t>::max()};
-  const ReceiveOptions options{limits, call.pace, deadline_in(call.deadline)};
+  last_data_.note();
+  Throttle& throttle = env_.receive_throttle;
+  const ReceiveOptions options{limits,
+                               call.pace,
+                               deadline_in(call.deadline),
+                               &last_data_,
+                               throttle.rate() != 0 ? &throttle : nullptr,
+                               stop_.get_token()};
   std::stop_callback stop_listening(stop_.get_token(), [&listener] { listener.cancel(); });
 
   try {
-    writers_.emplace(env_.settings.writers, [this](Task task) { do_task(std::move(task)); });
+    const std::uint32_t writers = store_limits_.in_order ? 1 : env_.settings.writers;
+    writers_.emplace(writers, [this](Task task) { do_task(std::move(task)); });
   } catch (const std::system_error& e) {
     return fail_busy(
         std::string("the target has no thread for this transfer (") + e.what() + "): busy",
@@ -374,8 +408,8 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     note_second_call_ended(second_call.error());
     listener.cancel();
   }
-  auto sockets =
-      listener.accept_lanes(ticket, lane_count, deadline_in(env_.settings.connect_timeout));
+  auto sockets = listener.accept_lanes(
+      ticket, lane_count, deadline_in(env_.settings.queue_timeout + env_.settings.connect_timeout));
   env_.counters.open_data_ports.fetch_sub(1);
   env_.counters.strangers.fetch_add(listener.strangers());
 
@@ -454,8 +488,16 @@ void TargetTransfer::note_second_call_ended(Error error) {
 }
 
 void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener) {
+  // The call may wait for its turn at the source, whose first report says that it has come.
+  std::once_flag begun;
   StreamEnd end = env_.caller.stream(
-      call, [this](const SourceReport& report) { on_report(report); }, stop_.get_token());
+      call,
+      [&](const SourceReport& report) {
+        std::call_once(begun,
+                       [&] { listener.expect_by(deadline_in(env_.settings.connect_timeout)); });
+        on_report(report);
+      },
+      stop_.get_token());
   const bool failed = !end.status;
   {
     std::lock_guard lock(mutex_);
@@ -606,8 +648,19 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       ++sized_count_;
       sized_bytes_ += h.extent_bytes;
     }
+    const std::size_t pieces = extent.session.pieces();
     if (!extent.session.on_frame(h.extent_bytes, h.offset_bytes, h.length_bytes, frame.crc32)) {
       return {};  // that extent has failed; the lane goes on
+    }
+    pieces_ += extent.session.pieces() - pieces;
+    if (pieces_ > extents_.size() + kMostGaps) {
+      extent.on_error({Code::kOutOfRange,
+                       "extent " + extent.pair.source + ": the frames of this transfer leave " +
+                           std::to_string(kMostGaps) + " gaps, more than can be under way",
+                       Side::kSource,
+                       {}});
+      give_up_if_hopeless_locked();
+      return {};
     }
     received_bytes_ += h.length_bytes;
     env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
@@ -887,7 +940,7 @@ Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& clai
   r.header = claim.header;
   r.private_id = id;
   r.data_endpoint = data_endpoint_;
-  r.lanes = spec_.lanes != 0 ? spec_.lanes : env_.settings.lanes;
+  r.lanes = lanes();
   r.started_unix_ms = extent.started_unix_ms != 0 ? extent.started_unix_ms : started_unix_ms_;
   r.finished_unix_ms = now_unix_ms();
   r.fallback_parts = extent.stored.fallback_parts();

@@ -21,6 +21,7 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/throttle.h"
 #include "plugin/base/work_queue.h"
 #include "plugin/stream/handshake.h"
 #include "plugin/stream/listener.h"
@@ -51,6 +52,7 @@ struct StreamCall {
   std::optional<Nonce> read_nonce;
   StoreIdentity target_store;  // empty when no extent keeps its name
   bool headers_only = false;   // reports what the sealed headers say; nothing is streamed
+  bool in_order = false;       // each extent's frames by their offsets; then there is one lane
 };
 // Binds a ticket to everything the call says: both ends compute it.
 Sha256 ticket_binding(const StreamCall& call);
@@ -103,6 +105,12 @@ struct TransferSettings {
   std::chrono::milliseconds scratch_lease{std::chrono::hours(25)};  // beyond transfer_timeout
 };
 
+// The lower of two rates; 0 is none.
+std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b);
+// The largest frame of a transfer at `bytes_per_second` (0: unlimited): about a second's worth, so
+// that a slow one still has something on its way between two looks at it.
+std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second);
+
 // Monotonic counters of a device, for `describe`.
 struct DeviceCounters {
   std::atomic<std::uint64_t> bytes_received{0}, bytes_sent{0}, strangers{0}, fallback_parts{0};
@@ -118,6 +126,7 @@ struct TargetEnvironment {
   AttemptJournal& journal;
   SourceCaller& caller;
   DeviceCounters& counters;
+  Throttle& receive_throttle;  // all that comes in, together
   // Told of scratch that could not be removed; its row stays in the journal. Must not block.
   std::function<void(Attempt)> left_behind = {};
 };
@@ -168,6 +177,7 @@ class TargetTransfer final : private FrameSink {
   StreamCall second_call_for(const std::vector<Extent*>& extents) const;
   Status reserve(BufferPool::Buffer* lease);
   Status stream(BufferPool& pool);
+  std::uint16_t lanes() const;
   Status run_lanes(Listener& listener, const Ticket& ticket, StreamCall call, BufferPool& pool);
   Status receive_all(std::vector<Socket>& sockets, BufferPool& pool, const ReceiveOptions& options);
   void make_second_call(const StreamCall& call, Listener& listener);
@@ -205,11 +215,12 @@ class TargetTransfer final : private FrameSink {
   const TargetEnvironment env_;
   const StoreLimits store_limits_;
   std::vector<Receipt> known_;  // until it runs
-  std::stop_source stop_;  // before the place, which has its token
+  std::stop_source stop_;       // before the place, which has its token
   const TargetPlace place_;
   std::vector<std::unique_ptr<Extent>> extents_;
   std::vector<Extent*> wanted_;  // those that are streamed, in the order of the frames' indices
   LaneTimes times_;
+  LastData last_data_;
   std::optional<WorkQueue<Task>> writers_;  // while it streams
   std::uint64_t started_unix_ms_;
   std::chrono::steady_clock::time_point started_at_;
@@ -231,6 +242,7 @@ class TargetTransfer final : private FrameSink {
   std::size_t sized_count_ = 0;
   std::uint64_t received_bytes_ = 0;
   std::uint64_t durable_bytes_ = 0;
+  std::size_t pieces_ = 0;               // that all sessions remember
   std::deque<Extent*> ready_;            // small ones, to be published
   std::size_t publishers_ = 0;           // writers that publish these
   std::size_t publishers_to_start_ = 0;  // of which have not begun

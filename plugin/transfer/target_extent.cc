@@ -63,7 +63,7 @@ Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
   SIPHON_TRY(place_.journal.add({place_.store.location(), name_, private_id_}));
   const auto lease = static_cast<std::uint64_t>(place_.scratch_lease.count());
   auto begun = place_.store.begin(
-      name_, {extent_bytes, private_id_, now_unix_ms() + lease, place_.spec.replace});
+      name_, {extent_bytes, private_id_, now_unix_ms() + lease, place_.spec.replace, place_.stop});
   if (!begun) {
     // A reservation whose reply was lost may exist: collect() decides.
     if (place_.store.collect(name_, private_id_)) {

@@ -28,7 +28,8 @@ struct TargetPlace {
   std::chrono::milliseconds scratch_lease;
   // How long a publish without an answer is asked about.
   std::chrono::milliseconds settle_timeout;
-  std::stop_token stop;  // asks once more, then leaves it to the collector
+  // Ends what waits; a publish is asked about once more, then left to the collector.
+  std::stop_token stop;
   // Told of scratch that could not be removed; its row stays in the journal. May be empty.
   std::function<void(Attempt)> left_behind;
 };

@@ -242,7 +242,7 @@ void siphon_source(const Options& options, std::span<const std::byte> pattern,
   order.lanes = static_cast<std::uint16_t>(options.lanes);
   order.max_frame_bytes = static_cast<std::uint32_t>(options.message_bytes);
   order.deadline = deadline_in(std::chrono::minutes(10));
-  StreamSender sender(store, pool, nullptr, std::move(order), [](ExtentResult result) {
+  StreamSender sender(store, pool, std::move(order), [](ExtentResult result) {
     if (!result.status) die(result.status.error().message);
   });
   if (Status status = sender.run(); !status) die(status.error().message);

@@ -13,12 +13,16 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+constexpr seconds kLong{60};        // a test that waits so long has failed
+constexpr milliseconds kShort{50};  // long enough to see that somebody does not get in
+constexpr seconds kForever{3600};
+
 // A guest on a thread of its own, who stays until told to go.
 class Visitor {
  public:
   Visitor(Gate& gate, std::uint64_t units)
       : ended_(std::async(std::launch::async, [this, &gate, units] {
-          const Gate::Pass pass = gate.enter(units);
+          const auto pass = gate.enter(units, deadline_in(kForever));
           inside_.set_value();
           go_.get_future().wait();
         })) {}
@@ -37,10 +41,6 @@ class Visitor {
   std::future<void> entered_ = inside_.get_future();
   std::future<void> ended_;
 };
-
-constexpr seconds kLong{60};        // a test that waits so long has failed
-constexpr milliseconds kShort{50};  // long enough to see that somebody does not get in
-constexpr seconds kForever{3600};
 
 constexpr milliseconds kTarget{80};
 
@@ -116,7 +116,7 @@ TEST(Gate, TheBoundFallsWhenGuestsTakeLongAndNotBelowTheLeast) {
   Hand hand;
   Gate gate({8, 64, kTarget, kForever}, hand.clock());
   const auto stay = [&](milliseconds time) {
-    const Gate::Pass pass = gate.enter(16);
+    const auto pass = gate.enter(16, deadline_in(kForever));
     hand.advance(time);
   };
   stay(kTarget);
@@ -133,9 +133,10 @@ TEST(Gate, OneThatIsOverdueLowersTheBoundToo) {
   Hand hand;
   Gate gate({8, 64, kTarget, 2 * kTarget}, hand.clock());
   {
-    const Gate::Pass hangs = gate.enter(16);
+    const auto hangs = gate.enter(16, deadline_in(kForever));
     hand.advance(2 * kTarget);
-    const Gate::Pass next = gate.enter(64);  // there would be no room if it counted
+    const auto next =
+        gate.enter(64, deadline_in(kForever));  // there would be no room if it counted
   }
   EXPECT_EQ(gate.limit_units(), 56u);
 }
@@ -144,11 +145,11 @@ TEST(Gate, TheBoundRisesOnlyWhileOthersWaitAndNotAboveTheMost) {
   Hand hand;
   Gate gate({8, 10, kTarget, kForever}, hand.clock());
   {
-    const Gate::Pass late = gate.enter(8);
+    const auto late = gate.enter(8, deadline_in(kForever));
     hand.advance(kTarget + milliseconds(1));
   }
   ASSERT_EQ(gate.limit_units(), 8u);
-  { const Gate::Pass alone = gate.enter(8); }
+  { const auto alone = gate.enter(8, deadline_in(kForever)); }
   EXPECT_EQ(gate.limit_units(), 8u);
   const auto leave_before_another = [&] {
     Visitor inside(gate, 8);
@@ -172,7 +173,7 @@ TEST(Gate, NeverMoreInsideThanThereIsRoomFor) {
     guests.push_back(std::async(std::launch::async, [&, i] {
       for (std::uint64_t k = 0; k < 500; ++k) {
         const std::uint64_t units = 1 + (i + k) % 5;
-        const Gate::Pass pass = gate.enter(units);
+        const auto pass = gate.enter(units, deadline_in(kForever));
         const std::uint64_t now = inside.fetch_add(units) + units;
         std::uint64_t seen = most.load();
         while (seen < now && !most.compare_exchange_weak(seen, now)) {
@@ -184,6 +185,25 @@ TEST(Gate, NeverMoreInsideThanThereIsRoomFor) {
   for (auto& guest : guests) guest.get();
   EXPECT_LE(most.load(), kRoom);
   EXPECT_EQ(inside.load(), 0u);
+}
+
+TEST(Gate, AWaitEndsByItsDeadlineOrAStopAndLeavesTheLine) {
+  Gate gate(fixed(10, kForever));
+  Visitor inside(gate, 8);
+  ASSERT_TRUE(inside.inside_within(kLong));
+  EXPECT_FALSE(gate.enter(4, deadline_in(milliseconds(1))));
+  std::stop_source stop;
+  auto stopped = std::async(std::launch::async, [&] {
+    return gate.enter(4, deadline_in(kForever), stop.get_token()).has_value();
+  });
+  while (gate.waiting() == 0) std::this_thread::yield();
+  // Who waits behind it needs less, and gets in as soon as it has gone.
+  Visitor behind(gate, 2);
+  while (gate.waiting() == 1) std::this_thread::yield();
+  stop.request_stop();
+  EXPECT_FALSE(stopped.get());
+  EXPECT_TRUE(behind.inside_within(kLong));
+  EXPECT_EQ(gate.waiting(), 0u);
 }
 
 }  // namespace

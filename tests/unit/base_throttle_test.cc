@@ -79,5 +79,39 @@ TEST(BaseThrottle, AFreshLimitAfterUnlimitedStartsAtZero) {
   EXPECT_TRUE(throttle.take(1000, deadline_in(minutes(5))));
 }
 
+TEST(BaseThrottle, APlaceIsKeptAtAnyRate) {
+  Throttle throttle(1);
+  const auto place = throttle.line_up(1000);
+  EXPECT_EQ(throttle.wait(place, at_once()).error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(throttle.wait(place, at_once()).error().code, Code::kDeadlineExceeded);
+  throttle.set_rate(1'000'000);
+  EXPECT_TRUE(throttle.wait(place, deadline_in(hours(1))));
+}
+
+TEST(BaseThrottle, OneBytePerSecondPassesBytes) {
+  for (const std::uint64_t rate : {1, 3, 6}) {
+    Throttle throttle(rate);
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_TRUE(throttle.wait(throttle.line_up(1), deadline_in(hours(1))));
+    }
+  }
+}
+
+TEST(BaseThrottle, AStopEndsAWait) {
+  Throttle throttle(1);
+  std::stop_source stop;
+  Status waited, taken;
+  std::thread in_line([&] {
+    waited = throttle.wait(throttle.line_up(1'000'000), Deadline::max(), stop.get_token());
+  });
+  std::thread taker([&] { taken = throttle.take(1'000'000, Deadline::max(), stop.get_token()); });
+  stop.request_stop();
+  in_line.join();
+  taker.join();
+  ASSERT_FALSE(waited || taken);
+  EXPECT_EQ(waited.error().code, Code::kCancelled);
+  EXPECT_EQ(taken.error().code, Code::kCancelled);
+}
+
 }  // namespace
 }  // namespace siphon

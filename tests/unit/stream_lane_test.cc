@@ -119,7 +119,8 @@ class StreamTest : public ::testing::Test {
     order.lanes = lanes_;
     order.max_frame_bytes = max_frame_bytes_;
     order.pace = pace_;
-    order.deadline = deadline_in(seconds(20));
+    order.deadline = deadline_in(time_);
+    order.throttles = throttles_;
     return order;
   }
 
@@ -130,7 +131,7 @@ class StreamTest : public ::testing::Test {
     test::TcpProxy proxy(listener->endpoint(), damage);
     const bool through_proxy =
         damage.flip_at_byte != test::Damage::kNever || damage.cut_at_byte != test::Damage::kNever;
-    StreamSender sender(*store_, send_pool_, throttle_,
+    StreamSender sender(*store_, send_pool_,
                         make_order(through_proxy ? proxy.endpoint() : listener->endpoint()),
                         [this](ExtentResult result) {
                           EXPECT_EQ(calls_at_once_.fetch_add(1), 0);
@@ -146,6 +147,8 @@ class StreamTest : public ::testing::Test {
       options.limits = {static_cast<std::uint32_t>(names_.size()), max_frame_bytes_, 1ull << 32};
       options.pace = pace_;
       options.deadline = deadline_in(seconds(20));
+      LastData last_data;
+      options.last_data = &last_data;
       std::vector<std::future<Status>> lanes;
       for (auto& socket : *sockets) {
         lanes.push_back(std::async(std::launch::async, [&] {
@@ -153,6 +156,7 @@ class StreamTest : public ::testing::Test {
         }));
       }
       for (auto& lane : lanes) lane_status_.push_back(lane.get());
+      lanes_ended_ = true;
     }
     source_status_ = source.get();
     counters_ = sender.counters();
@@ -177,7 +181,9 @@ class StreamTest : public ::testing::Test {
   std::uint16_t lanes_ = 1;
   std::uint32_t max_frame_bytes_ = 1u << 20;
   Pace pace_;
-  Throttle* throttle_ = nullptr;
+  milliseconds time_ = seconds(20);
+  std::atomic<bool> lanes_ended_{false};
+  std::vector<Throttle*> throttles_;
   ArenaMemory send_arena_ = *ArenaMemory::allocate(8 * kMiB);
   ArenaMemory receive_arena_ = *ArenaMemory::allocate(8 * kMiB);
   BufferPool send_pool_{send_arena_.span()};
@@ -189,7 +195,7 @@ class StreamTest : public ::testing::Test {
 
   CollectingSink sink_;
   LaneTimes times_;
-  StreamSender* sender_ = nullptr;
+  std::atomic<StreamSender*> sender_{nullptr};
   std::function<void(const ExtentResult&)> on_result_;
   std::atomic<int> calls_at_once_{0};
   std::map<std::uint32_t, ExtentResult> results_;
@@ -325,7 +331,7 @@ TEST_F(StreamTest, CancelInTheMidst) {
   make_store(small_parts());
   put("e", random_bytes(16 * kMiB, 1));
   sink_.on_deliver = [&](const FrameHeader& header) -> Status {
-    if (header.sequence == 5) sender_->cancel();
+    if (header.sequence == 5) sender_.load()->cancel();
     return {};
   };
   run();
@@ -341,7 +347,7 @@ TEST_F(StreamTest, CancelWakesASenderThatWaitsForTheTarget) {
   put("e", random_bytes(kMiB, 1));
   auto listener = Listener::open("127.0.0.1", {});  // nobody answers the handshake
   ASSERT_TRUE(listener);
-  StreamSender sender(*store_, send_pool_, nullptr, make_order(listener->endpoint()),
+  StreamSender sender(*store_, send_pool_, make_order(listener->endpoint()),
                       [this](ExtentResult result) { results_[result.extent_index] = result; });
   auto run = std::async(std::launch::async, [&] { return sender.run(); });
   EXPECT_EQ(run.wait_for(milliseconds(50)), std::future_status::timeout);
@@ -414,7 +420,8 @@ TEST_F(StreamTest, AThrottleBelowTheLowestPaceKeepsTheLaneAlive) {
   make_store(small_parts());
   put("e", random_bytes(100 * kKiB, 1));
   Throttle throttle(100 * kKiB);
-  throttle_ = &throttle;
+  throttles_ = {&throttle};
+  max_frame_bytes_ = 40 * kKiB;  // longer than the silence that is allowed
   pace_.idle_timeout = milliseconds(200);
   run();
   expect_all_arrived();
@@ -429,7 +436,7 @@ TEST_F(StreamTest, ATargetThatIsNotThereIsUnavailable) {
     ASSERT_TRUE(listener);
     gone = listener->endpoint();
   }
-  StreamSender sender(*store_, send_pool_, nullptr, make_order(gone),
+  StreamSender sender(*store_, send_pool_, make_order(gone),
                       [this](ExtentResult result) { results_[result.extent_index] = result; });
   Status status = sender.run();
   ASSERT_FALSE(status);
@@ -443,8 +450,7 @@ TEST_F(StreamTest, AWrongTicketIsUnauthenticated) {
   auto listener = Listener::open("127.0.0.1", {});
   ASSERT_TRUE(listener);
   const Ticket other = Ticket::make({});
-  StreamSender sender(*store_, send_pool_, nullptr, make_order(listener->endpoint()),
-                      [](ExtentResult) {});
+  StreamSender sender(*store_, send_pool_, make_order(listener->endpoint()), [](ExtentResult) {});
   auto run = std::async(std::launch::async, [&] {
     Status status = sender.run();
     listener->cancel();
@@ -454,6 +460,58 @@ TEST_F(StreamTest, AWrongTicketIsUnauthenticated) {
   EXPECT_EQ(lanes.error().code, Code::kCancelled);
   EXPECT_GE(listener->strangers(), 1u);
   EXPECT_EQ(run.get().error().code, Code::kUnauthenticated);
+}
+
+// The device's own limit and the caller's: neither replaces the other.
+TEST_F(StreamTest, EachOfTwoThrottlesHolds) {
+  make_store(small_parts());
+  put("e", random_bytes(100 * kKiB, 1));
+  time_ = milliseconds(300);
+  Throttle wide(1 << 30), narrow(1);
+  for (const auto& throttles : {std::vector{&wide, &narrow}, std::vector{&narrow, &wide}}) {
+    throttles_ = throttles;
+    results_.clear();
+    run();
+    ASSERT_FALSE(source_status_);
+    EXPECT_EQ(source_status_.error().code, Code::kDeadlineExceeded);
+    EXPECT_EQ(counters_.bytes_sent, 0u);
+  }
+}
+
+TEST_F(StreamTest, ACancelEndsTheWaitForALimitAtOnce) {
+  make_store(small_parts());
+  put("e", random_bytes(100 * kKiB, 1));
+  Throttle narrow(1);
+  throttles_ = {&narrow};
+  auto attempt = std::async(std::launch::async, [&] { run(); });
+  StreamSender* sender = nullptr;
+  while ((sender = sender_) == nullptr) std::this_thread::yield();
+  sender->cancel();
+  attempt.get();
+  ASSERT_FALSE(source_status_);
+  EXPECT_EQ(source_status_.error().code, Code::kCancelled);
+}
+
+// Signs of life are no progress: a source whose disk hangs does not hold the target for long.
+TEST_F(StreamTest, KeepAlivesAloneEndTheAttempt) {
+  make_store(small_parts());
+  put("e", random_bytes(kMiB, 1));
+  pace_.idle_timeout = milliseconds(200);
+  std::promise<void> hang;
+  auto hung = hang.get_future().share();
+  provider_->set_fault_hook([&](const MemoryOperation& op) -> Status {
+    if (op.operation == "read") hung.wait();
+    return {};
+  });
+  auto attempt = std::async(std::launch::async, [&] { run(); });
+  // The lanes end while the disk still hangs; only the readers have to wait for it.
+  while (!lanes_ended_) std::this_thread::yield();
+  hang.set_value();
+  attempt.get();
+  ASSERT_FALSE(source_status_);
+  EXPECT_EQ(source_status_.error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(source_status_.error().suspect, Side::kSource);
+  ASSERT_FALSE(lane_status_.front());
 }
 
 }  // namespace

@@ -189,10 +189,11 @@ class TargetTransferTest : public ::testing::Test {
     if (spec_.id.empty()) spec_.id = new_transfer_id();
     spec_.source = source_.location;
     spec_.target = target_.location;
-    TargetTransfer transfer(spec_, target_.store(),
-                            {settings_, receive_pool_, *journal_, caller_, counters_,
-                             [this](Attempt a) { left_behind_.push_back(std::move(a)); }},
-                            known_);
+    TargetTransfer transfer(
+        spec_, target_.store(),
+        {settings_, receive_pool_, *journal_, caller_, counters_, receive_throttle_,
+         [this](Attempt a) { left_behind_.push_back(std::move(a)); }},
+        known_);
     transfer_ = &transfer;
     transfer.run();
     if (source_ends_too) caller_.join();
@@ -265,7 +266,7 @@ class TargetTransferTest : public ::testing::Test {
   ArenaMemory receive_arena_ = *ArenaMemory::allocate(8 * kMiB);
   BufferPool send_pool_{send_arena_.span()};
   BufferPool receive_pool_{receive_arena_.span()};
-  Throttle throttle_;
+  Throttle throttle_, receive_throttle_;
   DeviceCounters counters_;
   std::unique_ptr<AttemptJournal> journal_;
   SourceService service_{settings_, send_pool_, throttle_, counters_};
@@ -862,8 +863,9 @@ TEST_F(TargetTransferTest, OneThatIsCancelledInLineHasEndedAtOnce) {
   spec_.id = new_transfer_id();
   spec_.source = source_.location;
   spec_.target = target_.location;
-  TargetTransfer transfer(spec_, target_.store(),
-                          {settings_, receive_pool_, *journal_, caller_, counters_});
+  TargetTransfer transfer(
+      spec_, target_.store(),
+      {settings_, receive_pool_, *journal_, caller_, counters_, receive_throttle_});
   transfer.cancel();
   EXPECT_EQ(transfer.info().progress.phase, Phase::kCancelled);
   transfer.run();  // whoever had it in line comes along later
