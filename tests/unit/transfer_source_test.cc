@@ -20,12 +20,17 @@ using std::chrono::seconds;
 
 class SourceServiceTest : public testing::Test {
  protected:
+  // Before the service is made: it has one place for streams.
+  static TransferSettings small_settings() {
+    TransferSettings settings;
+    settings.device = "osd.1";
+    settings.max_transfers = 1;
+    settings.max_frame_bytes = 128 * kKiB;
+    settings.pace.idle_timeout = milliseconds(400);
+    settings.queue_timeout = milliseconds(50);
+    return settings;
+  }
   SourceServiceTest() {
-    settings_.device = "osd.1";
-    settings_.max_transfers = 1;
-    settings_.max_frame_bytes = 128 * kKiB;
-    settings_.pace.idle_timeout = milliseconds(400);
-    settings_.queue_timeout = milliseconds(50);
     // More than the kernel's buffers hold, so that a target that does not read is noticed.
     sample_ = make_sample(16 * kMiB, 7);
     BeginOptions options{sample_.bytes.size(), new_private_id(), now_unix_ms() + 1'000'000};
@@ -72,7 +77,7 @@ class SourceServiceTest : public testing::Test {
 
   MemoryProvider provider_{{""}, small_parts()};
   Sample sample_;
-  TransferSettings settings_;
+  TransferSettings settings_ = small_settings();
   ArenaMemory arena_ = *ArenaMemory::allocate(kMiB);
   BufferPool pool_{arena_.span()};
   Throttle throttle_;
