@@ -40,6 +40,7 @@ Exit exit_for(const Error& error) {
       return Exit::kUsage;
     case Reason::kDegraded:
     case Reason::kSourceChanged:
+    case Reason::kOutcomeUnknown:
       return Exit::kTemporary;
     case Reason::kNotSiphons:
     case Reason::kDiffers:
