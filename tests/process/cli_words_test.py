@@ -424,9 +424,9 @@ class Usage(WordsTest):
             rows = self.json("config", "show", f"--bwlimit={text}")["settings"]
             return next(int(r["value"]) for r in rows if r["flag"] == "--bwlimit")
         for text, value in (("5.5M", 5767168), ("50M", 50 << 20), ("1.5 GiB", 3 << 29), ("0", 0),
-                            ("010", 10), ("3kb", 3072), ("7B", 7)):
+                            ("010000", 10000), ("5kb", 5120), ("7000B", 7000)):
             self.assertEqual(rate(text), value)
-        for text in ("0x10", "-5", "-1M", "1e3", "5.", "M", "", "0.1", "99999999999999999999",
+        for text in ("010", "7B", "0x10", "-5", "-1M", "1e3", "5.", "M", "", "0.1", "99999999999999999999",
                      "9999999999999999T", "5 M B", "nan"):
             run = self.siphon("config", "show", f"--bwlimit={text}", expect=USAGE)
             self.assertIn(b"--bwlimit", run.stderr)
