@@ -84,7 +84,7 @@ Result<std::size_t> InputFile::read(std::span<std::byte> out) {
   for (;;) {
     // A signal may come to another thread, or just before the read: no read waits for long.
     pollfd wait{fd_, POLLIN, 0};
-    if (!size_bytes_ && ::poll(&wait, 1, 100) == 0) {
+    if (!size_bytes_ && ::poll(&wait, 1, 100) <= 0) {
       if (interrupt_flag().load()) return fail(Code::kCancelled, "interrupted");
       continue;
     }
