@@ -155,7 +155,7 @@ class ExtentStoreContract : public testing::TestWithParam<StoreFactory> {
 TEST_P(ExtentStoreContract, IsReady) {
   EXPECT_EQ(code_of(store_->check_ready(false)), "OK");
   EXPECT_EQ(code_of(store_->check_ready(true)), "OK");
-  EXPECT_EQ(store_->location(), under_test_.location);
+  EXPECT_EQ(store_->location().to_string(), under_test_.location.to_string());
   EXPECT_TRUE(under_test_.provider->pool_id(under_test_.location.pool));
   EXPECT_GE(limits_.part_bytes, 64 * kKiB);
   EXPECT_LE(limits_.part_bytes, 64 * kMiB);

@@ -19,7 +19,7 @@ import threading
 import two_daemons
 from lane_proxy import HELLO_BYTES, PROOF_BYTES, Fault, Stranger, wait_for
 from two_daemons import (DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, LIMIT, MIB, OK, PERMISSION,
-                         SIPHOND, TEMPORARY, TwoDaemonsTest)
+                         SIPHON, SIPHOND, TEMPORARY, TwoDaemonsTest)
 
 EXTENT_BYTES = 12 * MIB
 SLOW = ("--bwlimit", "6M")  # mid-stream lasts two seconds
