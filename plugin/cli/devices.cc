@@ -77,6 +77,13 @@ Status request_grant(RadosCluster& cluster, const Location& location, std::strin
   return granted;
 }
 
+const std::string* FoundDevice::locator_of(const Location& place) const {
+  for (const auto& [location, locator] : locators) {
+    if (location.pool == place.pool && location.nspace == place.nspace) return &locator;
+  }
+  return nullptr;
+}
+
 Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations) {
   Discovery discovery;
   std::mutex mutex;

@@ -59,6 +59,10 @@ Status request_grant(RadosCluster& cluster, const Location& location, std::strin
 struct FoundDevice {
   Device device;
   std::map<Location, std::string> locators;
+
+  // That of the place which has this pool and namespace, whether its pool is resolved or not; null:
+  // there is none.
+  const std::string* locator_of(const Location& place) const;
 };
 struct Discovery {
   std::vector<FoundDevice> devices;

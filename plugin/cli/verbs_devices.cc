@@ -151,7 +151,7 @@ Status list_peer(Session& session, const Peer& peer, bool finished, std::vector<
     if (!list) return fail(std::move(list).error());
     for (TransferInfo& info : list->transfers) out.push_back({peer, std::move(info)});
     for (Location& place : list->elsewhere) {  // a device may name namespaces, not pools
-      if (peer.found.locators.contains({place.pool, ""})) elsewhere.insert(std::move(place));
+      if (peer.found.locator_of({place.pool, ""}) != nullptr) elsewhere.insert(std::move(place));
     }
   }
   return {};
@@ -256,11 +256,13 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
   if (!listing) return fail(std::move(listing).error());
   for (const auto& [peer, info] : listing->transfers) {
     if (info.id != id) continue;
+    const std::string* locator = peer.found.locator_of(info.target);
+    if (peer.cluster != nullptr && locator == nullptr) continue;  // of a place nobody asked for
     Found found;
     found.info = info;
     if (peer.cluster != nullptr) {
-      SIPHON_TRY(request_grant(*peer.cluster, info.target, peer.found.locators.at(info.target),
-                               exchange::Right::kWrite, found.authority.write_nonce));
+      SIPHON_TRY(request_grant(*peer.cluster, info.target, *locator, exchange::Right::kWrite,
+                               found.authority.write_nonce));
     }
     auto client = session.device(peer.found.device.address);
     if (!client) return fail(std::move(client).error());
