@@ -216,7 +216,7 @@ Error method_error(int result, const std::string& method, const std::string& poo
       return {Code::kUnavailable, what + ": the siphond of the OSD that serves it is not running",
               Side::kNone, "look at that OSD's log for lines of siphon"};
     case EUSERS:
-      return fail_busy(what + ": the device's grant table is full", Side::kNone,
+      return fail_busy(what + ": the device's grant table, or a share of it, is full", Side::kNone,
                        "try again in ten minutes: earlier grants have expired by then")
           .value();
     default:
@@ -478,6 +478,7 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
   }
   exchange::GrantRequest request;
   std::ranges::copy(nonce, request.nonce.begin());
+  request.key_id = grant_key_id(nonce);
   request.pool_id = pool->get_id();
   request.ttl_seconds = static_cast<std::uint32_t>(
       std::clamp<std::int64_t>(ttl.count(), 1, exchange::kMaxGrantSeconds));
@@ -488,7 +489,7 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
 
   const char* method = right == exchange::Right::kRead ? "grant_read" : "grant_write";
   librados::IoCtx io = with_locator(*pool, locator);
-  auto out = call_method(io, "siphon.grant." + to_hex(nonce), method, input, name());
+  auto out = call_method(io, "siphon.grant." + to_hex(request.key_id), method, input, name());
   if (!out) return fail(std::move(out).error());
   return {};
 }

@@ -56,30 +56,46 @@ class GrantPolicy final : public rpc::AccessPolicy {
     const char* method = read ? "grant_read" : "grant_write";
     const auto& nonce = read ? authority.read_nonce : authority.write_nonce;
     const Right right = read ? Right::kRead : Right::kWrite;
+    // Whoever shows no grant of this device's reaches no mon, and is told the same of every pool,
+    // whether there is one or not.
+    const bool known = nonce && !exchange_.find_grants(*nonce).empty();
     for (const bool refreshed : {false, true}) {
-      if (!nonce) break;
-      // The pool may have been removed and made again since this client last heard of it; only a
-      // requester that holds some grant is worth a question to the mons.
-      if (refreshed && exchange_.find_grants(*nonce).empty()) break;
+      if (!known) break;
+      // The pool may have been removed and made again since this client last heard of it.
       if (refreshed) SIPHON_TRY(cluster_.refresh());
       auto pool = cluster_.pool_id(location);
-      if (!pool) return fail(std::move(pool).error());
+      if (!pool) {
+        // What became of a pool is told to who has a grant of it.
+        const bool has = exchange_.allows(*nonce, right, location.pool_id, location.nspace);
+        const bool gone =
+            pool.error().code == Code::kNotFound || pool.error().reason == Reason::kPoolChanged;
+        if (gone && !has) break;
+        return fail(std::move(pool).error());
+      }
       if (exchange_.allows(*nonce, right, *pool, location.nspace)) return {};
     }
-    return fail(Code::kPermissionDenied,
+    Error error{Code::kPermissionDenied,
                 device_ + " holds no valid " + method + " for " + location.to_string() +
                     " from this requester",
                 read ? Side::kSource : Side::kTarget,
                 std::string("ceph auth caps CLIENT osd 'allow class siphon hello, allow class "
                             "siphon ") +
-                    method + " pool=" + location.pool + ", ...'");
+                    method + " pool=" + location.pool + ", ...'"};
+    if (nonce && !known) {
+      // It was left elsewhere, has expired, or the OSD has been started again since.
+      error.reason = Reason::kGrantUnknown;
+      error.next_step = "run the command again: it looks the devices up and asks for grants afresh";
+    }
+    return fail(std::move(error));
   }
 
   Status allow_any(const Authority& authority) override {
     for (const auto& nonce : {authority.read_nonce, authority.write_nonce}) {
       if (nonce && !exchange_.find_grants(*nonce).empty()) return {};
     }
-    return fail(Code::kPermissionDenied, device_ + " holds no grant of this requester");
+    return fail({Code::kPermissionDenied, device_ + " holds no grant of this requester",
+                 Side::kRequester, "run the command again: it asks for grants afresh",
+                 Reason::kGrantUnknown});
   }
 
   bool may_know_namespaces(const std::string& name, const Authority& authority) override {

@@ -5,9 +5,11 @@
 #include <openssl/hmac.h>
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <new>
 
@@ -259,6 +261,17 @@ Sha256 Sha256Stream::finish() {
 
 bool equal_constant_time(std::span<const std::byte> a, std::span<const std::byte> b) {
   return a.size() == b.size() && (a.empty() || CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
+std::array<std::byte, 16> grant_key_id(std::span<const std::byte, 16> nonce) {
+  static constexpr std::string_view kLabel = "siphon grant key id\n";
+  std::array<std::byte, kLabel.size() + 16> text;
+  std::memcpy(text.data(), kLabel.data(), kLabel.size());
+  std::memcpy(text.data() + kLabel.size(), nonce.data(), nonce.size());
+  const Sha256 hash = sha256(text);
+  std::array<std::byte, 16> id;
+  std::copy_n(hash.begin(), id.size(), id.begin());
+  return id;
 }
 
 }  // namespace siphon

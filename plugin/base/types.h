@@ -100,6 +100,8 @@ class Secret {
 using Sha256 = std::array<std::byte, 32>;
 Sha256 hmac_sha256(std::span<const std::byte> key, std::span<const std::byte> message);
 Sha256 sha256(std::span<const std::byte> message);
+// What a grant is called where others can see it: a hash, which tells nothing of its nonce.
+std::array<std::byte, 16> grant_key_id(std::span<const std::byte, 16> nonce);
 // SHA-256 of bytes as they come. Not thread safe.
 class Sha256Stream {
  public:

@@ -24,6 +24,12 @@ constexpr seconds kMaxBackoff{15};
 
 bool is_busy(const Error& error) { return error.reason == Reason::kBusy; }
 
+// A grant is gone when its OSD has been started again, and is elsewhere when the primary has moved
+// between hello and grant: another round looks the devices up and asks for new ones.
+bool may_try_again(const Error& error) {
+  return is_retryable(error.code) || error.reason == Reason::kGrantUnknown;
+}
+
 }  // namespace
 
 CopyRun::CopyRun(Session& session, CopyPlan& plan)
@@ -140,7 +146,7 @@ std::size_t CopyRun::requeue_retryable(std::string& reason) {
   std::size_t count = 0;
   const std::lock_guard lock(mutex_);
   for (CopyItem& item : plan_.items) {
-    if (item.state != ItemState::kFailed || !is_retryable(item.error.code) || item.attempts == 0 ||
+    if (item.state != ItemState::kFailed || !may_try_again(item.error) || item.attempts == 0 ||
         item.attempts >= kMaxAttempts || session_.interrupted()) {
       continue;
     }

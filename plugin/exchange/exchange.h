@@ -30,9 +30,13 @@ namespace siphon::exchange {
 
 inline constexpr std::uint64_t kRegionMagic = 0x314e4f4850495353;  // "SSIPHON1"
 // Also of the methods' inputs: a companion and a class of other versions do not work together.
-inline constexpr std::uint32_t kAbiVersion = 2;
+inline constexpr std::uint32_t kAbiVersion = 3;
 
 inline constexpr std::uint32_t kGrantCount = 1024;
+// Shares of that table, so that nobody fills all of it. A client is one connection to the cluster:
+// the OSD does not tell the class which key it has. A key's pools bound what it can do with many.
+inline constexpr std::uint32_t kMaxGrantsPerClient = 256;
+inline constexpr std::uint32_t kMaxGrantsPerPool = 512;
 // Operations under way at once. A companion works with a region that has fewer.
 inline constexpr std::uint32_t kDescriptorCount = 2048;
 inline constexpr std::uint64_t kGrantsOffset = 4096;
@@ -146,9 +150,11 @@ struct Grant {
   std::uint32_t right;
   std::uint32_t namespace_bytes;
   char nspace[kMaxNamespaceBytes + 1];
-  std::byte pad[16];
+  std::byte key_id[16];  // what the grant is called where others can see it
+  std::uint64_t client;  // who asked for it, as the OSD names connections; 0: not known
+  std::byte pad[8];
 };
-static_assert(sizeof(Grant) == 192);
+static_assert(sizeof(Grant) == 208);
 static_assert(kGrantsOffset + kGrantCount * sizeof(Grant) <= kDescriptorsOffset);
 
 // One operation between companion and class. The word `state` is (epoch << 8) | DescriptorState;
@@ -179,10 +185,12 @@ constexpr DescriptorState state_of(std::uint64_t word) {
 // A request of another length or version is refused with -EINVAL before anything is looked at.
 
 // Input of `grant_read` and `grant_write`. The object the method runs on is named
-// grant_object_name(nonce); the class refuses (-EPERM) when the object, pool or namespace that the
-// OSD is really operating on differ from what is claimed here.
+// "siphon.grant." + hex(key_id): object names stand in logs and in dumps of operations, where the
+// nonce, a secret, must not be. The class refuses (-EPERM) when the object, pool or namespace that
+// the OSD is really operating on differ from what is claimed here.
 struct GrantRequest {
-  static constexpr std::size_t kEncodedBytes = 168;
+  static constexpr std::size_t kEncodedBytes = 184;
+  std::array<std::byte, 16> key_id{};
   std::array<std::byte, 16> nonce{};
   std::int64_t pool_id = -1;
   std::uint32_t ttl_seconds = 0;
@@ -191,8 +199,9 @@ struct GrantRequest {
 
   void encode(std::span<std::byte, kEncodedBytes> out) const {
     LeWriter w(out);
-    w.put(std::uint32_t{1});
+    w.put(std::uint32_t{2});
     w.put_zeros(4);
+    w.put_bytes(key_id);
     w.put_bytes(nonce);
     w.put(pool_id);
     w.put(ttl_seconds);
@@ -202,8 +211,9 @@ struct GrantRequest {
   static bool decode(std::span<const std::byte> in, GrantRequest& out) {
     if (in.size() != kEncodedBytes) return false;
     LeReader r(in);
-    if (r.get<std::uint32_t>() != 1) return false;
+    if (r.get<std::uint32_t>() != 2) return false;
     r.skip(4);
+    r.get_bytes(out.key_id);
     r.get_bytes(out.nonce);
     out.pool_id = r.get<std::int64_t>();
     out.ttl_seconds = r.get<std::uint32_t>();
@@ -213,7 +223,7 @@ struct GrantRequest {
            out.ttl_seconds <= kMaxGrantSeconds;
   }
 };
-inline constexpr std::size_t kGrantObjectNameBytes = 13 + 32;  // "siphon.grant." + hex(nonce)
+inline constexpr std::size_t kGrantObjectNameBytes = 13 + 32;  // "siphon.grant." + hex(key_id)
 
 // Input of `read_part` and `write_part`. read_part: reads up to `length_bytes` at
 // `object_offset` into the descriptor's buffer and returns an OperationReply. write_part: takes
@@ -286,7 +296,7 @@ struct OperationReply {
 //              the caller goes through librados for this operation
 //   -EBADMSG   the buffer's crc32c is not the request's
 //   -EPERM     the grant's claimed object is not the one operated on
-//   -EUSERS    the grant table or a register's list is full
+//   -EUSERS    the grant table, a share of it, or a register's list is full
 //   -EHOSTDOWN the companion is not running (hello)
 //   -EIO       the store failed, or the OSD parked the operation until it has repaired this copy
 //              (its -EAGAIN): at once, and a read through librados then waits for the repair

@@ -145,18 +145,23 @@ void Region::forget_hello() { header()->hello_seq.store(0, std::memory_order_rel
 // ---- grants ----------------------------------------------------------------------------------
 
 int Region::give_grant(const exchange::GrantRequest& request, exchange::Right right,
-                       std::uint64_t now_ms) {
+                       std::uint64_t client, std::uint64_t now_ms) {
   if (request.namespace_bytes > exchange::kMaxNamespaceBytes) return -EINVAL;
   const std::scoped_lock lock(grants_mutex_);
   Grant* same = nullptr;
   Grant* unused = nullptr;
+  std::uint32_t of_client = 0;
+  std::uint32_t of_pool = 0;
   for (Grant& entry : grants()) {
     const bool ready = entry.state.load(std::memory_order_relaxed) == Grant::kReady;
     if (!ready || entry.expires_ms <= now_ms) {
       if (unused == nullptr) unused = &entry;
       continue;
     }
+    of_client += client != 0 && entry.client == client;
+    of_pool += entry.pool_id == request.pool_id;
     if (std::memcmp(entry.nonce, request.nonce.data(), sizeof entry.nonce) == 0 &&
+        std::memcmp(entry.key_id, request.key_id.data(), sizeof entry.key_id) == 0 &&
         entry.pool_id == request.pool_id && entry.right == static_cast<std::uint32_t>(right) &&
         entry.namespace_bytes == request.namespace_bytes &&
         std::memcmp(entry.nspace, request.nspace.data(), request.namespace_bytes) == 0) {
@@ -164,12 +169,18 @@ int Region::give_grant(const exchange::GrantRequest& request, exchange::Right ri
       break;
     }
   }
+  if (same == nullptr &&
+      (of_client >= exchange::kMaxGrantsPerClient || of_pool >= exchange::kMaxGrantsPerPool)) {
+    return -EUSERS;
+  }
   Grant* entry = same != nullptr ? same : unused;
   if (entry == nullptr) return -EUSERS;
 
   entry->state.exchange(Grant::kWriting, std::memory_order_acq_rel);
   entry->seq.fetch_add(1, std::memory_order_acq_rel);  // what follows cannot rise above it
   std::memcpy(entry->nonce, request.nonce.data(), sizeof entry->nonce);
+  std::memcpy(entry->key_id, request.key_id.data(), sizeof entry->key_id);
+  entry->client = client;
   entry->pool_id = request.pool_id;
   entry->expires_ms = now_ms + std::uint64_t{request.ttl_seconds} * 1000;
   entry->right = static_cast<std::uint32_t>(right);

@@ -56,8 +56,8 @@ class Region {
   void forget_hello();
 
   // Remembers (nonce, pool, namespace, right) until now + ttl; a repeated grant gets the new
-  // expiry. 0, or -EUSERS when every entry is in use.
-  int give_grant(const exchange::GrantRequest& request, exchange::Right right,
+  // expiry. 0, or -EUSERS when every entry is in use, or all of the client's or the pool's share.
+  int give_grant(const exchange::GrantRequest& request, exchange::Right right, std::uint64_t client,
                  std::uint64_t now_ms);
 
   // Checks nonce, index, ticket, epoch, kind and bounds, in that order, touching no data.

@@ -107,6 +107,11 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
 }
 Result<TransferSpec> decode(const v1::TransferRequest& in) {
   TransferSpec out;
+  if (static_cast<std::size_t>(in.extents_size()) > kMaxExtentsPerTransfer) {
+    return fail(Code::kInvalidArgument,
+                "at most " + std::to_string(kMaxExtentsPerTransfer) + " extents in one transfer",
+                Side::kRequester);
+  }
   out.id = in.transfer_id();
   out.source_address = in.source_address();
   out.source = decode(in.source());

@@ -340,6 +340,11 @@ class DeviceServer::Impl {
       builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
       builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
       builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+      // What a connection may cost before its caller is known: little, and not for long.
+      builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 32);
+      builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
+      builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
+      builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60000);
       int bound = 0;
       const Endpoint wanted{options.address, static_cast<std::uint16_t>(port)};
       builder.AddListeningPort(wanted.to_string(), *credentials, &bound);

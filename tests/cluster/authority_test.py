@@ -13,7 +13,7 @@ import struct
 import rados
 
 import harness
-from by_hand import NONE, ByHand
+from by_hand import NONE, ByHand, key_id
 from harness import MIB, wait_until
 
 POOLS = ("a", "b", "c")
@@ -111,7 +111,7 @@ class Authority(ByHand, harness.ClusterTest):
                              errno.EPERM)
             self.assertEqual(self.grant("client.other", "write", "c", nspace="n",
                                         claimed_nspace="")[0], errno.EPERM)
-            request = struct.pack("<II16sqII128s", 1, 0, secrets.token_bytes(16),
+            request = struct.pack("<II16s16sqII128s", 2, 0, secrets.token_bytes(16), bytes(16),
                                   self.cluster.pool_id("c"), 60, 0, b"")
             self.assertEqual(self.call("client.other", "c", f"siphon.grant.{'0' * 32}",
                                        "grant_write", request)[0], errno.EPERM)
@@ -127,6 +127,17 @@ class Authority(ByHand, harness.ClusterTest):
                                   ("verify", "b", "e")):
                         code, sentence = self.device(address, *words, nonce, nonce)
                         self.assertEqual(code, "PERMISSION_DENIED", (words, sentence))
+
+    def test_a_call_without_a_known_grant_is_told_one_thing(self):
+        """Not whether there is such a pool, with a grant of another pool or with none."""
+        address = self.control_address("a")
+        other = self.granted("client.other", "read", "c", at=self.home("a", "e"))
+        for nonce in (NONE, secrets.token_hex(16), other):
+            told = {self.device(address, "verify", pool, "e", nonce, NONE)[0] + " " +
+                    self.device(address, "verify", pool, "e", nonce, NONE)[1].replace(pool, "POOL")
+                    for pool in ("nosuchpool", "b")}
+            self.assertEqual(len(told), 1, told)
+            self.assertIn("PERMISSION_DENIED", told.pop())
 
     def test_a_grant_is_good_for_its_pool_its_right_and_its_device_alone(self):
         target = self.home("b", "forged")
@@ -190,18 +201,33 @@ class Authority(ByHand, harness.ClusterTest):
         for ttl_s in (0, 3601, 2**32 - 1):
             self.assertEqual(self.grant("client.least", "read", "a", ttl_s=ttl_s)[0], errno.EINVAL)
 
-    def test_a_full_grant_table_makes_a_copy_wait_for_its_turn(self):
-        c, kept = self.cluster, []
-        with c.io("a", "client.least", "", "e") as io:
-            def grant(nonce):
-                request = struct.pack("<II16sqII128s", 1, 0, nonce, c.pool_id("a"), 20, 0, b"")
-                io.execute(f"siphon.grant.{nonce.hex()}", "siphon", "grant_read", request)
-            with self.assertRaises(rados.Error) as full:
-                for _ in range(2000):
-                    kept.append(secrets.token_bytes(16))
-                    grant(kept[-1])
-            self.assertEqual(full.exception.errno, errno.EUSERS)
-            grant(kept[0])  # whoever has a grant can renew it all the same
+    def test_a_share_of_the_grants_that_is_used_up_makes_a_copy_wait_for_its_turn(self):
+        c = self.cluster
+
+        def fill(most):
+            """Grants from a connection of its own, until they are refused; how many were given."""
+            kept = []
+            with c.io("a", "client.least", "", "e") as io:
+                def grant(nonce):
+                    request = struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce,
+                                          c.pool_id("a"), 30, 0, b"")
+                    io.execute(f"siphon.grant.{key_id(nonce).hex()}", "siphon", "grant_read",
+                               request)
+                with self.assertRaises(rados.Error) as full:
+                    while len(kept) <= most:
+                        nonce = secrets.token_bytes(16)
+                        grant(nonce)
+                        kept.append(nonce)
+                self.assertEqual(full.exception.errno, errno.EUSERS)
+                if kept:
+                    grant(kept[0])  # whoever has a grant can renew it all the same
+            return len(kept)
+        # One connection has a share, and so has a pool.
+        self.assertEqual(fill(256), 256)
+        self.assertEqual(self.grant("client.other", "read", "c", at=self.home("a", "e"))[0], 0)
+        self.assertLessEqual(fill(256), 256)
+        self.assertLess(fill(256), 256)
+        self.assertEqual(self.grant("client.other", "read", "c", at=self.home("a", "e"))[0], 0)
         ran = c.siphon("copy", "a/e", "b/in-turn", key="client.least")
         self.assertIn("busy; waiting for a turn", ran.stderr)
         c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/in-turn")

@@ -4,6 +4,7 @@ any nonce by tests/support/device_caller, which has no key at all.
 Inputs are laid out after plugin/exchange/exchange.h, without its code.
 """
 
+import hashlib
 import os
 import pathlib
 import secrets
@@ -17,6 +18,13 @@ import harness
 
 DEVICE_CALLER = pathlib.Path(os.environ.get(
     "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "device_caller"
+
+
+def key_id(nonce):
+    """What a grant's object is named after (plugin/base/types.h, grant_key_id)."""
+    return hashlib.sha256(b"siphon grant key id\n" + nonce).digest()[:16]
+
+
 NONE = "-"  # no nonce
 
 
@@ -37,11 +45,11 @@ class ByHand:
         the one that holds the pool's extent e)."""
         nonce = secrets.token_bytes(16)
         claimed_nspace = nspace if claimed_nspace is None else claimed_nspace
-        request = struct.pack("<II16sqII128s", 1, 0, nonce,
+        request = struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce,
                               self.cluster.pool_id(claimed_pool or pool), ttl_s,
                               len(claimed_nspace), claimed_nspace.encode())
         locator = "e" if at is None else self.locator_at(pool, at, nspace)
-        code, _ = self.call(key, pool, f"siphon.grant.{nonce.hex()}", f"grant_{right}", request,
+        code, _ = self.call(key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}", request,
                             locator, nspace)
         return code, nonce.hex()
 

@@ -14,6 +14,7 @@ that takes time is polled for, with a deadline.
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import mmap
 import os
@@ -29,6 +30,12 @@ import unittest
 
 import rados
 
+
+def key_id(nonce):
+    """What a grant's object is named after (plugin/base/types.h, grant_key_id)."""
+    return hashlib.sha256(b"siphon grant key id\n" + nonce).digest()[:16]
+
+
 CONF = os.environ.get("SIPHON_TEST_CONF", "")
 CLUSTER_TOOL = pathlib.Path(__file__).resolve().parents[2] / "vstart-scripts" / "cluster"
 DEADLINE_S = 30
@@ -37,7 +44,7 @@ METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "wri
            *TRANSITIONS)
 
 # plugin/exchange/exchange.h, written down a second time on purpose.
-GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 192, 1024
+GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 208, 1024
 DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 2048
 DATA = 512 * 1024
 FREE, ARMED, COPYING, DONE = range(4)
@@ -374,7 +381,7 @@ class ClassMethods(unittest.TestCase):
     # ---- grants ------------------------------------------------------------------------------
 
     def grant(self, nonce, pool, nspace="", ttl_s=60):
-        return struct.pack("<II16sqII128s", 1, 0, nonce, self.pool_id(pool), ttl_s, len(nspace),
+        return struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce, self.pool_id(pool), ttl_s, len(nspace),
                            nspace.encode())
 
     def test_a_grant_is_recorded_where_it_is_operated(self):
@@ -383,7 +390,7 @@ class ClassMethods(unittest.TestCase):
                                       (self.pool_a, "n1", ""), (self.pool_ec, "n" * 127, "k")):
                 with self.subTest(method=method, pool=pool, nspace=nspace, key=key):
                     nonce = secrets.token_bytes(16)
-                    name = "siphon.grant." + nonce.hex()
+                    name = "siphon.grant." + key_id(nonce).hex()
                     io = self.io(pool, nspace, key)
                     request = self.grant(nonce, pool, nspace)
                     self.assertEqual(self.call(io, name, method, request)[0], 0)
@@ -396,17 +403,17 @@ class ClassMethods(unittest.TestCase):
 
     def test_a_grant_for_another_pool_namespace_or_name_is_refused(self):
         nonce = secrets.token_bytes(16)
-        name = "siphon.grant." + nonce.hex()
+        name = "siphon.grant." + key_id(nonce).hex()
         a, b = self.pool_a, self.pool_b
         wrong = (
             ("pool", self.io(a), name, self.grant(nonce, b)),
             ("no such pool", self.io(a), name,
-             self.grant(nonce, a)[:24] + struct.pack("<q", 10**6) + self.grant(nonce, a)[32:]),
+             self.grant(nonce, a)[:40] + struct.pack("<q", 10**6) + self.grant(nonce, a)[48:]),
             ("namespace claimed", self.io(a), name, self.grant(nonce, a, "n1")),
             ("namespace operated", self.io(a, "n1"), name, self.grant(nonce, a)),
             ("longer namespace", self.io(a, "n1"), name, self.grant(nonce, a, "n12")),
             ("name", self.io(a), "siphon.grant." + secrets.token_hex(16), self.grant(nonce, a)),
-            ("upper case name", self.io(a), "siphon.grant." + nonce.hex().upper(),
+            ("upper case name", self.io(a), "siphon.grant." + key_id(nonce).hex().upper(),
              self.grant(nonce, a)),
             ("long name", self.io(a), name + "x" * 1000, self.grant(nonce, a)),
             ("short name", self.io(a), "x", self.grant(nonce, a)),
@@ -425,7 +432,7 @@ class ClassMethods(unittest.TestCase):
         self.stack.callback(self.ask, "auth del", entity="client.clsm")
         user = self.connect(name="client.clsm", key=key[0]["key"])
         nonce = secrets.token_bytes(16)
-        name = "siphon.grant." + nonce.hex()
+        name = "siphon.grant." + key_id(nonce).hex()
         with user.open_ioctx(self.pool_a) as a, user.open_ioctx(self.pool_b) as b:
             self.assertEqual(self.call(a, name, "hello")[0], 0)
             self.assertEqual(self.call(a, name, "grant_read", self.grant(nonce, self.pool_a))[0], 0)
@@ -451,9 +458,9 @@ class ClassMethods(unittest.TestCase):
         rng = random.Random(seed)
         io = self.io(self.pool_a)
         io.write_full("garbage", b"untouched")
-        right_lengths = {"grant_read": 168, "grant_write": 168, "read_part": 64, "write_part": 64}
+        right_lengths = {"grant_read": 184, "grant_write": 184, "read_part": 64, "write_part": 64}
         for method in METHODS:
-            lengths = [*range(1, 20), 47, 48, 63, 64, 65, 127, 128, 129, 167, 168, 169, 4096, 10**6]
+            lengths = [*range(1, 20), 47, 48, 63, 64, 65, 127, 128, 129, 168, 183, 184, 185, 4096, 10**6]
             for length in lengths:
                 error, _ = self.call(io, "garbage", method, rng.randbytes(length))
                 self.assertEqual(error, errno.EINVAL, f"{method} of {length} bytes")

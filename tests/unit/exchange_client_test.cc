@@ -31,11 +31,12 @@ class ExchangeClientTest : public testing::Test {
   void grant(Right right, std::int64_t pool_id, std::string_view nspace, std::uint64_t now_ms) {
     exchange::GrantRequest request;
     request.nonce = nonce_;
+    request.key_id = grant_key_id(nonce_);
     request.pool_id = pool_id;
     request.ttl_seconds = 10;
     request.namespace_bytes = static_cast<std::uint32_t>(nspace.size());
     std::ranges::copy(nspace, request.nspace.begin());
-    ASSERT_EQ(region_->give_grant(request, right, now_ms), 0);
+    ASSERT_EQ(region_->give_grant(request, right, 0, now_ms), 0);
   }
 
   std::unique_ptr<osd::Region> region_;

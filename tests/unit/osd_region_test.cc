@@ -113,12 +113,12 @@ TEST_F(RegionTest, HelloIsAbsentUntilWrittenAndAfterItIsForgotten) {
 }
 
 TEST_F(RegionTest, GrantsAreKeptApartByEverythingButTheExpiry) {
-  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kRead, 1000), 0);
-  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kRead, 2000), 0);  // refreshes the first
-  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kWrite, 1000), 0);
-  EXPECT_EQ(region_->give_grant(grant(1, 8), Right::kRead, 1000), 0);
-  EXPECT_EQ(region_->give_grant(grant(1, 7, "n"), Right::kRead, 1000), 0);
-  EXPECT_EQ(region_->give_grant(grant(2, 7), Right::kRead, 1000), 0);
+  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kRead, 0, 1000), 0);
+  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kRead, 0, 2000), 0);  // refreshes the first
+  EXPECT_EQ(region_->give_grant(grant(1, 7), Right::kWrite, 0, 1000), 0);
+  EXPECT_EQ(region_->give_grant(grant(1, 8), Right::kRead, 0, 1000), 0);
+  EXPECT_EQ(region_->give_grant(grant(1, 7, "n"), Right::kRead, 0, 1000), 0);
+  EXPECT_EQ(region_->give_grant(grant(2, 7), Right::kRead, 0, 1000), 0);
   auto grants = region_->grants();
   for (int i = 0; i < 5; ++i) EXPECT_EQ(grants[i].state, exchange::Grant::kReady);
   EXPECT_EQ(grants[5].state, exchange::Grant::kFree);
@@ -130,12 +130,33 @@ TEST_F(RegionTest, GrantsAreKeptApartByEverythingButTheExpiry) {
 
 TEST_F(RegionTest, AFullTableRefusesUntilSomethingExpires) {
   for (std::uint32_t i = 0; i < exchange::kGrantCount; ++i) {
-    ASSERT_EQ(region_->give_grant(grant(9, i), Right::kRead, i), 0);
+    ASSERT_EQ(region_->give_grant(grant(9, i), Right::kRead, 0, i), 0);
   }
-  EXPECT_EQ(region_->give_grant(grant(9, 5000), Right::kRead, 5000), -EUSERS);
-  EXPECT_EQ(region_->give_grant(grant(9, 3), Right::kRead, 5000), 0) << "a refresh needs no room";
-  EXPECT_EQ(region_->give_grant(grant(9, 5000), Right::kRead, 10'000), 0);
+  EXPECT_EQ(region_->give_grant(grant(9, 5000), Right::kRead, 0, 5000), -EUSERS);
+  EXPECT_EQ(region_->give_grant(grant(9, 3), Right::kRead, 0, 5000), 0)
+      << "a refresh needs no room";
+  EXPECT_EQ(region_->give_grant(grant(9, 5000), Right::kRead, 0, 10'000), 0);
   EXPECT_EQ(region_->grants()[0].pool_id, 5000) << "the expired one is taken";
+}
+
+TEST_F(RegionTest, NoClientAndNoPoolFillsTheTableForTheOthers) {
+  const auto give = [this](std::uint32_t pool, std::uint8_t nonce, const char* nspace,
+                           std::uint64_t client) {
+    return region_->give_grant(grant(nonce, pool, nspace), Right::kRead, client, 1000);
+  };
+  for (std::uint32_t i = 0; i < exchange::kMaxGrantsPerClient; ++i) {
+    ASSERT_EQ(give(i, 1, "", 77), 0);
+  }
+  EXPECT_EQ(give(5000, 1, "", 77), -EUSERS);
+  EXPECT_EQ(give(3, 1, "", 77), 0) << "a refresh needs no room";
+  EXPECT_EQ(give(5000, 1, "", 78), 0);
+  // Under ever new connections it is the pool's share that ends.
+  std::uint32_t given = 0;
+  for (std::uint32_t i = 0; i < exchange::kGrantCount; ++i) {
+    given += give(6000, static_cast<std::uint8_t>(i), std::to_string(i).c_str(), 1000 + i) == 0;
+  }
+  EXPECT_EQ(given, exchange::kMaxGrantsPerPool);
+  EXPECT_EQ(give(6001, 1, "", 5), 0);
 }
 
 TEST_F(RegionTest, AnOperationGoesFromArmedOverCopyingToDone) {
