@@ -55,7 +55,8 @@ Status check_header(const RegionHeader& header, std::uint64_t file_bytes) {
 
 // A copy of `grant` that the class did not change meanwhile; false when it is none to look at.
 struct GrantCopy {
-  std::byte nonce[16];
+  std::array<std::byte, 16> nonce;
+  std::array<std::byte, 16> key_id;
   std::int64_t pool_id;
   std::uint64_t expires_ms;
   std::uint32_t right;
@@ -65,7 +66,8 @@ struct GrantCopy {
 bool copy_grant(const Grant& grant, GrantCopy& copy) {
   const std::uint32_t seq = grant.seq.load(std::memory_order_acquire);
   const bool ready = grant.state.load(std::memory_order_acquire) == Grant::kReady;
-  std::memcpy(copy.nonce, grant.nonce, sizeof(copy.nonce));
+  std::memcpy(copy.nonce.data(), grant.nonce, copy.nonce.size());
+  std::memcpy(copy.key_id.data(), grant.key_id, copy.key_id.size());
   copy.pool_id = grant.pool_id;
   copy.expires_ms = grant.expires_ms;
   copy.right = grant.right;
@@ -212,6 +214,20 @@ void ExchangeClient::publish_hello(const exchange::Hello& hello) {
 }
 
 // ---- grants ----------------------------------------------------------------------------------
+
+std::optional<std::array<std::byte, 16>> ExchangeClient::find_nonce(
+    std::span<const std::byte, 16> key_id) const {
+  const std::uint64_t now_ms = monotonic_ms();
+  for (const Grant& grant : grants()) {
+    GrantCopy copy;
+    if (!copy_grant(grant, copy) || copy.expires_ms <= now_ms) continue;
+    // The class takes a requester's word for the name, and names are no secret.
+    if (std::ranges::equal(copy.key_id, key_id) && grant_key_id(copy.nonce) == copy.key_id) {
+      return copy.nonce;
+    }
+  }
+  return std::nullopt;
+}
 
 std::vector<ExchangeGrant> ExchangeClient::find_grants(std::span<const std::byte, 16> nonce) const {
   std::vector<ExchangeGrant> found;

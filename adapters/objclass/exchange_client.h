@@ -68,6 +68,9 @@ class ExchangeClient {
   // What `hello` answers from now on. One thread at a time.
   void publish_hello(const exchange::Hello& hello);
 
+  // The nonce of a grant of this name (grant_key_id), not expired. An entry whose name is not its
+  // nonce's is none.
+  std::optional<std::array<std::byte, 16>> find_nonce(std::span<const std::byte, 16> key_id) const;
   // Every grant that `nonce` shows, not expired. Looks at the whole table in the same time,
   // wherever the nonce is.
   std::vector<ExchangeGrant> find_grants(std::span<const std::byte, 16> nonce) const;

@@ -51,6 +51,10 @@ class GrantPolicy final : public rpc::AccessPolicy {
   GrantPolicy(ExchangeClient& exchange, RadosCluster& cluster, std::string device)
       : exchange_(exchange), cluster_(cluster), device_(std::move(device)) {}
 
+  std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) override {
+    return exchange_.find_nonce(key_id);
+  }
+
   Status allow(Action action, const Location& location, const Authority& authority) override {
     const bool read = action == Action::kRead;
     const char* method = read ? "grant_read" : "grant_write";

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "plugin/rpc/convert.h"
+#include "plugin/rpc/grant_proof.h"
 #include "plugin/rpc/secret_proof.h"
 #include "plugin/rpc/server.h"
 #include "plugin/rpc/tls.h"
@@ -61,6 +62,72 @@ struct Connection {
     proof->set_nonce(nonce.data(), nonce.size());
     proof->set_issued_unix_ms(issued);
     proof->set_hmac_sha256(hmac.data(), hmac.size());
+  }
+  // The device is told the grant's name and a fresh nonce, and nothing else, until it has shown
+  // that it knows the grant: whoever took the port of a dead device learns nothing.
+  Status check_device(v1::ChallengeRequest request, std::span<const std::byte> key,
+                      const char* right) const {
+    std::array<std::byte, 16> nonce{};
+    fill_random(nonce);
+    request.set_nonce(nonce.data(), nonce.size());
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    v1::ChallengeResponse response;
+    const grpc::Status status = stub->Challenge(&context, request, &response);
+    if (!status.ok()) return fail(error(status));
+    if (equal_constant_time(device_proof(key, address, nonce),
+                            std::as_bytes(std::span(response.hmac_sha256())))) {
+      return {};
+    }
+    return fail({Code::kPermissionDenied,
+                 "device at " + address + " holds no valid " + right + " from this requester",
+                 Side::kNone,
+                 "run the command again: it looks the devices up and asks for grants afresh",
+                 Reason::kGrantUnknown});
+  }
+  template <typename Request>
+  v1::GrantProof grant_proof(const std::string& method, const Request& request,
+                             std::span<const std::byte> key_id,
+                             std::span<const std::byte> key) const {
+    std::array<std::byte, 16> nonce{};
+    fill_random(nonce);
+    Request bare = request;
+    bare.clear_authority();
+    const Sha256 hmac = call_proof(key, method, address, nonce, bare.SerializeAsString());
+    v1::GrantProof proof;
+    proof.set_key_id(key_id.data(), key_id.size());
+    proof.set_call_nonce(nonce.data(), nonce.size());
+    proof.set_hmac_sha256(hmac.data(), hmac.size());
+    return proof;
+  }
+  // Adds what proves `authority`, after the device has proved that it knows it, too. One of the two
+  // grants may be at another device: only when this one knows neither is that an error.
+  template <typename Request>
+  Status prove(const std::string& method, const Authority& authority, Request* request) const {
+    bool known = false;
+    Status unknown;
+    auto add = [&](const std::optional<Nonce>& nonce, const char* right,
+                   auto mutable_proof) -> Status {
+      if (!nonce) return {};
+      const auto key_id = grant_key_id(*nonce);
+      v1::ChallengeRequest challenge;
+      challenge.set_key_id(key_id.data(), key_id.size());
+      if (Status s = check_device(std::move(challenge), *nonce, right); !s) {
+        if (s.error().reason != Reason::kGrantUnknown) return s;
+        if (unknown) unknown = std::move(s);
+        return {};
+      }
+      known = true;
+      *mutable_proof(request->mutable_authority()) = grant_proof(method, *request, key_id, *nonce);
+      return {};
+    };
+    SIPHON_TRY(add(authority.write_nonce, "grant_write",
+                   [](v1::Authority* a) { return a->mutable_write(); }));
+    SIPHON_TRY(add(authority.read_nonce, "grant_read",
+                   [](v1::Authority* a) { return a->mutable_read(); }));
+    if (!known && !unknown) return unknown;
+    sign(method, request);
+    return {};
   }
   Error error(const grpc::Status& status) const { return from_grpc(status, address); }
 };
@@ -175,7 +242,16 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
                                        const std::atomic<bool>* stop) {
   v1::TransferRequest request;
   encode(spec, &request);
-  impl_->connection_.sign("Transfer", &request);
+  // The read grant is at the source: the target gets a key for this transfer alone.
+  SIPHON_TRY(
+      impl_->connection_.prove("Transfer", {std::nullopt, spec.authority.write_nonce}, &request));
+  if (const auto& nonce = spec.authority.read_nonce) {
+    const auto key_id = grant_key_id(*nonce);
+    const Sha256 key = source_key(*nonce, spec.id, spec.source);
+    auto* source = request.mutable_authority()->mutable_source();
+    source->set_key_id(key_id.data(), key_id.size());
+    source->set_key(key.data(), key.size());
+  }
   grpc::ClientContext context;
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Transfer(&context, request);
@@ -189,8 +265,7 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
                                     const std::atomic<bool>* stop) {
   v1::WatchRequest request;
   request.set_transfer_id(transfer_id);
-  encode(authority, request.mutable_authority());
-  impl_->connection_.sign("Watch", &request);
+  SIPHON_TRY(impl_->connection_.prove("Watch", authority, &request));
   grpc::ClientContext context;
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Watch(&context, request);
@@ -202,8 +277,7 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
 Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authority& authority) {
   v1::CancelRequest request;
   request.set_transfer_id(transfer_id);
-  encode(authority, request.mutable_authority());
-  impl_->connection_.sign("Cancel", &request);
+  SIPHON_TRY(impl_->connection_.prove("Cancel", authority, &request));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
   v1::CancelResponse response;
@@ -215,8 +289,7 @@ Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authori
 Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority, bool finished) {
   v1::ListRequest request;
   request.set_finished(finished);
-  encode(authority, request.mutable_authority());
-  impl_->connection_.sign("List", &request);
+  SIPHON_TRY(impl_->connection_.prove("List", authority, &request));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
   v1::ListResponse response;
@@ -236,8 +309,7 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
   v1::VerifyRequest request;
   encode(location, request.mutable_place());
   for (const std::string& e : extents) request.add_extents(e);
-  encode(authority, request.mutable_authority());
-  impl_->connection_.sign("Verify", &request);
+  SIPHON_TRY(impl_->connection_.prove("Verify", authority, &request));
   grpc::ClientContext context;
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Verify(&context, request);
@@ -288,7 +360,10 @@ class GrpcSourceCaller final : public SourceCaller {
     }
     v1::StreamRequest request;
     encode(call, &request);
-    connection->sign("Stream", &request);
+    if (Status proven = prove(*connection, call, &request); !proven) {
+      end.status = fail(std::move(proven).error().with_suspect(Side::kSource));
+      return end;
+    }
     end.rpc_bytes += request.ByteSizeLong();
     grpc::ClientContext context;
     // The source keeps to the deadline that it is told; this ends the call of one that does not.
@@ -320,6 +395,23 @@ class GrpcSourceCaller final : public SourceCaller {
   }
 
  private:
+  // The source, too, shows that it knows the grant before it gets the ticket.
+  static Status prove(const Connection& connection, const StreamCall& call,
+                      v1::StreamRequest* request) {
+    if (call.source_key) {
+      const SourceKey& source = *call.source_key;
+      v1::ChallengeRequest challenge;
+      challenge.set_key_id(source.key_id.data(), source.key_id.size());
+      challenge.set_transfer_id(call.transfer_id);
+      encode(call.source, challenge.mutable_source());
+      SIPHON_TRY(connection.check_device(std::move(challenge), source.key, "grant_read"));
+      *request->mutable_authority()->mutable_read() =
+          connection.grant_proof("Stream", *request, source.key_id, source.key);
+    }
+    connection.sign("Stream", request);
+    return {};
+  }
+
   const ClientOptions options_;
 };
 

@@ -19,12 +19,6 @@ PrivateId id_from_hex(const std::string& text) {
   PrivateId id;
   return from_hex(text, id.bytes) ? id : PrivateId{};
 }
-std::optional<Nonce> nonce_from(const std::string& in, bool* ok) {
-  if (in.empty()) return std::nullopt;
-  Nonce nonce{};
-  if (!bytes_to(in, nonce)) *ok = false;
-  return nonce;
-}
 
 }  // namespace
 
@@ -78,17 +72,6 @@ SealedHeader decode(const v1::SealedHeader& in) {
   return out;
 }
 
-void encode(const Authority& in, v1::Authority* out) {
-  if (in.read_nonce) out->set_read_nonce(bytes_of(*in.read_nonce));
-  if (in.write_nonce) out->set_write_nonce(bytes_of(*in.write_nonce));
-}
-Result<Authority> decode(const v1::Authority& in) {
-  bool ok = true;
-  Authority out{nonce_from(in.read_nonce(), &ok), nonce_from(in.write_nonce(), &ok)};
-  if (!ok) return fail(Code::kInvalidArgument, "a grant's nonce has 16 bytes", Side::kRequester);
-  return out;
-}
-
 void encode(const TransferSpec& in, v1::TransferRequest* out) {
   out->set_transfer_id(in.id);
   out->set_source_address(in.source_address);
@@ -103,7 +86,6 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
   out->set_replace(in.replace);
   out->set_lanes(in.lanes);
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
-  encode(in.authority, out->mutable_authority());
 }
 Result<TransferSpec> decode(const v1::TransferRequest& in) {
   TransferSpec out;
@@ -128,9 +110,13 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
   }
   out.lanes = static_cast<std::uint16_t>(in.lanes());
   out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
-  auto authority = decode(in.authority());
-  if (!authority) return fail(std::move(authority).error());
-  out.authority = std::move(*authority);
+  if (in.authority().has_source()) {
+    SourceKey& source = out.source_key.emplace();
+    if (!bytes_to(in.authority().source().key_id(), source.key_id) ||
+        !bytes_to(in.authority().source().key(), source.key)) {
+      return fail(Code::kInvalidArgument, "the key for the source is malformed", Side::kRequester);
+    }
+  }
   SIPHON_TRY(check_spec(out));
   return out;
 }
@@ -152,7 +138,6 @@ void encode(const StreamCall& in, v1::StreamRequest* out) {
   out->set_deadline_ms(static_cast<std::uint32_t>(in.deadline.count()));
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   out->set_in_order(in.in_order);
-  encode(Authority{in.read_nonce, std::nullopt}, out->mutable_authority());
   encode(in.target_store, out->mutable_target_store());
   out->set_headers_only(in.headers_only);
 }
@@ -201,9 +186,6 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
   }
   out.in_order = in.in_order();
   if (out.in_order && out.lanes != 1) return wrong("in order on several lanes");
-  auto authority = decode(in.authority());
-  if (!authority) return fail(std::move(authority).error());
-  out.read_nonce = authority->read_nonce;
   out.target_store = decode(in.target_store());
   out.ticket.binding = ticket_binding(out);
   return out;

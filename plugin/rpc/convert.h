@@ -23,8 +23,6 @@ void encode(const StoreIdentity& in, v1::StoreIdentity* out);
 StoreIdentity decode(const v1::StoreIdentity& in);
 void encode(const SealedHeader& in, v1::SealedHeader* out);
 SealedHeader decode(const v1::SealedHeader& in);
-void encode(const Authority& in, v1::Authority* out);
-Result<Authority> decode(const v1::Authority& in);
 
 void encode(const TransferSpec& in, v1::TransferRequest* out);
 Result<TransferSpec> decode(const v1::TransferRequest& in);

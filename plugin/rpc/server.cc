@@ -5,11 +5,13 @@
 #include <grpcpp/resource_quota.h>
 
 #include <atomic>
+#include <mutex>
 #include <set>
 
 #include "plugin/base/log.h"
 #include "plugin/rpc/call_watch.h"
 #include "plugin/rpc/convert.h"
+#include "plugin/rpc/grant_proof.h"
 #include "plugin/rpc/secret_proof.h"
 #include "plugin/rpc/tls.h"
 #include "siphon/v1/siphon.grpc.pb.h"
@@ -66,6 +68,7 @@ class Service final : public v1::SiphonService::Service {
                         grpc::ServerWriter<v1::TransferResponse>* writer) override {
     auto spec = decode(*request);
     if (!spec) return to_grpc(spec.error());
+    spec->authority = proven("Transfer", *request);
     if (auto s = allow("Transfer", *request, AccessPolicy::Action::kWrite, spec->target,
                        spec->authority);
         !s) {
@@ -118,10 +121,9 @@ class Service final : public v1::SiphonService::Service {
 
   grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
                     v1::ListResponse* response) override {
-    auto authority = decode(request->authority());
-    if (!authority) return to_grpc(authority.error());
+    const Authority authority = proven("List", *request);
     if (Status s =
-            secret_.empty() ? device_.policy.allow_any(*authority) : check_proof("List", *request);
+            secret_.empty() ? device_.policy.allow_any(authority) : check_proof("List", *request);
         !s) {
       return to_grpc(s.error());
     }
@@ -131,9 +133,9 @@ class Service final : public v1::SiphonService::Service {
       if (!request->finished() && is_final(info.progress.phase)) continue;
       // A grant shows the transfers into its own place only; for others of its pool, it takes one.
       if (secret_.empty() &&
-          !device_.policy.allow(AccessPolicy::Action::kWrite, info.target, *authority) &&
-          !device_.policy.allow(AccessPolicy::Action::kRead, info.target, *authority)) {
-        if (device_.policy.may_know_namespaces(info.target.pool, *authority))
+          !device_.policy.allow(AccessPolicy::Action::kWrite, info.target, authority) &&
+          !device_.policy.allow(AccessPolicy::Action::kRead, info.target, authority)) {
+        if (device_.policy.may_know_namespaces(info.target.pool, authority))
           elsewhere.insert(info.target);
         continue;
       }
@@ -148,7 +150,7 @@ class Service final : public v1::SiphonService::Service {
     auto call = decode(*request);
     if (!call) return to_grpc(call.error());
     if (auto s = allow("Stream", *request, AccessPolicy::Action::kRead, call->source,
-                       Authority{call->read_nonce, std::nullopt});
+                       proven_source(*request, *call));
         !s) {
       return to_grpc(s.error());
     }
@@ -180,10 +182,9 @@ class Service final : public v1::SiphonService::Service {
 
   grpc::Status Verify(grpc::ServerContext* context, const v1::VerifyRequest* request,
                       grpc::ServerWriter<v1::VerifyResponse>* writer) override {
-    auto authority = decode(request->authority());
-    if (!authority) return to_grpc(authority.error());
+    const Authority authority = proven("Verify", *request);
     const Location location = decode(request->place());
-    if (auto s = allow("Verify", *request, AccessPolicy::Action::kRead, location, *authority); !s) {
+    if (auto s = allow("Verify", *request, AccessPolicy::Action::kRead, location, authority); !s) {
       return to_grpc(s.error());
     }
     if (static_cast<std::size_t>(request->extents_size()) > kMaxExtentsPerTransfer) {
@@ -219,6 +220,23 @@ class Service final : public v1::SiphonService::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Challenge(grpc::ServerContext*, const v1::ChallengeRequest* request,
+                         v1::ChallengeResponse* response) override {
+    const auto nonce = std::as_bytes(std::span(request->nonce()));
+    const auto grant = find(request->key_id());
+    if (!grant || nonce.size() != 16) return grpc::Status::OK;
+    const Sha256 key = source_key(*grant, request->transfer_id(), decode(request->source()));
+    const Sha256 proof = request->transfer_id().empty() ? device_proof(*grant, endpoint(), nonce)
+                                                        : device_proof(key, endpoint(), nonce);
+    response->set_hmac_sha256(proof.data(), proof.size());
+    return grpc::Status::OK;
+  }
+
+  void set_endpoint(std::string endpoint) {
+    const std::lock_guard lock(endpoint_mutex_);
+    endpoint_ = std::move(endpoint);
+  }
+
   grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
                         v1::DescribeResponse* response) override {
     encode(device_.describe(), response);
@@ -244,6 +262,58 @@ class Service final : public v1::SiphonService::Service {
     return replay_.check(nonce, proof.issued_unix_ms());
   }
 
+  std::string endpoint() const {
+    const std::lock_guard lock(endpoint_mutex_);
+    return endpoint_;
+  }
+
+  std::optional<Nonce> find(const std::string& key_id) {
+    if (key_id.size() != 16 || !secret_.empty()) return std::nullopt;
+    return device_.policy.find_nonce(std::as_bytes(std::span(key_id)).first<16>());
+  }
+
+  template <typename Request>
+  bool is_proof(const v1::GrantProof& proof, std::span<const std::byte> key,
+                const std::string& method, const Request& request) {
+    const auto nonce = std::as_bytes(std::span(proof.call_nonce()));
+    Request bare = request;
+    bare.clear_authority();
+    return nonce.size() == 16 &&
+           equal_constant_time(call_proof(key, method, endpoint(), nonce, bare.SerializeAsString()),
+                               std::as_bytes(std::span(proof.hmac_sha256()))) &&
+           replay_.check(nonce, static_cast<std::int64_t>(now_unix_ms()));
+  }
+
+  // The grants whose knowledge the caller proves. One that he does not is replaced by a nonce that
+  // nobody has: the policy then gives the answer it gives for a grant it does not know.
+  template <typename Request>
+  Authority proven(const std::string& method, const Request& request) {
+    Authority out;
+    auto take = [&](bool shown, const v1::GrantProof& proof, std::optional<Nonce>& nonce) {
+      if (!shown) return;
+      nonce = find(proof.key_id());
+      if (!nonce || !is_proof(proof, *nonce, method, request)) fill_random(nonce.emplace());
+    };
+    const v1::Authority& authority = request.authority();
+    take(authority.has_read(), authority.read(), out.read_nonce);
+    take(authority.has_write(), authority.write(), out.write_nonce);
+    return out;
+  }
+
+  // The same for a target, which knows no more than the key made for its transfer.
+  Authority proven_source(const v1::StreamRequest& request, const StreamCall& call) {
+    Authority out;
+    if (!request.authority().has_read()) return out;
+    const v1::GrantProof& proof = request.authority().read();
+    out.read_nonce = find(proof.key_id());
+    if (!out.read_nonce ||
+        !is_proof(proof, source_key(*out.read_nonce, call.transfer_id, call.source), "Stream",
+                  request)) {
+      fill_random(out.read_nonce.emplace());
+    }
+    return out;
+  }
+
   template <typename Request>
   Status allow(const std::string& method, const Request& request, AccessPolicy::Action action,
                const Location& location, const Authority& authority) {
@@ -255,16 +325,15 @@ class Service final : public v1::SiphonService::Service {
   Result<std::shared_ptr<TargetTransfer>> authorised_transfer(const std::string& method,
                                                               const Request& request,
                                                               const std::string& id) {
-    auto authority = decode(request.authority());
-    if (!authority) return fail(std::move(authority).error());
+    const Authority authority = proven(method, request);
     // Who may not even ask must not learn which ids exist.
-    SIPHON_TRY(secret_.empty() ? device_.policy.allow_any(*authority)
+    SIPHON_TRY(secret_.empty() ? device_.policy.allow_any(authority)
                                : check_proof(method, request));
     auto transfer = device_.manager.find(id);
     if (!transfer) return transfer;
     if (secret_.empty()) {
       SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kWrite, (*transfer)->spec().target,
-                                      *authority));
+                                      authority));
     }
     return transfer;
   }
@@ -290,6 +359,8 @@ class Service final : public v1::SiphonService::Service {
   std::atomic<int> watchers_{0};
   ReplayGuard replay_;
   CallWatch calls_;
+  mutable std::mutex endpoint_mutex_;
+  std::string endpoint_;  // guarded by endpoint_mutex_
 };
 
 Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const ServerOptions& options) {
@@ -352,6 +423,7 @@ class DeviceServer::Impl {
       server_ = builder.BuildAndStart();
       if (server_ && bound != 0) {
         endpoint_ = {options.address, static_cast<std::uint16_t>(bound)};
+        service_.set_endpoint(endpoint_.to_string());
         return {};
       }
       server_.reset();

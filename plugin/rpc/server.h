@@ -8,6 +8,8 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 
 #include "plugin/base/status.h"
@@ -23,6 +25,8 @@ class AccessPolicy {
  public:
   enum class Action { kRead, kWrite };
   virtual ~AccessPolicy() = default;
+  // The nonce of the grant of this name. Nothing: no such grant here, or it has expired.
+  virtual std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) = 0;
   // PERMISSION_DENIED says which right on which pool is missing and how to get it.
   virtual Status allow(Action action, const Location& location, const Authority& authority) = 0;
   // Whether `authority` is good for anything at all on this device (list).

@@ -342,9 +342,9 @@ StreamCall TargetTransfer::second_call_for(const std::vector<Extent*>& extents) 
   call.max_frame_bytes = frame_bytes_for(env_.settings, rate);
   call.pace = env_.settings.pace;
   call.deadline = env_.settings.transfer_timeout;
-  call.read_nonce = spec_.authority.read_nonce;
   const auto keeps_its_name = [](const ExtentPair& pair) { return pair.source == pair.target; };
   if (std::ranges::any_of(spec_.extents, keeps_its_name)) call.target_store = store_.identity();
+  call.source_key = spec_.source_key;
   return call;
 }
 

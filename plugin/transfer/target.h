@@ -49,7 +49,7 @@ struct StreamCall {
   Pace pace;
   std::chrono::milliseconds deadline{0};
   std::uint64_t bytes_per_second = 0;
-  std::optional<Nonce> read_nonce;
+  std::optional<SourceKey> source_key;
   StoreIdentity target_store;  // empty when no extent keeps its name
   bool headers_only = false;   // reports what the sealed headers say; nothing is streamed
   bool in_order = false;       // each extent's frames by their offsets; then there is one lane

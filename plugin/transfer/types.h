@@ -25,6 +25,13 @@ struct Authority {
   std::optional<Nonce> write_nonce;
 };
 
+// What a target shows its source instead of the requester's read grant: a key made from it, good
+// for one transfer out of one place.
+struct SourceKey {
+  std::array<std::byte, 16> key_id{};
+  Sha256 key{};
+};
+
 enum class Phase : int {
   kQueued = 1,
   kReserve = 2,
@@ -58,6 +65,7 @@ struct TransferSpec {
   std::uint16_t lanes = 0;  // 0: the target's default
   std::uint64_t bytes_per_second = 0;
   Authority authority;
+  std::optional<SourceKey> source_key;  // the target's; the RPC layer makes it of the read grant
 };
 // INVALID_ARGUMENT names the field that is wrong.
 Status check_spec(const TransferSpec& spec);

@@ -9,6 +9,7 @@ import errno
 import secrets
 import socket
 import struct
+import threading
 
 import rados
 
@@ -21,6 +22,42 @@ POOLS = ("a", "b", "c")
 # The documented caps of a requester who copies from a to b.
 LEAST_CAPS = ("allow class siphon hello, allow class siphon grant_read pool=a, "
               "allow class siphon grant_write pool=b, allow r pool=a")
+
+
+class Recorder:
+    """Passes one TCP connection on to `device`, and keeps what the caller said."""
+
+    def __init__(self, device):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._device = device
+        self.said = bytearray()
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            caller, _ = self._listener.accept()
+            with caller, socket.create_connection(self._device) as device:
+                back = threading.Thread(target=self._pass_on, args=(device, caller), daemon=True)
+                back.start()
+                self._pass_on(caller, device, self.said)
+                back.join(10)
+
+    @staticmethod
+    def _pass_on(source, target, keep=None):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if keep is not None:
+                    keep += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
 
 
 class Authority(ByHand, harness.ClusterTest):
@@ -166,6 +203,30 @@ class Authority(ByHand, harness.ClusterTest):
                 code, sentence = self.transfer(read, write)
                 self.assertEqual(code, "PERMISSION_DENIED", sentence)
                 self.assertIn("grant_read", sentence)
+
+    def test_who_stands_at_another_port_learns_nothing_that_can_be_used(self):
+        """He passes everything on to the real device, and keeps it."""
+        device = self.control_address("b", "forged")
+        host, port = device.split(":")
+        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        read = self.granted("client.least", "read", "a")
+        with self.nothing_is_written(), Recorder((host, int(port))) as recorder:
+            code, sentence = self.device(
+                recorder.address, "transfer", secrets.token_hex(16), self.control_address("a"),
+                "a", "b", "e", "forged", read, write)
+            self.assertEqual(code, "PERMISSION_DENIED", sentence)
+            self.assertIn("holds no valid grant_write", sentence)
+            said = bytes(recorder.said)
+        # The grant's name was said, so the call was heard; then no more.
+        self.assertIn(key_id(bytes.fromhex(write)), said)
+        for secret in (read, write):
+            self.assertNotIn(bytes.fromhex(secret), said)
+            self.assertNotIn(secret.encode(), said)
+        self.assertNotIn(key_id(bytes.fromhex(read)), said)
+        self.assertNotIn(b"forged", said)
+        # At the device itself the same grants are good.
+        self.assertEqual(self.transfer(read, write), ("OK", "1 extents"))
+        self.cluster.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/forged")
 
     def test_a_source_that_is_not_the_extents_device_is_never_called(self):
         write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))

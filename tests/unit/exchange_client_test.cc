@@ -58,6 +58,25 @@ TEST_F(ExchangeClientTest, TheHalvesAreTheDataArea) {
   EXPECT_FALSE(client_->contains(nonce_));
 }
 
+TEST_F(ExchangeClientTest, AGrantIsFoundByItsNameWhichMustBeTheHashOfItsNonce) {
+  const auto now_ms = osd::monotonic_ms();
+  EXPECT_FALSE(client_->find_nonce(grant_key_id(nonce_)));
+  grant(Right::kRead, 7, "", now_ms);
+  EXPECT_EQ(client_->find_nonce(grant_key_id(nonce_)), nonce_);
+  EXPECT_FALSE(client_->find_nonce(nonce_));
+  // Somebody else's grant under this name, which he saw in a log, hides nothing and is none.
+  exchange::GrantRequest forged;
+  forged.key_id = grant_key_id(nonce_);
+  forged.nonce.fill(std::byte{9});
+  forged.pool_id = 7;
+  forged.ttl_seconds = 10;
+  ASSERT_EQ(region_->give_grant(forged, Right::kRead, 0, now_ms), 0);
+  EXPECT_EQ(client_->find_nonce(grant_key_id(nonce_)), nonce_);
+  forged.key_id.fill(std::byte{8});
+  ASSERT_EQ(region_->give_grant(forged, Right::kRead, 0, now_ms), 0);
+  EXPECT_FALSE(client_->find_nonce(forged.key_id));
+}
+
 TEST_F(ExchangeClientTest, OtherMemoryIsNoRegion) {
   const int fd = memfd_create("other", MFD_CLOEXEC);
   ASSERT_GE(fd, 0);
