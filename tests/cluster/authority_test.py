@@ -268,7 +268,9 @@ class Authority(ByHand, harness.ClusterTest):
         def fill(most):
             """Grants from a connection of its own, until they are refused; how many were given."""
             kept = []
-            with c.io("a", "client.least", "", "e") as io:
+            with c.connection_of_its_own("client.least") as own, own.open_ioctx("a") as io:
+                io.set_locator_key("e")
+
                 def grant(nonce):
                     request = struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce,
                                           c.pool_id("a"), 30, 0, b"")

@@ -49,8 +49,8 @@ class ByHand:
                               self.cluster.pool_id(claimed_pool or pool), ttl_s,
                               len(claimed_nspace), claimed_nspace.encode())
         locator = "e" if at is None else self.locator_at(pool, at, nspace)
-        code, _ = self.call(key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}", request,
-                            locator, nspace)
+        code, _ = self.call(key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}",
+                            request, locator, nspace)
         return code, nonce.hex()
 
     def granted(self, key, right, pool, **arguments):

@@ -381,8 +381,8 @@ class ClassMethods(unittest.TestCase):
     # ---- grants ------------------------------------------------------------------------------
 
     def grant(self, nonce, pool, nspace="", ttl_s=60):
-        return struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce, self.pool_id(pool), ttl_s, len(nspace),
-                           nspace.encode())
+        return struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce, self.pool_id(pool),
+                           ttl_s, len(nspace), nspace.encode())
 
     def test_a_grant_is_recorded_where_it_is_operated(self):
         for right, method in ((1, "grant_read"), (2, "grant_write")):
@@ -460,7 +460,8 @@ class ClassMethods(unittest.TestCase):
         io.write_full("garbage", b"untouched")
         right_lengths = {"grant_read": 184, "grant_write": 184, "read_part": 64, "write_part": 64}
         for method in METHODS:
-            lengths = [*range(1, 20), 47, 48, 63, 64, 65, 127, 128, 129, 168, 183, 184, 185, 4096, 10**6]
+            lengths = [*range(1, 20), 47, 48, 63, 64, 65, 127, 128, 129, 168, 183, 184, 185, 4096,
+                       10**6]
             for length in lengths:
                 error, _ = self.call(io, "garbage", method, rng.randbytes(length))
                 self.assertEqual(error, errno.EINVAL, f"{method} of {length} bytes")

@@ -377,12 +377,24 @@ class Cluster:
     def connect(self, name="client.admin"):
         """A python-rados connection, kept until `down`."""
         if name not in self._connections:
-            connection = rados.Rados(conffile=str(self.conf), name=name, conf={
-                "rados_osd_op_timeout": "30", "rados_mon_op_timeout": "30",
-                "client_mount_timeout": "30"})
-            connection.connect()
-            self._connections[name] = connection
+            self._connections[name] = self._new_connection(name)
         return self._connections[name]
+
+    @contextlib.contextmanager
+    def connection_of_its_own(self, name):
+        """One that nobody else uses."""
+        connection = self._new_connection(name)
+        try:
+            yield connection
+        finally:
+            connection.shutdown()
+
+    def _new_connection(self, name):
+        connection = rados.Rados(conffile=str(self.conf), name=name, conf={
+            "rados_osd_op_timeout": "30", "rados_mon_op_timeout": "30",
+            "client_mount_timeout": "30"})
+        connection.connect()
+        return connection
 
     def io(self, pool, name="client.admin", nspace="", locator=""):
         """A context manager: an ioctx of a pool."""
