@@ -143,7 +143,12 @@ int run(const Placement& placement, Config config) {
   if (!placement.companion) {
     std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
   }
-  std::jthread collector([&](std::stop_token stop) { leftovers.run(std::move(stop)); });
+  std::jthread collector([&](std::stop_token stop) {
+    if (auto folder = (*home)->stores().open(Location{}); folder && !placement.companion) {
+      leftovers.find(**folder);
+    }
+    leftovers.run(std::move(stop));
+  });
 
   sigset_t signals;
   sigemptyset(&signals);

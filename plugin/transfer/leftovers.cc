@@ -15,6 +15,28 @@ void Leftovers::add(Attempt attempt) {
   changed_.notify_all();
 }
 
+void Leftovers::find(ExtentStore& folder) {
+  constexpr std::size_t kPage = 1000;
+  std::string cursor;
+  do {
+    const auto page = folder.list(cursor, kPage, Listing::kEverything);
+    if (!page) return log::warn("looking for what was left over: {}", page.error().message);
+    for (const std::string& name : page->names) {
+      const auto reg = folder.inspect(name);
+      if (!reg) continue;
+      for (const Reservation& attempt : reg->reservations) {
+        if (attempt.lease_unix_ms != 0) continue;  // somebody's, until then
+        Attempt left;
+        left.location = folder.location();
+        left.extent = name;
+        left.private_id = attempt.id;
+        add(std::move(left));
+      }
+    }
+    cursor = page->next_cursor;
+  } while (!cursor.empty());
+}
+
 void Leftovers::run(std::stop_token stop) {
   auto pause = kShortestPause;
   while (!stop.stop_requested()) {

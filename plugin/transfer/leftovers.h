@@ -26,6 +26,9 @@ class Leftovers {
 
   // Its row is in the journal, and nobody writes to it any more. Does not block.
   void add(Attempt attempt);
+  // Adds what no row names: files that a crash left in a folder before any register named them.
+  // Looks at every name of the store.
+  void find(ExtentStore& folder);
   // Until stopped. Gentle: one at a time, with pauses that grow while nothing can be removed.
   void run(std::stop_token stop);
   // One round over all of them; returns how many are left. Blocks for the store.
