@@ -144,9 +144,10 @@ int run(const Placement& placement, Config config) {
     std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
   }
   std::jthread collector([&](std::stop_token stop) {
-    if (auto folder = (*home)->stores().open(Location{}); folder && !placement.companion) {
-      leftovers.find(**folder);
-    }
+    auto folder = placement.store.starts_with("posix:")
+                      ? (*home)->stores().open(Location{})
+                      : Result<ExtentStore*>(fail(Code::kNotFound, "no folder"));
+    if (folder) leftovers.find(**folder);
     leftovers.run(std::move(stop));
   });
 
