@@ -61,7 +61,7 @@ class ExchangeClient {
   // owner has given up (or a predecessor of this process left behind): nobody may use them until
   // it has ended. Costs one load when there is none such.
   bool is_held(std::span<const std::byte> bytes);
-  // What is_held for now, each in whole.
+  // The buffers that are withheld for now, each in whole.
   std::vector<std::span<std::byte>> held();
   ExchangeCounters counters() const;
 

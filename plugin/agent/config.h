@@ -49,8 +49,8 @@ Result<Config> load_config(const std::string& file, const std::vector<std::strin
 // companions of a host share one file.
 void insert_osd_id(Config& config, const std::string& osd_id);
 
-// What an OSD's companion may not be configured with. FAILED_PRECONDITION: a secret_file, which would
-// stand in for the grants: whoever knows it would have every pool.
+// What an OSD's companion may not be configured with. FAILED_PRECONDITION: a secret_file, which
+// would stand in for the grants: whoever knows it would have every pool.
 Status check_companion(const Config& config);
 
 // The file a companion reads when none is named: SIPHON_CONFIG, siphond.toml beside the ceph.conf,

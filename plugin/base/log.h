@@ -1,7 +1,8 @@
 // The process's log. Secrets never reach it: the Secret type cannot be formatted.
 //
 // spdlog writes it; this header needs only fmt's core, so that logging costs little to compile.
-// What peers say is in it, so control characters are escaped: an entry is one line. Thread safe. Logging never throws and never fails the caller.
+// What peers say is in it, so control characters are escaped: an entry is one line. Thread safe.
+// Logging never throws and never fails the caller.
 #pragma once
 
 #include <fmt/core.h>

@@ -20,10 +20,10 @@ enum class Where { kCeph, kDaemon, kFolder };
 
 struct Address {
   Where where = Where::kCeph;
-  Location location;   // kCeph
-  std::string device;  // kDaemon: "127.0.0.1:7411"
-  std::string dir;     // kFolder
-  std::string extent;  // empty: every extent of the store
+  Location location;            // kCeph
+  std::string device;           // kDaemon: "127.0.0.1:7411"
+  std::string dir;              // kFolder
+  std::string extent;           // empty: every extent of the store
   bool all_namespaces = false;  // of the pool, when it names no extent
 
   bool operator==(const Address&) const = default;

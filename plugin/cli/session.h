@@ -1,5 +1,5 @@
-// Session: one run of the CLI. Opens clusters, folders and devices when a verb asks for them: of the
-// CLI, only this and the search for devices (devices.h) name concrete adapters. Also Ctrl-C.
+// Session: one run of the CLI. Opens clusters, folders and devices when a verb asks for them: of
+// the CLI, only this and the search for devices (devices.h) name concrete adapters. Also Ctrl-C.
 //
 // Thread safe, but for `out` (the verb's own thread).
 #pragma once

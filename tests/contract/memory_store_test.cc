@@ -49,7 +49,8 @@ TEST(MemoryProvider, AFaultHappensBeforeTheOperation) {
   auto reader = store.open("e1", {}, true);
   ASSERT_TRUE(reader);
   EXPECT_EQ((*reader)->info().header.extent_bytes, 4u);
-  EXPECT_EQ(seen, (std::vector<std::string>{"begin", "write", "write", "publish", "publish done", "open"}));
+  EXPECT_EQ(seen, (std::vector<std::string>{"begin", "write", "write", "publish", "publish done",
+                                            "open"}));
 }
 
 }  // namespace
