@@ -471,6 +471,9 @@ TEST(ThreeOsdsRados, GroupsThatDoNotAnswerAreToldAndTheRestIsListed) {
     ASSERT_TRUE(store.put_inline(name, new_private_id(), sample.bytes, sample.header));
     all.insert(name);
   }
+  // Silent for longer than its peers' patience, it would be marked down and nothing would be
+  // silent.
+  const OsdFlag nodown(cluster, "nodown");
   for (const Listing listing : {Listing::kExtents, Listing::kNames}) {
     const Stopped hung(ClusterUnderTest::pid_of("osd.0"));
     std::set<std::string> listed;

@@ -175,4 +175,23 @@ class ClusterUnderTest {
   std::unique_ptr<ExchangeClient> exchange_;
 };
 
+// Keeps a flag of the OSD map ("nodown") set for as long as this object lives.
+class OsdFlag {
+ public:
+  OsdFlag(ClusterUnderTest& cluster, std::string flag) : cluster_(cluster), flag_(std::move(flag)) {
+    change("osd set");
+  }
+  ~OsdFlag() { change("osd unset"); }
+  OsdFlag(const OsdFlag&) = delete;
+  OsdFlag& operator=(const OsdFlag&) = delete;
+
+ private:
+  void change(const std::string& verb) {
+    cluster_.command(R"({"prefix": ")" + verb + R"(", "key": ")" + flag_ + "\"}");
+  }
+
+  ClusterUnderTest& cluster_;
+  const std::string flag_;
+};
+
 }  // namespace siphon::contract
