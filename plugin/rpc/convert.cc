@@ -1,10 +1,23 @@
 #include "plugin/rpc/convert.h"
 
+#include <google/protobuf/stubs/logging.h>
+
+#include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace siphon::rpc {
 
 namespace {
+
+// The parser writes a line to stderr for every text that is not UTF-8: a stranger could fill a log
+// with it. Whoever sends such a message is answered all the same.
+[[maybe_unused]] auto* const parser_says = google::protobuf::SetLogHandler(nullptr);
+
+// Whatever number a peer calls its failure by.
+Code failure_of(std::uint32_t number) {
+  return number >= 1 && number <= 16 ? static_cast<Code>(number) : Code::kUnknown;
+}
 
 std::string bytes_of(std::span<const std::byte> in) {
   return {reinterpret_cast<const char*>(in.data()), in.size()};
@@ -31,10 +44,9 @@ void encode(const Error& in, v1::Problem* out) {
 }
 Status decode(const v1::Problem& in) {
   if (in.code() == 0) return {};
-  const Code code = in.code() <= 16 ? static_cast<Code>(in.code()) : Code::kUnknown;
   const int side = in.suspect();
-  Error error{code, in.message(), side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone,
-              in.next_step(),
+  Error error{failure_of(in.code()), in.message(),
+              side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone, in.next_step(),
               v1::Reason_IsValid(in.reason()) ? static_cast<Reason>(in.reason()) : Reason::kNone};
   return fail(std::move(error));
 }
@@ -63,10 +75,12 @@ void encode(const SealedHeader& in, v1::SealedHeader* out) {
   if (in.has_digest()) out->set_content_digest(bytes_of(in.content_digest));
 }
 SealedHeader decode(const v1::SealedHeader& in) {
-  SealedHeader out{in.extent_bytes(),   in.content_bytes(),
-                   in.crc32(),          in.block_count(),
-                   in.part_bytes(),     static_cast<std::uint16_t>(in.format_version()),
-                   in.sealed_unix_ms(), {}};
+  // A version beyond the field's range must stay unknown, not become another one.
+  const auto version = static_cast<std::uint16_t>(
+      std::min<std::uint32_t>(in.format_version(), std::numeric_limits<std::uint16_t>::max()));
+  SealedHeader out{
+      in.extent_bytes(), in.content_bytes(),  in.crc32(), in.block_count(), in.part_bytes(),
+      version,           in.sealed_unix_ms(), {}};
   // A digest of another length is none, which check_sealed_header refuses for version 2.
   (void)bytes_to(in.content_digest(), out.content_digest);
   return out;
@@ -438,7 +452,7 @@ Error from_grpc(const grpc::Status& status, const std::string& address) {
     if (Status s = decode(problem); !s) return s.error();
   }
   const bool gone = status.error_code() == grpc::StatusCode::UNAVAILABLE;
-  return {static_cast<Code>(status.error_code()),
+  return {failure_of(static_cast<std::uint32_t>(status.error_code())),
           "device at " + address + (gone ? " went away (" : ": ") + status.error_message() +
               (gone ? ")" : ""),
           Side::kNone, gone ? "is siphond running there? siphon daemons shows" : ""};

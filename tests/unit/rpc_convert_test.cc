@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 
+#include "plugin/base/extent_format.h"
 #include "plugin/rpc/convert.h"
 
 namespace siphon::rpc {
@@ -173,6 +174,35 @@ TEST(ConvertChoiceTest, AReportHoldsClaimsAndProblems) {
     }
     expect_round_trip(sent);
   }
+}
+
+TEST(ConvertChoiceTest, AFormatVersionBeyondItsFieldStaysUnknown) {
+  v1::SealedHeader sent;
+  sent.set_extent_bytes(sealed_extent_bytes(0, 0));
+  for (const std::uint32_t version : {65537u, 65538u, ~0u}) {
+    sent.set_format_version(version);
+    sent.set_content_digest(version == 65538u ? std::string(32, 'd') : "");
+    EXPECT_FALSE(check_sealed_header(decode(sent))) << version;
+  }
+  sent.set_format_version(1);
+  sent.clear_content_digest();
+  EXPECT_TRUE(check_sealed_header(decode(sent)));
+}
+
+TEST(ConvertChoiceTest, APeersUnknownStatusIsUnknown) {
+  for (const int code : {-1, 17, 1234}) {
+    const Error error = from_grpc(grpc::Status(static_cast<grpc::StatusCode>(code), "x"), "a:1");
+    EXPECT_EQ(error.code, Code::kUnknown) << code;
+    const Error again = from_grpc(to_grpc(error), "a:1");
+    EXPECT_EQ(again.message, error.message);
+  }
+}
+
+TEST(ConvertChoiceTest, AMalformedMessageWritesNothingToStderr) {
+  v1::TransferRequest request;
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(request.ParseFromString("\x0a\x01\xff"));  // transfer_id: not UTF-8
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 }  // namespace
