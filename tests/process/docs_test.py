@@ -50,7 +50,7 @@ def source_text():
         if path.suffix == ".md" or path == pathlib.Path(__file__).resolve():
             continue
         if path.suffix in SOURCES or (path.suffix == "" and path.parent.name in (
-                "vstart-scripts", "tests", "bench", "support", ".ci")):
+                "vstart-scripts", "tests", "bench", "fuzz", "support", ".ci")):
             texts.append(read(path))
     return "\n".join(texts)
 
@@ -228,6 +228,26 @@ class DocumentsTest(unittest.TestCase):
                         "-") else flag in our_flags()
                     if not known and flag not in OTHERS_FLAGS:
                         wrong.append(f"{path.relative_to(REPO)}: no option {flag} ({line.strip()})")
+        self.check(wrong)
+
+    def test_suites_exist(self):
+        """Those that `tests/run` is told to run, and those that it says it runs."""
+        script = read(REPO / "tests" / "run")
+        suites = set(re.search(r"^readonly suites=\((.*)\)$", script, flags=re.M)[1].split())
+        wrong = [f"tests/run's help lacks {suite}" for suite in suites
+                 if not re.search(rf"^  {suite} {{2,}}\S", script, flags=re.M)]
+        for path in PRESENT:
+            text = read(path)
+            lines = [line for language, body in fences(text) if language == "sh"
+                     for line in body.splitlines()] + code_spans(text)
+            for line in lines:
+                command = re.search(r"(?:^|/|\s)tests/run\s([^#]*)", line)
+                words = command[1].split(" -- ")[0].split() if command else []
+                for before, word in zip(["", *words], words):
+                    value = before in ("--preset", "--seconds")
+                    if not value and re.fullmatch(r"[a-z]+", word) and word not in suites:
+                        wrong.append(f"{path.relative_to(REPO)}: no suite {word} ({line.strip()})")
+        self.assertIn("fuzz", suites)
         self.check(wrong)
 
     def test_verbs_exist(self):
