@@ -183,6 +183,12 @@ inline std::size_t encode_head(const HeadRegister& reg,
   return w.ok() ? w.used() : 0;
 }
 
+// What was published has parts of some size, unless it is inline: restored without one, it would
+// make a register that does not decode.
+inline bool parts_have_size(const TrashEntry& e) {
+  return !e.was_published || e.is_inline || e.header.part_bytes != 0;
+}
+
 // A trash entry of a register of version 1 or 2; false when it contradicts itself.
 inline bool decode_trash_entry(LeReader& r, std::uint16_t version, TrashEntry& e) {
   r.get_bytes(e.id.bytes);
@@ -194,7 +200,7 @@ inline bool decode_trash_entry(LeReader& r, std::uint16_t version, TrashEntry& e
     r.skip(2);
     e.trashed_unix_ms = r.get<std::uint64_t>();
     r.skip(8);
-    return !e.id.empty();
+    return !e.id.empty() && parts_have_size(e);
   }
   e.header.content_bytes = r.get<std::uint64_t>();
   e.header.crc32 = r.get<std::uint32_t>();
@@ -210,7 +216,7 @@ inline bool decode_trash_entry(LeReader& r, std::uint16_t version, TrashEntry& e
   e.is_inline = (flags & 1) != 0;
   e.was_published = (flags & 2) != 0;
   e.state = static_cast<ExtentState>(state);
-  return !e.id.empty() && (e.state == ExtentState::kNone || e.was_published);
+  return !e.id.empty() && (e.state == ExtentState::kNone || e.was_published) && parts_have_size(e);
 }
 
 // Decodes any input; false (and `out` unspecified) unless it is a whole, consistent register.

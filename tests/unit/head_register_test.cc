@@ -490,6 +490,7 @@ TEST(HeadRegister, TrashEntriesAreCheckedBehindAValidChecksum) {
   EXPECT_TRUE(refused(46, 4));   // flags
   EXPECT_TRUE(refused(46, 0));   // never published, but sealed
   EXPECT_TRUE(refused(47, 3));   // state
+  EXPECT_TRUE(refused(42, 0));   // published, but its parts have no size
 }
 
 // ---- version 1
@@ -589,6 +590,22 @@ TEST(HeadRegister, RestoreFromAVersionOneTrashTakesTheHeaderThatTheCallerFound) 
   ASSERT_EQ(as_open.run(r), 0);
   EXPECT_EQ(as_open.reg.state, ExtentState::kOpen);
   EXPECT_EQ(as_open.reg.header.part_bytes, 65536u);
+}
+
+TEST(HeadRegister, WhatWasPublishedWithoutAPartSizeIsRefused) {
+  // A restore of it once left a register that nothing could read any more.
+  HeadRegister old;
+  TrashEntry entry = trashed(1);
+  entry.header = {};
+  entry.was_published = true;
+  entry.is_inline = true;
+  old.trash.push_back(entry);
+  HeadRegister back;
+  EXPECT_TRUE(decode_head(version_1(old), back));
+  old.trash[0].is_inline = false;
+  EXPECT_FALSE(decode_head(version_1(old), back));
+  old.trash[0].was_published = false;
+  EXPECT_TRUE(decode_head(version_1(old), back));
 }
 
 TEST(HeadRegister, ListsOverTheirLimitAreNotEncoded) {
