@@ -1,19 +1,30 @@
 #!/usr/bin/python3
-"""A pool of many small extents: copied by its names, each proven all the same."""
+"""A pool of many small extents: copied by its names, each proven all the same, through companions
+that are killed and OSDs that are silent.
+
+A longer proof by hand: SIPHON_TEST_BATCH_EXTENTS (300) of SIPHON_TEST_BATCH_BYTES (3000) each,
+SIPHON_TEST_BATCH_KILLS (2), SIPHON_TEST_BATCH_HOLDS (1). SIPHON_TEST_SEED repeats a run.
+"""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
 import random
 import signal
+import time
 
 import harness
 from harness import Extent
 
-COUNT = 300  # more than the CLI looks at one by one
-BYTES = 3000
-TRASHED = ("s-007", "s-123")
+COUNT = int(os.environ.get("SIPHON_TEST_BATCH_EXTENTS", 300))  # the CLI looks at fewer one by one
+BYTES = int(os.environ.get("SIPHON_TEST_BATCH_BYTES", 3000))
+KILLS = int(os.environ.get("SIPHON_TEST_BATCH_KILLS", 2))
+HOLDS = int(os.environ.get("SIPHON_TEST_BATCH_HOLDS", 1))
+OSD_TIMEOUT_S = 3  # of the companions, where an OSD is silent for longer
+TRASHED = ("s-0007", "s-0123")
+SEED = os.environ.get("SIPHON_TEST_SEED") or str(random.randrange(1 << 32))
 CONFIRM = "--yes-i-really-mean-it"
 
 
@@ -25,7 +36,8 @@ class ManySmall(harness.ClusterTest):
         c = cls.cluster
         for pool in ("a", "b", "c", "d"):
             c.create_pool(pool)
-        cls.names = [f"s-{number:03}" for number in range(COUNT)]
+        cls.chance = random.Random(SEED)
+        cls.names = [f"s-{number:04}" for number in range(COUNT)]
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda n: c.put(f"a/{n[1]}", BYTES + n[0], n[0]),
                              enumerate(cls.names)))
@@ -59,7 +71,7 @@ class ManySmall(harness.ClusterTest):
 
         # Names stand at the target now, so all are looked at: nothing to do, or just what is missing.
         self.assertEqual(c.siphon("copy", "a", "b", check=False).code, harness.NOTHING_TO_DO)
-        c.siphon("rm", "--purge", CONFIRM, "b/s-200")
+        c.siphon("rm", "--purge", CONFIRM, "b/s-0200")
         again = c.siphon("copy", "a", "b")
         self.assertEqual(self.copied_statuses(again), {"copied": 1, "already there":
                                                        len(self.live) - 1})
@@ -90,32 +102,92 @@ class ManySmall(harness.ClusterTest):
                      if e["problem"] and e["problem"]["code"] == "NOT_FOUND"]
         self.assertGreater(len(not_found), 0, str(ran))
 
-    def test_companions_are_killed_among_the_publishes(self):
-        """The command ends well, and what it copied itself has exactly one receipt each."""
+    @contextlib.contextmanager
+    def copy_through(self, pool, *options):
+        """A copy of all into a new pool; what the block does comes once a random number have their
+        receipts. The command ends well, and what it copied itself has exactly one receipt each."""
         c = self.cluster
-        seed = os.environ.get("SIPHON_TEST_SEED") or str(random.randrange(1 << 32))
-        print(f"SIPHON_TEST_SEED={seed}", flush=True)
-        chance = random.Random(seed)
-        for round_number in range(2):
-            pool = f"killed{round_number}"
-            c.create_pool(pool)
-            receipts = pathlib.Path(c.scratch) / f"{pool}.ndjson"
-            run = c.start_siphon("copy", "a", pool, "--receipts", str(receipts))
-            at, osd = chance.randrange(1, COUNT * 2 // 3), chance.randrange(c.osds)
+        c.create_pool(pool)
+        receipts = pathlib.Path(c.scratch) / f"{pool}.ndjson"
+        run = self.start_siphon("copy", "a", pool, "--receipts", str(receipts), *options)
+        at, osd = self.chance.randrange(1, COUNT * 2 // 3), self.chance.randrange(c.osds)
+        what = f"seed {SEED}, osd.{osd} at {at}"
 
-            def lines():
-                return receipts.read_text().splitlines() if receipts.exists() else []
-            harness.wait_until(lambda: run.process.poll() is not None or len(lines()) >= at,
-                               what="some receipts")
-            os.kill(c.companion_pid(osd), signal.SIGKILL)
-            ran = run.wait()
-            self.assertEqual(ran.code, harness.OK, f"seed {seed}, osd.{osd} at {at}: {ran}")
-            told = [json.loads(line)["target_extent"] for line in lines()]
-            self.assertEqual(sorted(told), self.live, f"seed {seed}, osd.{osd} at {at}")
-            self.assertEqual([e["source"].removeprefix("a/") for e in ran.extents
-                              if e["status"] in ("copied", "already there")], self.live)
-            c.wait_companions()
-            self.assert_nothing_left(pool)
+        def lines():
+            return receipts.read_text().splitlines() if receipts.exists() else []
+        harness.wait_until(lambda: run.ended() or len(lines()) >= at, what="some receipts")
+        over = run.ended()
+        yield osd
+        ran = run.wait(300)
+        self.assertEqual(ran.code, harness.OK, f"{what}: {ran}")
+        self.assertNotIn("already exists", ran.stdout + ran.stderr, what)
+        told = [json.loads(line) for line in lines()]
+        self.assertEqual(sorted(line["target_extent"] for line in told), self.live, what)
+        self.assertEqual([e["source"].removeprefix("a/") for e in ran.extents
+                          if e["status"] in ("copied", "already there")], self.live)
+        c.wait_companions()
+        harness.wait_until(lambda: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
+        self.assert_nothing_left(pool)
+        self.assertEqual(c.siphon("scratch", "ls", pool).document["entries"], [])
+        for receipt in told:
+            extent = Extent(c, pool, receipt["target_extent"])
+            extent.read()
+            self.assertEqual(extent.head.crc32, int(receipt["source_crc32"], 16))
+            # There with the private id that its receipt names.
+            self.assertEqual(extent.head.current, receipt["private_id"])
+        again = c.siphon("copy", "a", pool, check=False)
+        self.assertEqual(again.code, harness.NOTHING_TO_DO, str(again))
+        c.ceph("osd", "pool", "rm", pool, pool, "--yes-i-really-really-mean-it")
+        print(f"{what}{', over before' if over else ''}: {len(told)} receipts, "
+              f"{ran.document['summary']}", flush=True)
+
+    def test_companions_are_killed_among_the_publishes(self):
+        for number in range(KILLS):
+            with self.copy_through(f"killed{number}") as osd:
+                os.kill(self.cluster.companion_pid(osd), signal.SIGKILL)
+
+    def test_a_silent_osd_among_the_publishes_makes_no_outcome_untrue(self):
+        """Replica of some and primary of others, for longer than an operation may take."""
+        c = self.cluster
+        rate = str(max(COUNT * BYTES // 3, 1 << 18))
+        with self.companions_with_short_timeout(), self.osds_stay_up():
+            for number in range(HOLDS):
+                with self.copy_through(f"silent{number}", "--bwlimit", rate) as osd:
+                    pid = c.osd_pid(osd)
+                    os.kill(pid, signal.SIGSTOP)
+                    try:
+                        time.sleep(OSD_TIMEOUT_S + 2)  # the fault's own length
+                    finally:
+                        os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def osds_stay_up(self):
+        """However silent: or its peers have a silent one marked down."""
+        self.cluster.ceph("osd", "set", "nodown")
+        try:
+            yield
+        finally:
+            self.cluster.ceph("osd", "unset", "nodown")
+
+    @contextlib.contextmanager
+    def companions_with_short_timeout(self):
+        config = self.cluster.dir / "siphond.toml"
+        before = config.read_text()
+        config.write_text(f"{before}\n[ceph]\nosd_timeout_seconds = {OSD_TIMEOUT_S}\n")
+        try:
+            self.new_companions()
+            yield
+        finally:
+            config.write_text(before)
+            self.new_companions()
+
+    def new_companions(self):
+        c = self.cluster
+        old = c.wait_companions()
+        for pid in old.values():
+            os.kill(pid, signal.SIGKILL)
+        harness.wait_until(lambda: not set(old.values()) & set(c.wait_companions().values()),
+                           what="other companions")
 
     def test_a_plan_is_exact_all_the_same(self):
         ran = self.cluster.siphon("copy", "--dry-run", "a", "d")
@@ -126,4 +198,5 @@ class ManySmall(harness.ClusterTest):
 
 
 if __name__ == "__main__":
+    print(f"SIPHON_TEST_SEED={SEED}", flush=True)
     harness.main()

@@ -157,6 +157,9 @@ class Daemon:
     def descriptor_count(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def thread_count(self):
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
     def log_tail(self):
         with contextlib.suppress(OSError):
             return self.log.read_text(errors="replace")[-3000:]
