@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -71,7 +72,10 @@ Result<std::shared_ptr<const ClusterMap>> cluster_map(RadosCluster& cluster) try
   RadosCluster::Impl& impl = cluster.impl();
   {
     const std::lock_guard lock(impl.map_mutex);
-    if (impl.map && epoch != 0 && impl.map->epoch >= epoch) return impl.map;
+    if (impl.map && epoch != 0 && impl.map->epoch >= epoch) {
+      impl.map_asked_at = std::chrono::steady_clock::now();
+      return impl.map;
+    }
   }
   auto dump = ask_mons(cluster, {{"prefix", "osd dump"}, {"format", "json"}},
                        "ask the mons for the cluster's map");
@@ -79,6 +83,7 @@ Result<std::shared_ptr<const ClusterMap>> cluster_map(RadosCluster& cluster) try
   auto map = std::make_shared<const ClusterMap>(map_from(*dump));
   const std::lock_guard lock(impl.map_mutex);
   if (!impl.map || impl.map->epoch < map->epoch) impl.map = map;
+  impl.map_asked_at = std::chrono::steady_clock::now();
   return map;
 } catch (const std::exception& e) {
   return fail(Code::kUnavailable, std::string("read the cluster's map: ") + e.what());
@@ -192,6 +197,43 @@ Result<std::string> GroupStates::why_not_clean(const Location& location, std::ui
   return std::string();
 } catch (const std::exception& e) {
   return fail(Code::kUnavailable, std::string("read the state of a placement group: ") + e.what());
+}
+
+Status check_no_tier(RadosCluster& cluster, std::int64_t pool_id) {
+  constexpr std::chrono::seconds kRecently{10};
+  std::shared_ptr<const ClusterMap> map;
+  {
+    RadosCluster::Impl& impl = cluster.impl();
+    const std::lock_guard lock(impl.map_mutex);
+    if (std::chrono::steady_clock::now() - impl.map_asked_at < kRecently) map = impl.map;
+  }
+  if (!map) {
+    auto asked = cluster_map(cluster);
+    if (!asked) return {};  // who may not ask, or gets no answer, hears of it from what follows
+    map = std::move(*asked);
+  }
+  const auto name_of = [&map](std::int64_t id) {
+    const auto found = map->pools.find(id);
+    return found == map->pools.end() ? std::to_string(id) : found->second.name;
+  };
+  const auto found = map->pools.find(pool_id);
+  if (found == map->pools.end()) return {};
+  const PoolState& pool = found->second;
+  const bool is_tier = pool.tier_of >= 0;
+  const std::int64_t in_front = std::max(pool.read_tier, pool.write_tier);
+  if (!is_tier && in_front < 0) return {};
+  const std::string base = is_tier ? name_of(pool.tier_of) : pool.name;
+  const std::string tier = is_tier ? pool.name : name_of(in_front);
+  return fail(Error{Code::kFailedPrecondition,
+                    is_tier ? "pool " + tier + " is a cache tier of pool " + base
+                            : "pool " + base + " has the cache tier " + tier + " in front of it",
+                    Side::kNone,
+                    "transfers do not go through a tier; take it away first: ceph osd tier "
+                    "cache-mode " +
+                        tier + " proxy; rados -p " + tier +
+                        " cache-flush-evict-all; ceph osd tier remove-overlay " + base +
+                        "; ceph osd tier remove " + base + " " + tier,
+                    Reason::kClusterLimit});
 }
 
 Status check_pool_writable(RadosCluster& cluster, const Location& location) {

@@ -39,6 +39,11 @@ struct ClusterMap {
 // PERMISSION_DENIED: this key may not ask (mon 'allow r').
 Result<std::shared_ptr<const ClusterMap>> cluster_map(RadosCluster& cluster);
 
+// FAILED_PRECONDITION when the pool has a cache tier in front of it, or is one: what its own OSDs
+// hold is not what clients see, and no transfer goes past that. Success also when this key may not
+// ask. No question within ten seconds of the last answer.
+Status check_no_tier(RadosCluster& cluster, std::int64_t pool_id);
+
 // Why nothing can be written to the pool although it is there: RESOURCE_EXHAUSTED (full),
 // FAILED_PRECONDITION (paused). Success also when this key may not ask; writes then say so.
 Status check_pool_writable(RadosCluster& cluster, const Location& location);

@@ -177,14 +177,16 @@ Status configure(librados::Rados& rados, const RadosOptions& options) {
 }
 
 // Executes a method that writes nothing, whatever its flags. Not IoCtx::exec: with a WR method that
-// waits for ever on a full pool.
+// waits for ever on a full pool. Past a cache tier: it would make the object that is asked about.
 int execute(librados::IoCtx& io, const std::string& object, const char* method,
             std::span<const std::byte> input, librados::bufferlist& output) {
   librados::bufferlist in;
   in.append(reinterpret_cast<const char*>(input.data()), static_cast<unsigned>(input.size()));
   librados::ObjectReadOperation operation;
   operation.exec(exchange::kClassName, method, in);
-  return io.operate(object, &operation, &output, librados::OPERATION_FULL_TRY);
+  return io.operate(object, &operation, &output,
+                    librados::OPERATION_FULL_TRY | librados::OPERATION_IGNORE_CACHE |
+                        librados::OPERATION_IGNORE_OVERLAY);
 }
 
 // Whether the OSD that serves `object` has the class at all. It answers -EPERM both for a class
@@ -476,6 +478,7 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
   if (location.nspace.size() > exchange::kMaxNamespaceBytes) {
     return fail(Code::kInvalidArgument, "the namespace's name is too long");
   }
+  SIPHON_TRY(check_no_tier(*this, pool->get_id()));
   exchange::GrantRequest request;
   std::ranges::copy(nonce, request.nonce.begin());
   request.key_id = grant_key_id(nonce);

@@ -22,7 +22,8 @@ struct RadosCluster::Impl {
   librados::Rados& rados = *handle;
   std::string name;
   std::mutex map_mutex;
-  std::shared_ptr<const ClusterMap> map;  // the newest that was asked for
+  std::shared_ptr<const ClusterMap> map;                 // the newest that was asked for
+  std::chrono::steady_clock::time_point map_asked_at{};  // guarded by map_mutex, as is the map
   std::chrono::seconds mon_timeout{20};
   // librados waits for the map without a timeout. So one thread at a time waits, for all that ask
   // meanwhile; they wait for it no longer than a mon may take. When the mons are silent it may

@@ -68,6 +68,7 @@ class Identity(harness.ClusterTest):
 
     def test_a_cache_tier_and_the_pool_behind_it_are_one_thing(self):
         c = self.cluster
+        c.create_pool(self.name + "c")
         c.put(f"{self.a}/e", 2 * MIB, 1)
         before = harness.fingerprint(c, self.a)
         tier = (("osd", "tier", "add", self.a, self.b),
@@ -80,6 +81,15 @@ class Identity(harness.ClusterTest):
                 for one in ("", "/e"):
                     ran = self.move(source + one, target + one, check=False)
                     self.assert_fails(ran, harness.USAGE, "one and the same")
+            # Elsewhere, from either name: refused before anything is granted, the tier by its name.
+            for source in (self.a, self.b):
+                for verb in (("copy", f"{source}/e", self.name + "c"), ("verify", f"{source}/e")):
+                    ran = c.siphon(*verb, check=False)
+                    self.assertEqual(ran.code, harness.NOT_FIT, str(ran))
+                    self.assertRegex(ran.stdout + ran.stderr,
+                                     f"cache tier.*remove-overlay {self.a}")
+            self.assertEqual([o for pool in (self.a, self.b, self.name + "c")
+                              for o in harness.list_objects(c, pool) if "grant" in o[2]], [])
         finally:
             c.ceph("osd", "tier", "remove-overlay", self.a)
             c.ceph("osd", "tier", "cache-mode", self.b, "none", "--yes-i-really-mean-it",
