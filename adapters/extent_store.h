@@ -52,6 +52,20 @@ enum class Listing {
   kEverything,
 };
 
+// Parts of one private id that a listing has come by.
+struct PartsSeen {
+  PrivateId id;
+  std::uint64_t end = 0;  // one past the highest number among them
+};
+
+// Bytes that no register names: of an attempt that has ended, written by an operation that came
+// late. Or of an extent whose head is lost, and then they are all there is of it.
+struct UnnamedParts {
+  std::uint64_t bytes = 0;
+  std::uint64_t written_unix_ms = 0;  // the youngest
+  bool has_head = false;              // the name has a register, which does not name them
+};
+
 struct ExtentPage {
   std::vector<std::string> names;  // public names only, backend's order
   // What the listing has seen of each, by the same index, so that nobody needs a stat per name.
@@ -59,6 +73,9 @@ struct ExtentPage {
   // stat it.
   std::vector<ExtentInfo> infos;
   std::map<std::size_t, Error> errors;  // by the same index
+  // With kEverything, where bytes lie apart from their register: whose were seen, by name. A name
+  // may stand here alone.
+  std::map<std::string, std::vector<PartsSeen>> parts;
   // What could not be listed at all (a placement group that is down): the rest is here all the
   // same.
   std::vector<Error> unlisted;
@@ -236,6 +253,16 @@ class ExtentStore {
   // The whole register of a name: what is current, each attempt, each entry of the trash. Blank
   // when there is nothing. An attempt without a lease (0) has bytes and no reservation.
   virtual Result<HeadRegister> inspect(std::string_view name) = 0;
+  // What is there of `seen` that the register of the name, read now, does not name; nullopt: it
+  // names them, or they have gone.
+  virtual Result<std::optional<UnnamedParts>> find_unnamed(std::string_view /*name*/,
+                                                           const PartsSeen& /*seen*/) {
+    return std::nullopt;
+  }
+  // Removes them, after another look at the register. FAILED_PRECONDITION: it names them.
+  virtual Status remove_unnamed(std::string_view name, const PartsSeen& seen) {
+    return collect(name, seen.id);
+  }
   // Makes a trashed generation the current one again; reads no bytes. ALREADY_EXISTS when there is
   // a current one, NOT_FOUND when the trash does not hold it (or it was never published). One that
   // a register of version 1 tells of comes back open: seal it, which finds its header anew.

@@ -2,6 +2,7 @@
 // Pure functions, thread safe, header only.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <string>
@@ -175,6 +176,14 @@ inline TransitionRequest restore_request(const HeadRegister& reg, const PrivateI
     request.header = entry.header;
   }
   return request;
+}
+
+// Whether the register knows of `id`, in whatever role.
+inline bool names_id(const HeadRegister& reg, const PrivateId& id) {
+  const auto is_it = [&](const auto& entry) { return entry.id == id; };
+  return (reg.state != ExtentState::kNone && reg.current == id) ||
+         std::any_of(reg.reservations.begin(), reg.reservations.end(), is_it) ||
+         std::any_of(reg.trash.begin(), reg.trash.end(), is_it);
 }
 
 // What purge_trash removes: all trash, and attempts whose lease is over.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <exception>
 
@@ -16,6 +17,19 @@ std::string part_object(const PrivateId& id, std::uint64_t part_number) {
   std::snprintf(number.data(), number.size(), ".%08llx",
                 static_cast<unsigned long long>(part_number));
   return "siphon." + to_hex(id) + number.data();
+}
+
+bool parse_part_object(std::string_view object, PrivateId& id, std::uint64_t& part_number) {
+  constexpr std::string_view kPrefix = "siphon.";
+  constexpr std::size_t kIdDigits = 32, kLeastDigits = 8;
+  if (!object.starts_with(kPrefix)) return false;
+  object.remove_prefix(kPrefix.size());
+  if (object.size() < kIdDigits + 1 + kLeastDigits || object[kIdDigits] != '.') return false;
+  if (!from_hex(object.substr(0, kIdDigits), id.bytes) || id.empty()) return false;
+  const std::string_view digits = object.substr(kIdDigits + 1);
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), part_number, 16);
+  return error == std::errc() && end == digits.data() + digits.size() && part_number <= UINT32_MAX;
 }
 
 std::uint64_t believable_parts(std::uint64_t extent_bytes, std::uint32_t part_bytes,

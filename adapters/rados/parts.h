@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "plugin/exchange/head_register.h"
 #include "rados/librados.hpp"
@@ -15,6 +16,9 @@ namespace siphon {
 
 // "siphon.<32 hex digits>.<part number, at least 8 hex digits>", see docs/extent_format.md.
 std::string part_object(const PrivateId& id, std::uint64_t part_number);
+
+// The reverse; false for the name of anything else.
+bool parse_part_object(std::string_view object, PrivateId& id, std::uint64_t& part_number);
 
 // Parts that an extent of `extent_bytes` has, as far as can be believed: a register that says more
 // than `max_extent_bytes` (damaged, or from before the limit was lowered) sets `open_ended`

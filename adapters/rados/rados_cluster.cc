@@ -357,7 +357,8 @@ int add_namespaces(librados::IoCtx& io, librados::ObjectCursor from,
     const int result = io.object_list(from, to, kPage, {}, &objects, &next);
     if (result < 0) return result;
     for (const librados::ObjectItem& object : objects) {
-      if (!object.locator.empty() && object.oid == rados_internal::head_object(object.locator)) {
+      // Heads, and parts that have lost theirs.
+      if (!object.locator.empty() && object.oid.starts_with("siphon.")) {
         names.insert(object.nspace);
       }
     }

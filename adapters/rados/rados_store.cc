@@ -475,6 +475,20 @@ std::vector<Result<std::unique_ptr<ExtentReader>>> RadosStore::open_many(
   return readers;
 }
 
+namespace {
+
+void note_part(const librados::ObjectItem& object, ExtentPage& page) {
+  PrivateId id;
+  std::uint64_t number = 0;
+  if (!parse_part_object(object.oid, id, number)) return;
+  std::vector<PartsSeen>& seen = page.parts[object.locator];
+  auto it = std::ranges::find(seen, id, &PartsSeen::id);
+  if (it == seen.end()) it = seen.insert(it, {id, 0});
+  it->end = std::max(it->end, number + 1);
+}
+
+}  // namespace
+
 Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_names,
                                     Listing listing) try {
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
@@ -513,11 +527,12 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
     std::vector<std::string> heads;
     for (const librados::ObjectItem& object : objects) {
       // A name that no extent can have is nobody's whom we know.
-      if (object.locator.empty() || object.oid != head_object(object.locator) ||
-          !check_extent_name(object.locator)) {
-        continue;
+      if (object.locator.empty() || !check_extent_name(object.locator)) continue;
+      if (object.oid == head_object(object.locator)) {
+        heads.push_back(object.locator);
+      } else if (listing == Listing::kEverything) {
+        note_part(object, page);
       }
-      heads.push_back(object.locator);
     }
     start = next;
     if (until < end && !(start < until)) until = end_of_group(start);
@@ -834,11 +849,80 @@ Result<HeadRegister> RadosStore::inspect(std::string_view name) {
   return std::move(head->reg);
 }
 
+Result<std::optional<UnnamedParts>> RadosStore::find_unnamed(std::string_view name,
+                                                             const PartsSeen& seen) try {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (names_id(head->reg, seen.id)) return std::nullopt;
+  UnnamedParts found;
+  found.has_head = head->present;
+  bool any = false;
+  for (std::uint64_t next = 0; next < seen.end; next += kAioWindow) {
+    const auto count =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kAioWindow, seen.end - next));
+    std::array<int, kAioWindow> results{};
+    std::array<std::uint64_t, kAioWindow> sizes{};
+    std::array<timespec, kAioWindow> times{};
+    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
+      librados::ObjectReadOperation operation;
+      operation.stat2(&sizes[i], &times[i], nullptr);
+      return io.aio_operate(part_object(seen.id, next + i), completion, &operation, nullptr);
+    });
+    for (std::size_t i = 0; i < count; ++i) {
+      if (results[i] == -ENOENT) continue;
+      if (results[i] < 0) return fail(to_error(results[i], "look at parts of " + describe(name)));
+      any = true;
+      found.bytes += sizes[i];
+      found.written_unix_ms =
+          std::max(found.written_unix_ms, static_cast<std::uint64_t>(times[i].tv_sec) * 1000);
+    }
+  }
+  if (!any) return std::nullopt;
+  return found;
+} catch (const std::exception& e) {
+  return fail(Code::kUnavailable, "look at parts of " + describe(name) + ": " + e.what());
+}
+
+// A private id is reserved in the head before its first part exists, and never twice: one that the
+// head does not name has ended, and no attempt comes back to it.
+Status RadosStore::remove_unnamed(std::string_view name, const PartsSeen& seen) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  if (names_id(head->reg, seen.id)) {
+    return fail(Code::kFailedPrecondition,
+                describe(name) + ": its head names private id " + to_hex(seen.id) +
+                    " now; nothing was removed",
+                Side::kNone, "look again: siphon scratch ls");
+  }
+  const int result = remove_parts(io, seen.id, seen.end, false);
+  if (result < 0) return fail(to_error(result, "remove what is left of " + describe(name)));
+  return {};
+}
+
 Status RadosStore::restore(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(check_extent_name(name));
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
+  for (const TrashEntry& entry : head->reg.trash) {
+    if (entry.id != id || !entry.was_published || !entry.is_inline ||
+        entry.state != ExtentState::kNone) {
+      continue;
+    }
+    return fail(Code::kFailedPrecondition,
+                describe(name) +
+                    ": an older version of Siphon put it into the trash without its header, and "
+                    "it lies in its head alone: it cannot be made current again",
+                Side::kNone,
+                "its bytes are still there: rados -p " + location_.pool +
+                    (location_.nspace.empty() ? "" : " -N " + location_.nspace) +
+                    " --object-locator " + std::string(name) + " get " + head_object(name) +
+                    " FILE");
+  }
   return transition(io, name, restore_request(head->reg, id));
 }
 

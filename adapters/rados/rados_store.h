@@ -54,6 +54,9 @@ class RadosStore final : public ExtentStore {
   Status fence(std::string_view name, const PrivateId& id) override;
   Result<HeadRegister> inspect(std::string_view name) override;
   Status restore(std::string_view name, const PrivateId& id) override;
+  Result<std::optional<UnnamedParts>> find_unnamed(std::string_view name,
+                                                   const PartsSeen& seen) override;
+  Status remove_unnamed(std::string_view name, const PartsSeen& seen) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
  private:

@@ -425,7 +425,8 @@ void CommandLine::define_device_verbs() {
 void CommandLine::define_trash_verbs() {
   CLI::App* trash = app_.add_subcommand("trash", "what was removed or replaced, and can come back");
   trash->require_subcommand(1);
-  auto* ls = add(*trash, "ls", "list the trash of a store, or of one extent",
+  auto* ls = add(*trash, "ls",
+                 "list the trash of a store, or of one extent; due: there for more than 7 days",
                  "  siphon trash ls p1\n"
                  "  siphon trash ls p1/e1\n"
                  "  siphon trash ls -f json posix:/srv/a/",
@@ -455,11 +456,13 @@ void CommandLine::define_trash_verbs() {
   CLI::App* scratch =
       app_.add_subcommand("scratch", "attempts in progress, and what is left of ended ones");
   scratch->require_subcommand(1);
-  auto* attempts = add(*scratch, "ls", "list attempts, with bytes and lease",
-                       "  siphon scratch ls p1\n"
-                       "  siphon scratch ls p1/e1\n"
-                       "  siphon scratch ls -f json posix:/srv/a/",
-                       run_scratch_ls);
+  auto* attempts =
+      add(*scratch, "ls",
+          "list attempts, with bytes and lease; of a pool also parts that no head names",
+          "  siphon scratch ls p1\n"
+          "  siphon scratch ls p1/e1\n"
+          "  siphon scratch ls -f json posix:/srv/a/",
+          run_scratch_ls);
   auto* end = add(*scratch, "purge", "remove attempts whose lease is over",
                   "  siphon scratch purge --dry-run p1\n"
                   "  siphon scratch purge p1\n"

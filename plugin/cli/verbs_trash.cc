@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
 #include <vector>
 
+#include "adapters/store_util.h"
+#include "plugin/base/text.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/ends.h"
 #include "plugin/cli/extent_io.h"
@@ -26,15 +29,24 @@ constexpr std::size_t kInspectThreads = 8;
 // One entry behind a name: a generation in the trash, or an attempt.
 struct Entry {
   Address address;
-  PrivateId id;
+  PrivateId id{};
   std::uint64_t bytes = 0;          // 0: not known
   std::uint64_t since_unix_ms = 0;  // trash: when it got there
   std::uint64_t lease_unix_ms = 0;  // attempts: until when nobody else may remove it
   ExtentState state = ExtentState::kNone;
-  SealedHeader header;
+  SealedHeader header{};
   bool restorable = false;
   bool in_trash = false;
+  bool has_head = true;
+  std::optional<PartsSeen> unnamed{};  // parts that the register does not name
 };
+
+// By when every transfer that may have written to an unnamed part has ended.
+constexpr std::uint64_t kUnnamedAgeMs = 25ull * 3600 * 1000;
+
+bool is_due(const Entry& e, std::uint64_t now_unix_ms) {
+  return e.restorable && e.since_unix_ms + StoreLimits{}.trash_grace_ms <= now_unix_ms;
+}
 
 struct Found {
   std::vector<Entry> entries;
@@ -43,21 +55,33 @@ struct Found {
 
 void add_trash(const Address& address, const HeadRegister& reg, std::vector<Entry>& entries) {
   for (const TrashEntry& e : reg.trash) {
-    entries.push_back({address, e.id, e.header.extent_bytes, e.trashed_unix_ms, 0, e.state,
-                       e.header, e.was_published, true});
+    entries.push_back({.address = address,
+                       .id = e.id,
+                       .bytes = e.header.extent_bytes,
+                       .since_unix_ms = e.trashed_unix_ms,
+                       .state = e.state,
+                       .header = e.header,
+                       .restorable = e.was_published,
+                       .in_trash = true});
   }
 }
 
 // Attempts that have not ended, and what is still to be removed of those that have.
 void add_scratch(const Address& address, const HeadRegister& reg, std::vector<Entry>& entries) {
   for (const Reservation& r : reg.reservations) {
-    entries.push_back(
-        {address, r.id, r.extent_bytes, 0, r.lease_unix_ms, ExtentState::kNone, {}, false, false});
+    entries.push_back({.address = address,
+                       .id = r.id,
+                       .bytes = r.extent_bytes,
+                       .lease_unix_ms = r.lease_unix_ms});
   }
   for (const TrashEntry& e : reg.trash) {
     if (e.was_published) continue;
-    entries.push_back({address, e.id, e.header.extent_bytes, e.trashed_unix_ms, 0,
-                       ExtentState::kNone, e.header, false, true});
+    entries.push_back({.address = address,
+                       .id = e.id,
+                       .bytes = e.header.extent_bytes,
+                       .since_unix_ms = e.trashed_unix_ms,
+                       .header = e.header,
+                       .in_trash = true});
   }
 }
 
@@ -65,7 +89,9 @@ Json entry_json(const Entry& e) {
   Json json{{"extent", e.address.to_string()},
             {"private_id", to_hex(e.id)},
             {"bytes", e.bytes > 0 ? Json(e.bytes) : Json()}};
-  if (e.in_trash) json["since"] = rfc3339(e.since_unix_ms);
+  if (e.in_trash || e.unnamed) json["since"] = rfc3339(e.since_unix_ms);
+  if (e.restorable) json["due"] = is_due(e, now_unix_ms());
+  if (!e.in_trash) json["named"] = !e.unnamed.has_value();
   if (!e.in_trash)
     json["lease_until"] = e.lease_unix_ms > 0 ? Json(rfc3339(e.lease_unix_ms)) : Json();
   json["restorable"] = e.restorable;
@@ -99,15 +125,39 @@ Result<std::uint64_t> parse_age_ms(const std::string& text) {
 
 using Collect = void (*)(const Address&, const HeadRegister&, std::vector<Entry>&);
 
-Result<std::vector<Address>> names_of(Session& session, Address address) {
-  if (!address.extent.empty()) return std::vector<Address>{address};
+// Each name once, with whose parts were seen under it.
+Result<std::vector<Listed>> names_of(Session& session, Address address) {
+  if (!address.extent.empty()) return std::vector<Listed>{{std::move(address), {}, {}}};
   widen(session, address);
   auto listed = list_store(session, Role::kOnly, address, Listing::kEverything);
-  if (!listed) return fail(std::move(listed).error());
-  std::vector<Address> names;
-  for (Listed& item : *listed) names.push_back(std::move(item.address));
-  names.erase(std::unique(names.begin(), names.end()), names.end());
+  if (!listed) return listed;
+  std::vector<Listed> names;
+  for (Listed& item : *listed) {
+    if (names.empty() || names.back().address != item.address) {
+      names.push_back(std::move(item));
+    } else if (!item.parts.empty()) {
+      names.back().parts = std::move(item.parts);
+    }
+  }
   return names;
+}
+
+// Those of the parts that were seen under a name which its register, looked at now, does not name.
+Status add_unnamed(ExtentStore& store, const Listed& name, const HeadRegister& reg,
+                   std::vector<Entry>& entries) {
+  for (const PartsSeen& seen : name.parts) {
+    if (names_id(reg, seen.id)) continue;
+    auto found = store.find_unnamed(name.address.extent, seen);
+    if (!found) return fail(std::move(found).error());
+    if (!*found) continue;
+    entries.push_back({.address = name.address,
+                       .id = seen.id,
+                       .bytes = (*found)->bytes,
+                       .since_unix_ms = (*found)->written_unix_ms,
+                       .has_head = (*found)->has_head,
+                       .unnamed = seen});
+  }
+  return {};
 }
 
 Result<Found> look(Session& session, const std::string& what, Collect collect) {
@@ -115,19 +165,23 @@ Result<Found> look(Session& session, const std::string& what, Collect collect) {
   if (!address) return fail(std::move(address).error());
   auto names = names_of(session, *address);
   if (!names) return fail(std::move(names).error());
-  std::vector<Result<HeadRegister>> registers(names->size());
+  std::vector<Status> looked(names->size());
+  std::vector<std::vector<Entry>> entries(names->size());
   run_parallel(names->size(), kInspectThreads, [&](std::size_t i) {
-    auto store = session.store((*names)[i]);
-    registers[i] =
-        store ? (*store)->inspect((*names)[i].extent) : Result<HeadRegister>(fail(store.error()));
+    const Listed& name = (*names)[i];
+    looked[i] = [&]() -> Status {
+      auto store = session.store(name.address);
+      if (!store) return fail(std::move(store).error());
+      auto reg = (*store)->inspect(name.address.extent);
+      if (!reg) return fail(std::move(reg).error());
+      collect(name.address, *reg, entries[i]);
+      return collect == add_scratch ? add_unnamed(**store, name, *reg, entries[i]) : Status{};
+    }();
   });
   Found found;
   for (std::size_t i = 0; i < names->size(); ++i) {
-    if (registers[i]) {
-      collect((*names)[i], *registers[i], found.entries);
-    } else {
-      found.failed.emplace_back((*names)[i], registers[i].error());
-    }
+    std::ranges::move(entries[i], std::back_inserter(found.entries));
+    if (!looked[i]) found.failed.emplace_back((*names)[i].address, looked[i].error());
   }
   return found;
 }
@@ -159,8 +213,10 @@ int show(Session& session, const Found& found, bool trash) {
     std::string last = "attempt";
     if (trash && e.restorable)
       last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
+    if (is_due(e, now)) last += ", due";
     if (!trash) {
-      last = e.in_trash               ? "ended"
+      last = e.unnamed                ? (e.has_head ? "unnamed" : "no head")
+             : e.in_trash             ? "ended"
              : e.lease_unix_ms == 0   ? "none"
              : e.lease_unix_ms <= now ? "over"
                                       : "until " + rfc3339(e.lease_unix_ms);
@@ -195,7 +251,12 @@ int remove_all(Session& session, Found found, const std::string& what) {
     Status gone;
     if (!dry_run) {
       auto store = session.store(e.address);
-      gone = store ? (*store)->collect(e.address.extent, e.id) : Status(fail(store.error()));
+      if (!store) {
+        gone = fail(store.error());
+      } else {
+        gone = e.unnamed ? (*store)->remove_unnamed(e.address.extent, *e.unnamed)
+                         : (*store)->collect(e.address.extent, e.id);
+      }
     }
     Json row = entry_json(e);
     if (gone) {
@@ -327,12 +388,23 @@ Result<int> run_scratch_purge(Session& session) {
   if (options.finished) {
     if (const auto refused = session.refused("ending attempts that may still run")) return *refused;
   }
-  auto found = look(session, options.names.at(0), add_scratch);
+  const std::string& what = options.names.at(0);
+  auto found = look(session, what, add_scratch);
   if (!found) return fail(std::move(found).error());
   const std::uint64_t now = now_unix_ms();
+  std::size_t headless = 0;
   std::erase_if(found->entries, [&](const Entry& e) {
-    return !options.finished && !e.in_trash && e.lease_unix_ms > now;
+    if (options.finished) return false;
+    headless += !e.has_head;
+    if (e.unnamed) return !e.has_head || e.since_unix_ms + kUnnamedAgeMs > now;
+    return !e.in_trash && e.lease_unix_ms > now;
   });
+  if (headless > 0) {
+    session.meter().note(fmt::format(
+        "siphon: left alone, {}: parts without a head, which may be all there is of an extent\n"
+        "next: siphon scratch ls {}; scratch purge --all removes them",
+        counted(headless, "private id"), what));
+  }
   return remove_all(session, std::move(*found), "no attempt's lease is over (--all: those too)");
 }
 

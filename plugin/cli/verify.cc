@@ -218,6 +218,18 @@ Result<std::set<std::string>> namespaces_of(Session& session, Role role, const A
 
 }  // namespace
 
+namespace {
+
+void add_parts(std::vector<PartsSeen>& all, const std::vector<PartsSeen>& more) {
+  for (const PartsSeen& seen : more) {
+    auto it = std::ranges::find(all, seen.id, &PartsSeen::id);
+    if (it == all.end()) it = all.insert(it, {seen.id, 0});
+    it->end = std::max(it->end, seen.end);
+  }
+}
+
+}  // namespace
+
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing,
                                        const std::function<bool(std::size_t)>& on_page) {
@@ -242,14 +254,16 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
   std::vector<Listed> listed;
+  std::map<std::string, std::vector<PartsSeen>> parts;
   std::string cursor;
   do {
     auto page = (*store)->list(cursor, kPageNames, listing);
     if (!page) return fail(std::move(page).error().with_context("list " + address.store()));
     for (std::size_t i = 0; i < page->names.size(); ++i) {
       ExtentInfo info = i < page->infos.size() ? std::move(page->infos[i]) : ExtentInfo{};
-      listed.push_back({address.with_extent(page->names[i]), std::move(info)});
+      listed.push_back({address.with_extent(page->names[i]), std::move(info), {}});
     }
+    for (auto& [name, seen] : page->parts) add_parts(parts[name], seen);
     for (const Error& error : page->unlisted) {
       session.meter().note(fmt::format("siphon: {}: {}", address.store(), error_text(error)));
       session.count_unlisted();
@@ -258,6 +272,9 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     if (on_page && !on_page(listed.size())) break;
   } while (!cursor.empty() && !session.interrupted());
   if (session.interrupted()) return fail(Session::interrupted_error("interrupted while listing"));
+  for (auto& [name, seen] : parts) {
+    listed.push_back({address.with_extent(name), {}, std::move(seen)});  // beside that of its head
+  }
   std::sort(listed.begin(), listed.end(),
             [](const Listed& a, const Listed& b) { return a.address.extent < b.address.extent; });
   return listed;

@@ -27,6 +27,7 @@ Result<std::vector<Address>> expand(Session& session, Role role, const Address& 
 struct Listed {
   Address address;
   ExtentInfo info;
+  std::vector<PartsSeen> parts{};  // with kEverything, see ExtentPage
 };
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing = Listing::kExtents,

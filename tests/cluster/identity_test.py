@@ -159,6 +159,34 @@ class Identity(harness.ClusterTest):
         self.assertEqual(ran.code, harness.OK)
         self.assertEqual(self.names(self.a), set())
 
+    # ---- parts that no head names
+
+    def test_parts_that_no_head_names_are_shown_and_removed_with_care(self):
+        c = self.cluster
+        c.put(f"{self.a}/e", 20 * MIB, 9)
+        before = harness.fingerprint(c, self.a)
+        late, lost = "ab" * 16, "cd" * 16
+        # Beyond any gap that a walk from the first part would bridge; and in a namespace of nothing
+        # else.
+        for nspace, name, object_name in (("", "e", f"siphon.{late}.00000100"),
+                                          ("n", "gone", f"siphon.{lost}.00000000")):
+            c.io(self.a, nspace=nspace, locator=name).write_full(object_name, b"x" * 1000)
+
+        def shown():
+            entries = c.siphon("scratch", "ls", self.a).document["entries"]
+            return {(e["extent"], e["private_id"], e["bytes"], e["named"]) for e in entries}
+        both = {(f"{self.a}/e", late, 1000, False), (f"{self.a}/n/gone", lost, 1000, False)}
+        self.assertEqual(shown(), both)
+        self.assertEqual(c.siphon("trash", "ls", self.a).document["entries"], [])
+        # One is young, of the other there is no head: they may be all there is of an extent.
+        ran = c.siphon("scratch", "purge", self.a, check=False)
+        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        self.assertRegex(ran.stderr, "without a head")
+        self.assertEqual(shown(), both)
+        c.siphon("scratch", "purge", "--all", CONFIRM, self.a)
+        self.assertEqual(shown(), set())
+        self.assertEqual(harness.fingerprint(c, self.a), before)
+
     # ---- A10
 
     def test_a_source_stays_while_its_copy_is_on_too_few_osds(self):
