@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <condition_variable>
 #include <future>
 #include <iostream>
+#include <mutex>
 #include <thread>
 
 #include "plugin/agent/config.h"
@@ -65,6 +67,19 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
     return report(s.error(), kExitConfig);
   std::cout << "configuration is good\n";
   return 0;
+}
+
+// The trash has a grace time of hours or days.
+constexpr std::chrono::hours kTidyEvery{1};
+
+void tidy_now_and_then(ExtentStore& folder, const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  while (!stop.stop_requested()) {
+    Leftovers::tidy(folder, stop);
+    never.wait_for(lock, stop, kTidyEvery, [] { return false; });
+  }
 }
 
 int run(const Placement& placement, Config config) {
@@ -143,13 +158,17 @@ int run(const Placement& placement, Config config) {
   if (!placement.companion) {
     std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
   }
+  // A folder is small enough to be looked through; pools are not (docs/adr).
+  auto folder = placement.store.starts_with("posix:")
+                    ? (*home)->stores().open(Location{})
+                    : Result<ExtentStore*>(fail(Code::kNotFound, "no folder"));
   std::jthread collector([&](std::stop_token stop) {
-    auto folder = placement.store.starts_with("posix:")
-                      ? (*home)->stores().open(Location{})
-                      : Result<ExtentStore*>(fail(Code::kNotFound, "no folder"));
     if (folder) leftovers.find(**folder);
     leftovers.run(std::move(stop));
   });
+  std::jthread tidier;
+  if (folder)
+    tidier = std::jthread([&](const std::stop_token& stop) { tidy_now_and_then(**folder, stop); });
 
   sigset_t signals;
   sigemptyset(&signals);

@@ -37,6 +37,28 @@ void Leftovers::find(ExtentStore& folder) {
   } while (!cursor.empty());
 }
 
+std::size_t Leftovers::tidy(ExtentStore& folder, const std::stop_token& stop) {
+  constexpr std::size_t kPage = 1000;
+  std::size_t looked = 0;
+  std::string cursor;
+  do {
+    const auto page = folder.list(cursor, kPage, Listing::kEverything);
+    if (!page) {
+      log::warn("looking for what the trash has held for long enough: {}", page.error().message);
+      break;
+    }
+    for (const std::string& name : page->names) {
+      if (stop.stop_requested()) return looked;
+      ++looked;
+      if (Status s = folder.make_room(name, /*replaces=*/false); !s) {
+        log::warn("what is behind {} stays for now: {}", name, s.error().message);
+      }
+    }
+    cursor = page->next_cursor;
+  } while (!cursor.empty());
+  return looked;
+}
+
 void Leftovers::run(std::stop_token stop) {
   auto pause = kShortestPause;
   while (!stop.stop_requested()) {

@@ -29,6 +29,10 @@ class Leftovers {
   // Adds what no row names: files that a crash left in a folder before any register named them.
   // Looks at every name of the store.
   void find(ExtentStore& folder);
+  // Takes from every name of a folder whose time is over: generations in the trash beyond the grace
+  // time, attempts beyond their lease (ExtentStore::make_room). Returns how many names it looked
+  // at.
+  static std::size_t tidy(ExtentStore& folder, const std::stop_token& stop);
   // Until stopped. Gentle: one at a time, with pauses that grow while nothing can be removed.
   void run(std::stop_token stop);
   // One round over all of them; returns how many are left. Blocks for the store.

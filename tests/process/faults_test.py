@@ -746,6 +746,26 @@ class StoreFaultTest(FaultTest):
         self.assert_copied()
 
 
+class TrashTest(FaultTest):
+    """What a folder's daemon does to its trash by itself."""
+
+    def trash(self):
+        ran = self.siphon("trash", "ls", f"posix:{self.target.folder}", secret=False)
+        return ran.document["entries"]
+
+    def test_a_folders_daemon_empties_its_trash_when_the_grace_time_is_over(self):
+        self.copy("e1")
+        self.siphon("rm", f"posix:{self.target.folder}/e1", "--yes-i-really-mean-it", secret=False)
+        self.target.restart()
+        self.assertEqual([(e["extent"].rpartition("/")[2], e["due"]) for e in self.trash()],
+                         [("e1", False)])
+        self.target.settings.append("trash.grace_hours=0")
+        self.target.restart()
+        wait_for(lambda: self.trash() == [], DEADLINE_S, "an empty trash")
+        self.assertEqual(self.target.leftovers(), [])
+        self.assertEqual(set(self.target.public_names()), {"warm"})  # what is current stays
+
+
 def hello(ticket_id, lane=0):
     """The first message of a source, as docs/wire_format.md has it."""
     return struct.pack("<4sHH16s32s8s", b"SPHL", 1, lane, ticket_id, os.urandom(32), bytes(8))
