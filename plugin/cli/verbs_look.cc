@@ -266,6 +266,8 @@ Result<int> run_ls(Session& session) {
       const Listed& listed = (*extents)[i];
       if (listed.info.state == ExtentState::kSealed) {
         infos[i] = listed.info;
+      } else if (listed.problem) {
+        infos[i] = fail(*listed.problem);
       } else {
         auto store = session.store(listed.address);
         if (!store)
@@ -276,17 +278,25 @@ Result<int> run_ls(Session& session) {
     });
     if (session.interrupted()) return fail(Session::interrupted_error("interrupted while listing"));
   }
-  const Exit exit = session.listed_all() ? Exit::kOk : Exit::kPartial;
+  const auto problem_of = [&](std::size_t i) -> const Error* {
+    if (i < infos.size()) return infos[i] ? nullptr : &infos[i].error();
+    return (*extents)[i].problem ? &*(*extents)[i].problem : nullptr;
+  };
+  bool all_well = session.listed_all();
+  for (std::size_t i = 0; i < extents->size(); ++i) {
+    const Error* problem = problem_of(i);
+    if (problem == nullptr) continue;
+    all_well = false;
+    session.meter().note("siphon: " + escaped((*extents)[i].address.to_string()) + ": " +
+                         error_text(*problem));
+  }
+  const Exit exit = all_well ? Exit::kOk : Exit::kPartial;
   if (session.out().json()) {
     Json list = Json::array();
     for (std::size_t i = 0; i < extents->size(); ++i) {
       Json entry{{"name", (*extents)[i].address.extent}};
-      if (i < infos.size()) {
-        if (infos[i])
-          entry = to_json(*infos[i]);
-        else
-          entry["problem"] = to_json(infos[i].error());
-      }
+      if (i < infos.size() && infos[i]) entry = to_json(*infos[i]);
+      if (const Error* problem = problem_of(i)) entry["problem"] = to_json(*problem);
       entry["namespace"] = (*extents)[i].address.location.nspace;
       list.push_back(std::move(entry));
     }

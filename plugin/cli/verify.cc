@@ -261,7 +261,9 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     if (!page) return fail(std::move(page).error().with_context("list " + address.store()));
     for (std::size_t i = 0; i < page->names.size(); ++i) {
       ExtentInfo info = i < page->infos.size() ? std::move(page->infos[i]) : ExtentInfo{};
-      listed.push_back({address.with_extent(page->names[i]), std::move(info), {}});
+      listed.push_back({address.with_extent(page->names[i]), std::move(info), {}, std::nullopt});
+      const auto wrong = page->errors.find(i);
+      if (wrong != page->errors.end()) listed.back().problem = std::move(wrong->second);
     }
     for (auto& [name, seen] : page->parts) add_parts(parts[name], seen);
     for (const Error& error : page->unlisted) {

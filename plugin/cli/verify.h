@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct Listed {
   Address address;
   ExtentInfo info;
   std::vector<PartsSeen> parts{};  // with kEverything, see ExtentPage
+  std::optional<Error> problem = {};  // why nothing was seen of it: a head that does not decode
 };
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing = Listing::kExtents,
