@@ -65,7 +65,8 @@ void CopyRun::keep_receipts() {
     item.receipt = std::move(there);
     write_receipt(item);
   }
-  const bool safe = receipts_.sync();
+  const bool synced = receipts_.sync();
+  const bool safe = receipts_.close() && synced;
   for (CopyItem& item : plan_.items) {
     const bool has_one = item.state == ItemState::kCopied || item.state == ItemState::kAlreadyThere;
     if (!safe || !item.receipt) item.receipt_lost = has_one;

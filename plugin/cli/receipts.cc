@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <string_view>
+#include <utility>
 
 namespace siphon::cli {
 
@@ -57,6 +58,14 @@ bool ReceiptFile::sync() {
   // A pipe or a terminal has nothing to sync.
   if (::fsync(fd_) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS) return true;
   note(errno, "sync the receipts in ");
+  return false;
+}
+
+bool ReceiptFile::close() {
+  const int fd = std::exchange(fd_, -1);
+  if (!std::exchange(own_, false)) return true;
+  if (::close(fd) == 0 || errno == EINTR) return true;
+  note(errno, "close the receipts in ");
   return false;
 }
 

@@ -26,6 +26,9 @@ class ReceiptFile {
   bool write(const std::string& line);
   // What was written is on the disk, as far as the file is on one.
   bool sync();
+  // After the last line. False: the file system tells only now of an error (NFS), so no line counts
+  // as safe.
+  bool close();
   const std::optional<Error>& error() const { return error_; }  // the first one
 
  private:
