@@ -26,6 +26,7 @@ class MemoryStore final : public ExtentStore {
 
   Status check_ready(bool) override { return fault({"check_ready", ""}); }
   Result<ExtentInfo> stat(std::string_view name) override;
+  Status check_parts(const ExtentInfo& info) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
@@ -210,6 +211,15 @@ Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_na
     if (page.names.size() == max_names) {
       page.next_cursor = page.names.back();
       break;
+Status MemoryStore::check_parts(const ExtentInfo& info) {
+  SIPHON_TRY(fault({"check_parts", info.name}));
+  std::lock_guard lock(mutex_);
+  const BytesPtr bytes = find_bytes(info.name, info.private_id);
+  const std::uint64_t there = bytes ? bytes->size() : 0;
+  if (there == info.header.extent_bytes) return {};
+  return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
+}
+
     }
     page.names.push_back(it->first);
     page.infos.push_back(info_from_register(it->first, it->second));

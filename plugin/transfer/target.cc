@@ -88,6 +88,13 @@ Error differs(const std::string& extent, const Location& place, ExtentState stat
           Reason::kDiffers};
 }
 
+Error damaged_there(const Error& found) {
+  Error error = found.with_context("it is at the target already, but damaged there");
+  error.suspect = Side::kTarget;
+  error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
+  return error;
+}
+
 // A thread, or none and why.
 template <typename Work>
 Result<std::jthread> start_thread(Work work) {
@@ -259,9 +266,15 @@ void TargetTransfer::settle_taken() {
     const std::optional<ExtentInfo>& there = extent->stored.occupant();
     std::lock_guard lock(mutex_);
     const std::optional<SourceClaim>& claim = extent->session.claim();
+    // The head's word is not enough: its parts may be missing or short.
+    const Status whole =
+        there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
     if ((!claim && !extent->source_header) || !there) continue;
     const SealedHeader& ours = claim ? claim->header : *extent->source_header;
-    if (there->state == ExtentState::kSealed && same_content(ours, there->header)) {
+    const bool same = there->state == ExtentState::kSealed && same_content(ours, there->header);
+    if (same && !whole) {
+      extent->session.on_differs(damaged_there(whole.error()));
+    } else if (same) {
       // Proven by the digests; the checksums are those of the headers.
       Receipt r = receipt_of(*extent, {there->header, there->header.extent_bytes, ours.crc32},
                              there->header.crc32, there->private_id);

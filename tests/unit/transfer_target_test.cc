@@ -837,6 +837,25 @@ TEST_F(TargetTransferTest, OneTooLargeAndOneDamagedHeadAreTheirOwnErrors) {
   offer("large", 3 * kMiB);
   offer("unplanned", 3 * kMiB);
   offer("bad", 1000);
+TEST_F(TargetTransferTest, TheSameContentWithAPartMissingIsNotThere) {
+  offer("e", 300'000);
+  order("e");
+  run();
+  expect_copied("e");
+  outcomes_.clear();
+  spec_.id.clear();
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "check_parts") return {};
+    return fail(parts_missing("extent e", 1, 2));
+  };
+  run();
+  ASSERT_EQ(outcome("e"), "DATA_LOSS");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
+  EXPECT_NE(outcomes_.at("e").error().message.find("damaged there"), std::string::npos);
+  target_.react = {};
+  EXPECT_TRUE(target_.read("e") == samples_.at("e").bytes) << "left alone";
+}
+
   offer("good", kMiB);
   order("large");
   order("unplanned", 0);
