@@ -186,6 +186,14 @@ class ExtentStore {
  public:
   virtual ~ExtentStore() = default;
 
+// A register that does not decode, as it is stored.
+struct CorruptHead {
+  std::vector<std::byte> reg;
+  std::vector<std::byte> data;  // the head's own bytes, which go with it: an inline extent's
+  std::string stays;            // what is left where it was, for people
+  bool operator==(const CorruptHead&) const = default;
+};
+
   virtual const Location& location() const = 0;
   virtual StoreLimits limits() const = 0;
   virtual StoreCounters counters() const { return {}; }
@@ -282,6 +290,18 @@ class ExtentStore {
   // Returns how many entries went.
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
 };
+  // What is stored where a name's register does not decode, to be kept before it goes.
+  // FAILED_PRECONDITION: the register is in order, or what stands there is not Siphon's. NOT_FOUND:
+  // nothing stands there.
+  virtual Result<CorruptHead> corrupt_head(std::string_view name) {
+    return fail(Code::kUnimplemented,
+                "no register of this store can be corrupt: extent " + std::string(name));
+  }
+  // Removes such a register, and what it alone says: which private id is current, the trash, the
+  // attempts. Parts stay where they are. ABORTED: what is there is no longer `seen`.
+  virtual Status remove_corrupt_head(std::string_view name, const CorruptHead& /*seen*/) {
+    return fail(corrupt_head(name).error());
+  }
 
 inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
   // A late write of an attempt that ended may still arrive: its entry waits for that long.

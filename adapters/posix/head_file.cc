@@ -90,9 +90,9 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
   Decoded decoded;
   if (!decode(std::span(buffer).first(*bytes), decoded)) {
     return fail(Code::kDataLoss, "the head file of extent " + name + " is damaged", Side::kNone,
-                "look at it: xxd " + folder.path() + "/.siphon/head/" + name +
-                    "; its bytes stay in " + folder.path() +
-                    "; restore the head file from a backup");
+                "restore " + folder.path() + "/.siphon/head/" + name +
+                    " from a backup; or give it up: siphon rm --corrupt-head --save FILE posix:" +
+                    folder.path() + "/" + name);
   }
   head.exists = true;
   head.reg = std::move(decoded.base);
@@ -107,6 +107,16 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
     condemn_vanished(head.reg);
   }
   return head;
+}
+
+Result<std::vector<std::byte>> raw_head(const Folder& folder, const std::string& name) {
+  auto fd = open_file(folder.heads(), name, O_RDONLY);
+  if (!fd) return fail(std::move(fd).error());
+  std::vector<std::byte> bytes(64 << 10);
+  auto got = read_some(fd->get(), 0, bytes, "head of extent " + name);
+  if (!got) return fail(std::move(got).error());
+  bytes.resize(*got);
+  return bytes;
 }
 
 Status store_head(const Folder& folder, const std::string& name, const HeadRegister& reg,

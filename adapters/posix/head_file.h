@@ -16,6 +16,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "adapters/posix/folder.h"
 #include "plugin/exchange/head_register.h"
@@ -31,6 +32,8 @@ struct HeadFile {
 
 // Under a shared or exclusive lock. DATA_LOSS: the head file is damaged.
 Result<HeadFile> load_head(const Folder& folder, const std::string& name);
+// The head file's bytes as they are, decodable or not (64 KiB at most). NOT_FOUND: there is none.
+Result<std::vector<std::byte>> raw_head(const Folder& folder, const std::string& name);
 // Under the exclusive lock: replaces the head file durably by `reg` (removes it when blank).
 Status store_head(const Folder& folder, const std::string& name, const HeadRegister& reg,
                   const HeadRegister* pending = nullptr);

@@ -88,6 +88,8 @@ class PosixStore final : public ExtentStore {
   Status collect(std::string_view name, const PrivateId& id) override;
   Result<HeadRegister> inspect(std::string_view name) override;
   Status restore(std::string_view name, const PrivateId& id) override;
+  Result<CorruptHead> corrupt_head(std::string_view name) override;
+  Status remove_corrupt_head(std::string_view name, const CorruptHead& seen) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
   // For the scratch: the part of a publish that needs the name's lock.
@@ -103,6 +105,8 @@ class PosixStore final : public ExtentStore {
     HeadFile head;
   };
   Result<Locked> lock_and_load(std::string_view name, LockMode mode) const;
+  // Under the name's lock.
+  Result<CorruptHead> load_corrupt(const std::string& name) const;
   Status require_current(std::string_view name, const HeadFile& head) const;
   Status require_no_foreign_file(std::string_view name, const HeadFile& head) const;
   // The rest under the exclusive lock.
@@ -714,6 +718,42 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
   }
   return ids.size();
 }
+// ---- a register that does not decode ---------------------------------------------------------
+
+Result<CorruptHead> PosixStore::load_corrupt(const std::string& name) const {
+  auto head = load_head(*folder_, name);
+  if (head) {
+    return head->exists ? fail(register_in_order(name))
+                        : fail(Code::kNotFound, "extent " + name + " has no head file");
+  }
+  if (head.error().code != Code::kDataLoss) return fail(std::move(head).error());
+  auto bytes = posix::raw_head(*folder_, name);
+  if (!bytes) return fail(std::move(bytes).error());
+  return CorruptHead{std::move(*bytes),
+                     {},
+                     "the file " + folder_->path() + "/" + name +
+                         ", if there is one, stays as it is, nobody's extent: move it away to use "
+                         "the name again (siphon put makes an extent of its content)"};
+}
+
+Result<CorruptHead> PosixStore::corrupt_head(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  auto lock = folder_->lock(name, LockMode::kShared, options_.lock_timeout);
+  if (!lock) return fail(std::move(lock).error());
+  return load_corrupt(std::string(name));
+}
+
+Status PosixStore::remove_corrupt_head(std::string_view name, const CorruptHead& seen) {
+  SIPHON_TRY(check_extent_name(name));
+  auto lock = folder_->lock(name, LockMode::kExclusive, options_.lock_timeout);
+  if (!lock) return fail(std::move(lock).error());
+  auto there = load_corrupt(std::string(name));
+  if (!there) return fail(std::move(there).error());
+  if (*there != seen) return fail(transition_error(-ESTALE, Transition::kForget, name));
+  SIPHON_TRY(posix::remove_file(folder_->heads(), std::string(name)));
+  return posix::sync_dir(folder_->heads(), name);
+}
+
 
 // ---- provider --------------------------------------------------------------------------------
 

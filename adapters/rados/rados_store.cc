@@ -303,17 +303,22 @@ Error RadosStore::not_siphons(const librados::IoCtx& io, std::string_view name) 
 Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
   if (read.result == exchange::kNotSiphons) return fail(not_siphons(read.io, name));
   if (read.result == -EUCLEAN) {
-    return fail(
-        Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
-        "nothing was changed; look at it: rados -p " + location_.pool +
-            (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
-            std::string(name) + " listxattr " + std::string(head_object(name)));
+    return fail(corrupt(name));
   }
   if (read.result < 0) {
     return fail(damaged(to_error(read.result, "read the head of " + describe(name)), read.object));
   }
   return std::move(read.head);
 }
+Error RadosStore::corrupt(std::string_view name) const {
+  return {Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
+          "nothing was changed; look at it: rados -p " + location_.pool +
+              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
+              std::string(name) + " getxattr " + head_object(name) + " " + kHeadXattr +
+              "; or give it up: siphon rm --corrupt-head --save FILE " + location_.to_string() +
+              "/" + std::string(name)};
+}
+
 
 Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name) {
   HeadRead read{io, head_object(name)};
@@ -327,9 +332,7 @@ Status RadosStore::transition(librados::IoCtx& io, std::string_view name,
   if (result == 0) return {};
   if (is_decision(result)) return fail(transition_error(result, request.kind, name));
   if (result == exchange::kNotSiphons) return fail(not_siphons(io, name));
-  if (result == -EUCLEAN) {
-    return fail(Code::kDataLoss, describe(name) + ": its head register does not decode");
-  }
+  if (result == -EUCLEAN) return fail(corrupt(name));
   if (result == -EBUSY) {
     return fail(Code::kAborted, describe(name) + ": others keep changing it", Side::kNone,
                 "retry a little later");
@@ -940,6 +943,65 @@ Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
 
 RadosStoreTable::RadosStoreTable(RadosCluster& cluster, const StoreLimits& limits, MakeIo make_io)
     : cluster_(cluster), limits_(limits), make_io_(std::move(make_io)) {}
+// ---- a register that does not decode ---------------------------------------------------------
+
+Result<CorruptHead> RadosStore::corrupt_head(std::string_view name) try {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  HeadRead read{io, head_object(name)};
+  io_->ObjectIo::read_heads({&read, 1});
+  if (read.result != -EUCLEAN) {
+    auto head = head_of(name, read);
+    if (!head) return fail(std::move(head).error());
+    return head->present ? fail(register_in_order(name)) : fail(no_extent(describe(name)));
+  }
+  const auto bytes_of = [](librados::bufferlist& list) {
+    const auto bytes = std::as_bytes(std::span<const char>(list.c_str(), list.length()));
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  librados::bufferlist reg, data;
+  librados::ObjectReadOperation operation;
+  operation.getxattr(kHeadXattr, &reg, nullptr);
+  operation.read(0, exchange::kMaxOperationBytes, &data, nullptr);
+  const int result = io.operate(head_object(name), &operation, nullptr);
+  if (result < 0) return fail(to_error(result, "read the head of " + describe(name)));
+  return CorruptHead{bytes_of(reg), bytes_of(data),
+                     "its parts, if it had any, stay in the pool as siphon.ID.NUMBER with the "
+                     "locator key " +
+                         std::string(name) +
+                         "; ID is bytes 16 to 31 of the register, where those are sound"};
+} catch (const std::exception& e) {
+  return fail(Code::kResourceExhausted, "read the head of " + describe(name) + ": " + e.what());
+}
+
+// Guarded by the object's version: what was seen is what goes. Attributes and omap entries of
+// somebody else's keep the object.
+Status RadosStore::remove_corrupt_head(std::string_view name, const CorruptHead& seen) try {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  Holdings holdings;
+  const int looked = look_at_object(io, head_object(name), holdings);
+  if (looked < 0) return fail(to_error(looked, "look at the head of " + describe(name)));
+  auto there = corrupt_head(name);
+  if (!there) return fail(std::move(there).error());
+  if (*there != seen) return fail(transition_error(-ESTALE, Transition::kForget, name));
+  librados::ObjectWriteOperation operation;
+  operation.assert_version(holdings.version);
+  if (holdings.attributes || holdings.omap) {
+    operation.rmxattr(kHeadXattr);
+  } else {
+    operation.remove();
+  }
+  const int result = io.operate(head_object(name), &operation, librados::OPERATION_FULL_TRY);
+  if (result == -ERANGE || result == -EOVERFLOW || result == -ENOENT) {
+    return fail(transition_error(-ESTALE, Transition::kForget, name));
+  }
+  if (result < 0) return fail(to_error(result, "remove the head of " + describe(name)));
+  return {};
+} catch (const std::exception& e) {
+  return fail(Code::kResourceExhausted, "remove the head of " + describe(name) + ": " + e.what());
+}
+
 
 Result<ExtentStore*> RadosStoreTable::open(const Location& location) {
   auto id = cluster_.pool_id(location);

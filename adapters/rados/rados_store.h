@@ -57,6 +57,8 @@ class RadosStore final : public ExtentStore {
   Result<std::optional<UnnamedParts>> find_unnamed(std::string_view name,
                                                    const PartsSeen& seen) override;
   Status remove_unnamed(std::string_view name, const PartsSeen& seen) override;
+  Result<CorruptHead> corrupt_head(std::string_view name) override;
+  Status remove_corrupt_head(std::string_view name, const CorruptHead& seen) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
 
  private:
@@ -66,6 +68,7 @@ class RadosStore final : public ExtentStore {
   librados::IoCtx context(std::string_view name) const;
   std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
   Error damaged(Error error, const std::string& object) const;
+  Error corrupt(std::string_view name) const;
   Error not_siphons(const librados::IoCtx& io, std::string_view name) const;
   Result<StoredHead> read_head(librados::IoCtx& io, std::string_view name);
   // What a read of `name`'s head came to.

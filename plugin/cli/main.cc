@@ -301,6 +301,13 @@ void CommandLine::define_data_verbs() {
                  run_rm);
   rm->add_option("EXTENT", options_.names, "which")->required();
   rm->add_flag("--purge", options_.purge, "for good, with all that is in the name's trash");
+  rm->add_flag("--corrupt-head", options_.corrupt_head,
+               "give up a name whose head register does not decode: removes the register, and with "
+               "it what is current, the trash and the attempts of the name; see --save");
+  rm->add_option("--save", options_.save,
+                 "with --corrupt-head: a new file that gets the register's bytes first (and "
+                 "FILE.data the head's own, where it has some)")
+      ->type_name("FILE");
   add_dry_run(rm);
   add_confirmation(rm);
 }

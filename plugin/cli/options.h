@@ -56,6 +56,8 @@ struct Options {
   bool open = false;
   bool purge = false;
   bool local = false;
+  bool corrupt_head = false;
+  std::string save;
   bool long_listing = false;
   bool finished = false;
   std::string file = "-";

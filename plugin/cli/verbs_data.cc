@@ -312,8 +312,78 @@ Result<int> run_seal(Session& session) {
   return 0;
 }
 
+namespace {
+
+// The record of what goes, on the disk before it goes.
+Status save_new(const std::string& path, std::span<const std::byte> bytes) {
+  auto file = OutputFile::open(path, /*force=*/false);
+  if (!file) return fail(std::move(file).error());
+  SIPHON_TRY(file->write(bytes));
+  return file->commit();
+}
+
+Result<int> remove_corrupt_head(Session& session) {
+  const Options& options = session.options();
+  if (options.names.size() != 1 || options.purge) {
+    return fail(Code::kInvalidArgument, "--corrupt-head is for one extent, without --purge",
+                Side::kRequester, "siphon rm --corrupt-head --save FILE EXTENT");
+  }
+  if (options.save.empty() || options.save == "-") {
+    return fail(Code::kInvalidArgument, "--corrupt-head wants a file for the register's bytes",
+                Side::kRequester, "siphon rm --corrupt-head --save FILE EXTENT");
+  }
+  auto address = parse_address(options.names.at(0), Want::kExtent);
+  if (!address) return fail(std::move(address).error());
+  if (const auto refused = session.refused("removing a head register that does not decode")) {
+    return *refused;
+  }
+  auto store = session.store(*address);
+  if (!store) return fail(std::move(store).error());
+  auto head = (*store)->corrupt_head(address->extent);
+  if (!head) return fail(std::move(head).error().with_context("rm " + address->to_string()));
+  std::vector<std::string> saved;
+  if (!options.dry_run) {
+    SIPHON_TRY(save_new(options.save, head->reg));
+    saved.push_back(options.save);
+    if (!head->data.empty()) {
+      SIPHON_TRY(save_new(options.save + ".data", head->data));
+      saved.push_back(options.save + ".data");
+    }
+    SIPHON_TRY((*store)->remove_corrupt_head(address->extent, *head));
+  }
+  if (session.out().json()) {
+    Json doc = session.out().new_document();
+    doc["dry_run"] = options.dry_run;
+    doc["extent"] = address->to_string();
+    doc["register_bytes"] = head->reg.size();
+    doc["data_bytes"] = head->data.size();
+    doc["saved"] = saved;
+    doc["stays"] = head->stays;
+    session.out().document(std::move(doc), Exit::kOk);
+  }
+  session.out().line(fmt::format("{} the head register of {}: {}{}",
+                                 options.dry_run ? "would remove" : "removed", address->to_string(),
+                                 counted(head->reg.size(), "byte"),
+                                 options.dry_run ? "" : ", kept in " + options.save));
+  if (!head->data.empty()) {
+    session.out().line(fmt::format("with {} of the head's own{}",
+                                   counted(head->data.size(), "byte"),
+                                   options.dry_run ? "" : ", kept in " + options.save + ".data"));
+  }
+  session.out().line("lost with it: what is current, the trash and the attempts of the name");
+  session.out().line(head->stays);
+  return 0;
+}
+
+}  // namespace
+
 Result<int> run_rm(Session& session) {
   const Options& options = session.options();
+  if (options.corrupt_head) return remove_corrupt_head(session);
+  if (!options.save.empty()) {
+    return fail(Code::kInvalidArgument, "--save goes with --corrupt-head", Side::kRequester,
+                "siphon rm --help");
+  }
   std::vector<Address> addresses;
   for (const std::string& name : options.names) {
     auto address = parse_address(name, Want::kExtent);

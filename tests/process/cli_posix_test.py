@@ -319,6 +319,68 @@ class Removing(CliTest):
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
 
 
+class CorruptHeads(CliTest):
+    def corrupt(self, name):
+        path = self.store / ".siphon" / "head" / name
+        raw = bytearray(path.read_bytes())
+        raw[40] ^= 0xFF
+        path.write_bytes(raw)
+        return bytes(raw)
+
+    def test_ls_tells_of_a_head_that_does_not_decode(self):
+        for name in "abc":
+            self.put(name, name.encode())
+        self.corrupt("b")
+        run = self.siphon("ls", self.address(), expect=PARTIAL)
+        self.assertEqual(run.stdout, b"a\nb\nc\n")
+        self.assertIn(b"head file of extent b is damaged", run.stderr)
+        for more in ((), ("-l",)):
+            entries = self.json("ls", *more, self.address(), expect=PARTIAL)["extents"]
+            self.assertEqual([bool(e.get("problem")) for e in entries], [False, True, False])
+            self.assertEqual(entries[1]["problem"]["code"], "DATA_LOSS")
+            self.assertIn("--corrupt-head", entries[1]["problem"]["next_step"])
+
+    def test_a_corrupt_head_is_given_up_when_its_bytes_are_kept(self):
+        self.put("a", b"content")
+        raw = self.corrupt("a")
+        record, address = self.home / "record", self.address("a")
+        for verb in (("rm", CONFIRM), ("put", "--replace", CONFIRM), ("stat",)):
+            self.siphon(*verb, address, expect=FATAL, data=b"other")
+        give_up = ("rm", "--corrupt-head", address)
+        self.siphon(*give_up, CONFIRM, expect=USAGE)
+        self.siphon("rm", "--save", record, address, CONFIRM, expect=USAGE)
+        self.siphon(*give_up, "--save", record, expect=NEEDS_CONFIRMATION)
+        self.siphon(*give_up, "--save", record, "--dry-run")
+        record.write_bytes(b"somebody's")
+        self.siphon(*give_up, "--save", record, CONFIRM, expect=FATAL)
+        self.assertEqual(record.read_bytes(), b"somebody's")
+        self.siphon("stat", address, expect=FATAL)  # there still
+        record.unlink()
+        document = self.json(*give_up, "--save", record, CONFIRM)
+        self.assertEqual(record.read_bytes(), raw)
+        self.assertEqual(document["saved"], [str(record)])
+        # The bytes are a plain file now, and nobody's: not overwritten, not removed.
+        stored = (self.store / "a").read_bytes()
+        self.assertIn(b"content", stored)
+        self.siphon("put", address, "-", data=b"other", expect=FATAL)
+        self.assertEqual((self.store / "a").read_bytes(), stored)
+        (self.store / "a").rename(self.home / "aside")
+        self.put("a", b"anew")
+        self.assertEqual(self.siphon("get", address, "-").stdout, b"anew")
+
+    def test_what_is_in_order_or_not_there_is_no_corrupt_head(self):
+        self.put("a", b"content")
+        record = self.home / "record"
+        give_up = ("rm", "--corrupt-head", "--save", record, CONFIRM)
+        self.siphon(*give_up, self.address("a"), expect=FATAL)
+        self.siphon(*give_up, self.address("none"), expect=NOT_FOUND)
+        (self.store / "foreign").write_bytes(b"somebody's")
+        self.siphon(*give_up, self.address("foreign"), expect=NOT_FOUND)
+        self.assertEqual((self.store / "foreign").read_bytes(), b"somebody's")
+        self.assertFalse(record.exists())
+        self.assertEqual(self.siphon("get", self.address("a"), "-").stdout, b"content")
+
+
 class TrashAndScratch(CliTest):
     SURE = "--yes-i-really-mean-it"
 
