@@ -144,6 +144,10 @@ class ScratchExtent {
   // the file system (posix: durable after publish). Bounds as ExtentReader::read. Disjoint writes
   // may run concurrently. Writing the same bytes again is harmless.
   virtual Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) = 0;
+  // Fills all of `out` with what the store holds of [offset, offset + out.size()) by now. Bounds,
+  // buffer and errors as ExtentReader::read; DATA_LOSS where less is there. Before publish, after
+  // the writes that matter have returned.
+  virtual Status read(std::uint64_t offset_bytes, std::span<std::byte> out) = 0;
   // The one atomic step that gives the scratch extent its public name; durable on return.
   // header.part_bytes is ignored (part_bytes() is stored). `expected_generation`: what
   // `begin` saw unless the caller knows better. ALREADY_EXISTS: a current extent is there and
@@ -182,10 +186,6 @@ struct InlinePut {
   std::atomic<std::uint64_t>* fallback_parts = nullptr;
 };
 
-class ExtentStore {
- public:
-  virtual ~ExtentStore() = default;
-
 // A register that does not decode, as it is stored.
 struct CorruptHead {
   std::vector<std::byte> reg;
@@ -193,6 +193,10 @@ struct CorruptHead {
   std::string stays;            // what is left where it was, for people
   bool operator==(const CorruptHead&) const = default;
 };
+
+class ExtentStore {
+ public:
+  virtual ~ExtentStore() = default;
 
   virtual const Location& location() const = 0;
   virtual StoreLimits limits() const = 0;
@@ -286,10 +290,6 @@ struct CorruptHead {
   // head, where one is made if there was none, and stays there for collect(). FAILED_PRECONDITION:
   // it is the current one. Any other error: not known, and to be asked again.
   virtual Status fence(std::string_view name, const PrivateId& id) { return collect(name, id); }
-  // Removes everything in the name's trash, and what is left of attempts whose lease is over, now.
-  // Returns how many entries went.
-  virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
-};
   // What is stored where a name's register does not decode, to be kept before it goes.
   // FAILED_PRECONDITION: the register is in order, or what stands there is not Siphon's. NOT_FOUND:
   // nothing stands there.
@@ -302,6 +302,10 @@ struct CorruptHead {
   virtual Status remove_corrupt_head(std::string_view name, const CorruptHead& /*seen*/) {
     return fail(corrupt_head(name).error());
   }
+  // Removes everything in the name's trash, and what is left of attempts whose lease is over, now.
+  // Returns how many entries went.
+  virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
+};
 
 inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
   // A late write of an attempt that ended may still arrive: its entry waits for that long.

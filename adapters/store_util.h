@@ -196,6 +196,20 @@ inline std::vector<PrivateId> purgeable(const HeadRegister& reg, std::uint64_t n
   return ids;
 }
 
+// What ScratchExtent::read says when there is less than it was asked for.
+inline Error scratch_is_short(std::string_view name) {
+  return {Code::kDataLoss,
+          "what was written of extent " + std::string(name) + " is not there, or not all of it",
+          Side::kTarget, "run the copy again"};
+}
+
+// What ExtentStore::corrupt_head says of one that is not.
+inline Error register_in_order(std::string_view name) {
+  return {Code::kFailedPrecondition,
+          "extent " + std::string(name) + ": its head register is in order; nothing was removed",
+          Side::kRequester, "siphon stat, siphon rm, siphon trash ls"};
+}
+
 inline Error parts_missing(const std::string& what, std::uint64_t there_bytes,
                            std::uint64_t promised_bytes) {
   return {Code::kDataLoss,

@@ -117,6 +117,17 @@ class MemoryScratch final : public ScratchExtent {
     return {};
   }
 
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end_bytes_, part_bytes(),
+                               store_.limits().operation_bytes));
+    SIPHON_TRY(store_.fault({"read scratch", name_, offset_bytes, out.size()}));
+    std::lock_guard lock(store_.mutex_);
+    if (offset_bytes + out.size() > bytes_->size()) return fail(scratch_is_short(name_));
+    std::copy_n(bytes_->begin() + static_cast<std::ptrdiff_t>(offset_bytes), out.size(),
+                out.begin());
+    return {};
+  }
+
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
     SIPHON_TRY(store_.fault({"publish", name_}));
     if (as_state == ExtentState::kNone) {
@@ -200,6 +211,15 @@ Result<ExtentInfo> MemoryStore::stat(std::string_view name) {
   return info_from_register(name, *head);
 }
 
+Status MemoryStore::check_parts(const ExtentInfo& info) {
+  SIPHON_TRY(fault({"check_parts", info.name}));
+  std::lock_guard lock(mutex_);
+  const BytesPtr bytes = find_bytes(info.name, info.private_id);
+  const std::uint64_t there = bytes ? bytes->size() : 0;
+  if (there == info.header.extent_bytes) return {};
+  return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
+}
+
 Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names,
                                      Listing listing) {
   SIPHON_TRY(fault({"list", ""}));
@@ -211,15 +231,6 @@ Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_na
     if (page.names.size() == max_names) {
       page.next_cursor = page.names.back();
       break;
-Status MemoryStore::check_parts(const ExtentInfo& info) {
-  SIPHON_TRY(fault({"check_parts", info.name}));
-  std::lock_guard lock(mutex_);
-  const BytesPtr bytes = find_bytes(info.name, info.private_id);
-  const std::uint64_t there = bytes ? bytes->size() : 0;
-  if (there == info.header.extent_bytes) return {};
-  return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
-}
-
     }
     page.names.push_back(it->first);
     page.infos.push_back(info_from_register(it->first, it->second));

@@ -23,8 +23,9 @@ namespace siphon {
 
 // One operation about to happen. `operation` is the name of the interface's function: "stat",
 // "open", "read", "begin", "write", "publish", "abort", "put_inline", "seal", "trash", "collect",
-// "inspect", "restore", "purge_trash", "list", "check_ready"; and once more, as "publish done" and
-// "put_inline done", when the name is public and its caller has not heard of it.
+// "inspect", "restore", "purge_trash", "list", "check_ready", "check_parts"; "read scratch" for
+// ScratchExtent::read; and once more, as "publish done" and "put_inline done", when the name is
+// public and its caller has not heard of it.
 struct MemoryOperation {
   std::string_view operation;
   std::string_view name;           // empty: no single extent

@@ -179,6 +179,7 @@ class PosixScratch final : public ScratchExtent {
   const PrivateId& private_id() const override { return id_; }
   std::uint32_t part_bytes() const override { return store_.limits().part_bytes; }
   Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) override;
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override;
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override;
   Status abort() override {
     SIPHON_TRY(store_.collect(name_, id_));
@@ -209,6 +210,16 @@ Status PosixScratch::write(std::uint64_t offset_bytes, std::span<const std::byte
   // Starts write-back, so that publish finds little left to do. Only a hint.
   (void)::sync_file_range(fd_.get(), static_cast<off_t>(offset_bytes),
                           static_cast<off_t>(in.size()), SYNC_FILE_RANGE_WRITE);
+  return {};
+}
+
+Status PosixScratch::read(std::uint64_t offset_bytes, std::span<std::byte> out) {
+  const StoreLimits limits = store_.limits();
+  const std::uint64_t end = declared_bytes_ ? declared_bytes_ : limits.max_extent_bytes;
+  SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end, part_bytes(), limits.operation_bytes));
+  auto bytes = posix::read_some(fd_.get(), offset_bytes, out, "extent " + name_);
+  if (!bytes) return fail(std::move(bytes).error());
+  if (*bytes < out.size()) return fail(scratch_is_short(name_));
   return {};
 }
 
@@ -707,17 +718,6 @@ Status PosixStore::restore(std::string_view name, const PrivateId& id) {
   return make_public(extent, head, head.reg, next);
 }
 
-Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  HeadFile& head = locked->head;
-  const std::vector<PrivateId> ids = purgeable(head.reg, now_unix_ms());
-  for (const PrivateId& id : ids) SIPHON_TRY(drop(std::string(name), head, id));
-  if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
-    SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
-  }
-  return ids.size();
-}
 // ---- a register that does not decode ---------------------------------------------------------
 
 Result<CorruptHead> PosixStore::load_corrupt(const std::string& name) const {
@@ -754,6 +754,17 @@ Status PosixStore::remove_corrupt_head(std::string_view name, const CorruptHead&
   return posix::sync_dir(folder_->heads(), name);
 }
 
+Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  HeadFile& head = locked->head;
+  const std::vector<PrivateId> ids = purgeable(head.reg, now_unix_ms());
+  for (const PrivateId& id : ids) SIPHON_TRY(drop(std::string(name), head, id));
+  if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
+    SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
+  }
+  return ids.size();
+}
 
 // ---- provider --------------------------------------------------------------------------------
 

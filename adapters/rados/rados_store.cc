@@ -128,6 +128,20 @@ class RadosScratch final : public ScratchExtent {
     return write_object(offset_bytes, in);
   }
 
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end_bytes(), part_bytes(),
+                               store_.limits_.operation_bytes));
+    if (out.empty()) return {};
+    const std::string object = part_object(id_, offset_bytes / part_bytes());
+    std::size_t got = 0;
+    const int result = store_.io_->read(io_, object, offset_bytes % part_bytes(), out, got);
+    if (result < 0 && result != -ENOENT) {
+      return fail(store_.damaged(to_error(result, "read back " + store_.describe(name_)), object));
+    }
+    if (result < 0 || got < out.size()) return fail(scratch_is_short(name_));
+    return {};
+  }
+
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
     if (as_state == ExtentState::kNone) {
       return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
@@ -300,6 +314,15 @@ Error RadosStore::not_siphons(const librados::IoCtx& io, std::string_view name) 
           Reason::kNotSiphons};
 }
 
+Error RadosStore::corrupt(std::string_view name) const {
+  return {Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
+          "nothing was changed; look at it: rados -p " + location_.pool +
+              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
+              std::string(name) + " getxattr " + head_object(name) + " " + kHeadXattr +
+              "; or give it up: siphon rm --corrupt-head --save FILE " + location_.to_string() +
+              "/" + std::string(name)};
+}
+
 Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
   if (read.result == exchange::kNotSiphons) return fail(not_siphons(read.io, name));
   if (read.result == -EUCLEAN) {
@@ -310,15 +333,6 @@ Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
   }
   return std::move(read.head);
 }
-Error RadosStore::corrupt(std::string_view name) const {
-  return {Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
-          "nothing was changed; look at it: rados -p " + location_.pool +
-              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
-              std::string(name) + " getxattr " + head_object(name) + " " + kHeadXattr +
-              "; or give it up: siphon rm --corrupt-head --save FILE " + location_.to_string() +
-              "/" + std::string(name)};
-}
-
 
 Result<StoredHead> RadosStore::read_head(librados::IoCtx& io, std::string_view name) {
   HeadRead read{io, head_object(name)};
@@ -929,20 +943,6 @@ Status RadosStore::restore(std::string_view name, const PrivateId& id) {
   return transition(io, name, restore_request(head->reg, id));
 }
 
-Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  const std::vector<PrivateId> ids = purgeable(head->reg, now_unix_ms());
-  for (const PrivateId& id : ids) SIPHON_TRY(drop(name, id, 0, false));
-  return ids.size();
-}
-
-// ---- the table -------------------------------------------------------------------------------
-
-RadosStoreTable::RadosStoreTable(RadosCluster& cluster, const StoreLimits& limits, MakeIo make_io)
-    : cluster_(cluster), limits_(limits), make_io_(std::move(make_io)) {}
 // ---- a register that does not decode ---------------------------------------------------------
 
 Result<CorruptHead> RadosStore::corrupt_head(std::string_view name) try {
@@ -1002,6 +1002,20 @@ Status RadosStore::remove_corrupt_head(std::string_view name, const CorruptHead&
   return fail(Code::kResourceExhausted, "remove the head of " + describe(name) + ": " + e.what());
 }
 
+Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
+  SIPHON_TRY(check_extent_name(name));
+  librados::IoCtx io = context(name);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  const std::vector<PrivateId> ids = purgeable(head->reg, now_unix_ms());
+  for (const PrivateId& id : ids) SIPHON_TRY(drop(name, id, 0, false));
+  return ids.size();
+}
+
+// ---- the table -------------------------------------------------------------------------------
+
+RadosStoreTable::RadosStoreTable(RadosCluster& cluster, const StoreLimits& limits, MakeIo make_io)
+    : cluster_(cluster), limits_(limits), make_io_(std::move(make_io)) {}
 
 Result<ExtentStore*> RadosStoreTable::open(const Location& location) {
   auto id = cluster_.pool_id(location);

@@ -231,7 +231,8 @@ void read_what_is_there(Session& session, CopyPlan& plan) {
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     const CopyItem& item = plan.items[i];
     const bool undecided = item.undecided && item.state == ItemState::kPending;
-    const bool check = session.options().check && item.state == ItemState::kAlreadyThere;
+    const bool check = (session.options().check || session.options().deep) &&
+                       item.state == ItemState::kAlreadyThere;
     if (!undecided && !check) continue;
     items.push_back(i);
     sources.push_back(item.source);

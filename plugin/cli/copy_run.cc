@@ -234,6 +234,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
   spec.source = first.source.location;
   spec.target = first.target.location;
   spec.replace = options.replace;
+  spec.check_blocks = options.deep;
   spec.lanes = static_cast<std::uint16_t>(options.lanes);
   spec.bytes_per_second = share_bytes_per_second_;
 
@@ -293,6 +294,15 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
   }
   item.receipt = *outcome.result;
   item.receipt->attempts = item.attempts;
+  if (session_.options().deep && !item.receipt->already_there && !item.receipt->blocks_checked) {
+    // The request's field is unknown there.
+    return item.fail_with(
+        {Code::kUnimplemented,
+         item.receipt->target_device +
+             " published it without a look at its blocks: its daemon is of an "
+             "older release, which has no --deep",
+         Side::kTarget, "siphon verify " + item.target.to_string() + ", and upgrade that daemon"});
+  }
   item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
   write_receipt(item);
 }
@@ -358,15 +368,17 @@ void CopyRun::drop_gone() {
 }
 
 // A folder's daemon does not say what stands under a name that is taken: both ends are read there.
+// With --deep so is whatever a target found there by its digest.
 void CopyRun::check_already_there() {
   std::vector<std::size_t> taken;
   std::vector<Address> sources, targets;
   for (std::size_t i = 0; i < plan_.items.size(); ++i) {
     const CopyItem& item = plan_.items[i];
-    if (item.state != ItemState::kFailed || item.error.code != Code::kAlreadyExists ||
-        item.attempts == 0 || item.target.where != Where::kDaemon || session_.interrupted()) {
-      continue;
-    }
+    const bool unknown = item.state == ItemState::kFailed &&
+                         item.error.code == Code::kAlreadyExists &&
+                         item.target.where == Where::kDaemon;
+    const bool unread = session_.options().deep && item.state == ItemState::kAlreadyThere;
+    if (!(unknown || unread) || item.attempts == 0 || session_.interrupted()) continue;
     taken.push_back(i);
     sources.push_back(item.source);
     targets.push_back(item.target);
@@ -376,9 +388,19 @@ void CopyRun::check_already_there() {
   const auto left = verify_all(session_, Role::kSource, sources);
   const auto right = verify_all(session_, Role::kTarget, targets);
   for (std::size_t i = 0; i < taken.size(); ++i) {
+    CopyItem& item = plan_.items[taken[i]];
     if (same_content(left[i].outcome, right[i].outcome)) {
-      plan_.items[taken[i]].state = ItemState::kAlreadyThere;
+      item.state = ItemState::kAlreadyThere;
+      continue;
     }
+    if (item.state != ItemState::kAlreadyThere) continue;
+    const bool target_damaged = !right[i].outcome.status;
+    const Status& bad = target_damaged ? right[i].outcome.status : left[i].outcome.status;
+    item.fail_with(bad ? Error{Code::kDataLoss, "the two ends differ", Side::kNone, ""}
+                       : bad.error());
+    item.error = std::move(item.error)
+                     .with_suspect(target_damaged ? Side::kTarget : Side::kSource)
+                     .with_context("it is at the target already, but one end is damaged");
   }
 }
 

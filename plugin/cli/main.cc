@@ -360,9 +360,9 @@ void CommandLine::define_copy_verbs() {
   auto* copy = add(
       app_, "copy",
       "copy extents from device to device, out of band and proven: length and crc32 as sealed, at "
-      "both ends (verify checks every block's SHA-256)",
+      "both ends (with --deep also every block's SHA-256)",
       "  siphon copy p1/e1 p2/e1\n"
-      "  siphon copy --lanes 2 --receipts receipts.ndjson p1 p2\n"
+      "  siphon copy --deep --receipts receipts.ndjson p1 p2\n"
       "  siphon copy --secret-file s 127.0.0.1:7411/e1 127.0.0.1:7412/",
       run_copy);
   auto* move = add(app_, "move", "copy, verify both ends anew, then trash the sources",
@@ -380,6 +380,10 @@ void CommandLine::define_copy_verbs() {
     verb->add_flag("--replace", options_.replace, "replace extents of the same name at the target");
     verb->add_flag("--check", options_.check,
                    "read what is at the target already, too, before it is called there");
+    verb->add_flag("--deep", options_.deep,
+                   "publish nothing before every block's SHA-256 is compared with what the target "
+                   "has stored: finds rot at the source that a header written anew hides; reads "
+                   "everything once more at the target. Implies --check");
     add_namespace(verb);
     add_dry_run(verb);
     add_confirmation(verb);

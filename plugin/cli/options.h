@@ -49,15 +49,16 @@ struct Options {
   bool dry_run = false;
   bool accept_degraded = false;
   bool check = false;
+  bool deep = false;
   bool exact = false;
   std::optional<std::string> nspace;  // what a whole pool means; absent: all of its namespaces
   bool replace = false;
   bool confirmed = false;
   bool open = false;
   bool purge = false;
-  bool local = false;
   bool corrupt_head = false;
   std::string save;
+  bool local = false;
   bool long_listing = false;
   bool finished = false;
   std::string file = "-";

@@ -210,7 +210,8 @@ Json to_json(const Receipt& r) {
               {"finished_at", rfc3339(r.finished_unix_ms)},
               {"attempts", r.attempts},
               {"fallback_parts", r.fallback_parts},
-              {"already_there", r.already_there}};
+              {"already_there", r.already_there},
+              {"blocks_checked", r.blocks_checked}};
 }
 
 Json to_json(const Progress& p) {

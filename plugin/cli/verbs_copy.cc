@@ -162,6 +162,12 @@ void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& tot
       "{} listed: {} copied and proven, {} already there, {} refused, {} failed; {} in {}",
       counted(plan.items.size(), "extent"), tally.done, tally.already_there, refused,
       tally.failed - refused, exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
+  if (tally.done > 0) {
+    out.line(session.options().deep
+                 ? "proven: every block's SHA-256, length and crc32, of what the target has stored"
+                 : "proven: length and crc32, computed at both ends, are the sealed header's; "
+                   "--deep checks every block's SHA-256");
+  }
   if (totals.transfers == 0) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
@@ -421,6 +427,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       for (const StoreLeft& store : left) doc["sources_left"].push_back(to_json(store));
     }
     doc["summary"] = to_json(totals);
+    doc["summary"]["blocks_checked"] = session.options().deep;
     const Tally tally = tally_of(plan);
     doc["summary"]["listed"] = plan.items.size();
     doc["summary"]["copied"] = tally.done;

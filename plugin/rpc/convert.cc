@@ -98,6 +98,7 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
     pair->set_planned_bytes(e.planned_bytes);
   }
   out->set_replace(in.replace);
+  out->set_check_blocks(in.check_blocks);
   out->set_lanes(in.lanes);
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
 }
@@ -118,6 +119,7 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
                            e.planned_bytes()});
   }
   out.replace = in.replace();
+  out.check_blocks = in.check_blocks();
   if (in.lanes() > kMaxLanes) {
     return fail(Code::kInvalidArgument, "at most " + std::to_string(kMaxLanes) + " lanes",
                 Side::kRequester);
@@ -291,6 +293,7 @@ void encode(const ExtentOutcome& in, v1::ExtentOutcome* out) {
   o->set_attempts(r.attempts);
   o->set_fallback_parts(r.fallback_parts);
   o->set_already_there(r.already_there);
+  o->set_blocks_checked(r.blocks_checked);
 }
 ExtentOutcome decode(const v1::ExtentOutcome& in) {
   ExtentOutcome out{in.index(), in.source_extent(), in.target_extent(),
@@ -320,6 +323,7 @@ ExtentOutcome decode(const v1::ExtentOutcome& in) {
   o.attempts = r.attempts();
   o.fallback_parts = r.fallback_parts();
   o.already_there = r.already_there();
+  o.blocks_checked = r.blocks_checked();
   out.result = std::move(o);
   return out;
 }

@@ -7,7 +7,7 @@ namespace siphon {
 
 namespace {
 
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;
 
 class Writer {
  public:
@@ -112,6 +112,7 @@ void each_field(Io& io, R& r) {
   io.value(r.attempts);
   io.value(r.fallback_parts);
   io.value(r.already_there);
+  io.value(r.blocks_checked);
 }
 
 }  // namespace

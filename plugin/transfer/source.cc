@@ -2,19 +2,17 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/transfer/pooled_read.h"
 
 namespace siphon {
 
 namespace {
 
 constexpr std::chrono::milliseconds kLeaseSlice{100};
-// Streams may hold all buffers for as long as they run.
-constexpr std::chrono::milliseconds kBufferPatience{20};
 
 }  // namespace
 
@@ -248,20 +246,9 @@ Status take_in_portions(Throttle& throttle, std::uint64_t bytes, std::stop_token
 Status read_range(ExtentReader& reader, BufferPool& pool, std::uint32_t operation_bytes,
                   std::uint64_t offset_bytes, std::span<std::byte> out) {
   const std::uint64_t part = std::max<std::uint64_t>(reader.info().header.part_bytes, 1);
-  while (!out.empty()) {
-    std::uint64_t piece = std::min<std::uint64_t>(out.size(), operation_bytes);
-    if (!reader.info().is_inline) piece = std::min(piece, part - offset_bytes % part);
-    auto buffer = pool.acquire(piece, deadline_in(kBufferPatience));
-    if (buffer) {
-      SIPHON_TRY(reader.read(offset_bytes, buffer->span()));
-      std::memcpy(out.data(), buffer->data(), piece);
-    } else {
-      SIPHON_TRY(reader.read(offset_bytes, out.first(piece)));
-    }
-    offset_bytes += piece;
-    out = out.subspan(piece);
-  }
-  return {};
+  return read_pooled(
+      pool, operation_bytes, reader.info().is_inline ? 0 : part, offset_bytes, out,
+      [&](std::uint64_t at, std::span<std::byte> piece) { return reader.read(at, piece); });
 }
 
 VerifyOutcome SourceService::verify(ExtentStore& store, const std::string& extent,

@@ -176,6 +176,7 @@ void TargetTransfer::run() {
   } else if (status) {
     step(Event::kReserved);
     BufferPool pool(lease);
+    pool_ = &pool;
     std::stop_callback wake(stop_.get_token(), [&pool] { pool.close(); });
     status = stream(pool);
     for (auto& extent : extents_) extent->held = {};  // buffers go back before their pool does
@@ -187,6 +188,7 @@ void TargetTransfer::run() {
 void TargetTransfer::settle_known() {
   std::map<std::pair<std::string_view, std::string_view>, const Receipt*> known;
   for (const Receipt& r : known_) {
+    if (spec_.check_blocks && !r.blocks_checked) continue;  // of a try that asked for less
     if (r.source == spec_.source && r.target == spec_.target) {
       known.try_emplace({r.source_extent, r.target_extent}, &r);
     }
@@ -264,11 +266,11 @@ void TargetTransfer::settle_taken() {
     const bool stale = extent->session.error()->code == Code::kAborted;
     if (stale || !extent->stored.occupant()) (void)extent->stored.look();
     const std::optional<ExtentInfo>& there = extent->stored.occupant();
-    std::lock_guard lock(mutex_);
-    const std::optional<SourceClaim>& claim = extent->session.claim();
     // The head's word is not enough: its parts may be missing or short.
     const Status whole =
         there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
+    std::lock_guard lock(mutex_);
+    const std::optional<SourceClaim>& claim = extent->session.claim();
     if ((!claim && !extent->source_header) || !there) continue;
     const SealedHeader& ours = claim ? claim->header : *extent->source_header;
     const bool same = there->state == ExtentState::kSealed && same_content(ours, there->header);
@@ -279,6 +281,7 @@ void TargetTransfer::settle_taken() {
       Receipt r = receipt_of(*extent, {there->header, there->header.extent_bytes, ours.crc32},
                              there->header.crc32, there->private_id);
       r.already_there = true;
+      r.blocks_checked = false;
       extent->receipt = std::move(r);
       extent->session.on_found_there();
       add_outcome_locked(*extent);
@@ -812,10 +815,23 @@ void TargetTransfer::publish_if_complete(Extent& extent) {
     std::lock_guard lock(mutex_);
     if (!extent.session.start_publishing(/*durable_needed=*/true)) return;
   }
-  Status published = extent.stored.publish(extent.session.claim()->header);
+  Status published = check_blocks(extent);
+  if (published) published = extent.stored.publish(extent.session.claim()->header);
   std::lock_guard lock(mutex_);
   published_locked(extent, std::move(published));
   if (done_count_ == spec_.extents.size()) changed_.notify_all();
+}
+
+Status TargetTransfer::check_blocks(Extent& extent) {
+  if (!spec_.check_blocks) return {};
+  block_checks_.acquire();
+  Status checked =
+      extent.stored.check_blocks(extent.session.claim()->header, *pool_, [this]() -> Status {
+        if (!cancel_requested_) return {};
+        return fail(Code::kCancelled, "the transfer was cancelled while its blocks were checked");
+      });
+  block_checks_.release();
+  return checked;
 }
 
 // Small extents that one writer publishes together: each is one operation, and what a thread waits
@@ -862,11 +878,22 @@ void TargetTransfer::publish_ready() {
   std::unique_lock lock(mutex_);
   --publishers_to_start_;
   for (;;) {
-    const std::vector<Extent*> extents = take_ready_locked();
+    std::vector<Extent*> extents = take_ready_locked();
     if (extents.empty()) break;
     lock.unlock();
     std::vector<InlinePut> puts;
     std::vector<TargetExtent*> stored;
+    std::vector<std::pair<Extent*, Status>> damaged;
+    if (spec_.check_blocks) {
+      std::erase_if(extents, [&](Extent* extent) {
+        Status checked = TargetExtent::check_blocks_of(extent->held.payload.span(),
+                                                       extent->session.claim()->header);
+        if (checked) return false;
+        extent->held.payload.reset();
+        damaged.emplace_back(extent, std::move(checked));
+        return true;
+      });
+    }
     for (Extent* extent : extents) {
       stored.push_back(&extent->stored);
       puts.push_back(
@@ -878,6 +905,7 @@ void TargetTransfer::publish_ready() {
       extents[i]->held.payload.reset();
     }
     lock.lock();
+    for (auto& [extent, status] : damaged) published_locked(*extent, std::move(status));
     for (std::size_t i = 0; i < extents.size(); ++i) {
       published_locked(*extents[i], std::move(ends[i]));
     }
@@ -957,6 +985,7 @@ Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& clai
   r.started_unix_ms = extent.started_unix_ms != 0 ? extent.started_unix_ms : started_unix_ms_;
   r.finished_unix_ms = now_unix_ms();
   r.fallback_parts = extent.stored.fallback_parts();
+  r.blocks_checked = spec_.check_blocks;
   return r;
 }
 

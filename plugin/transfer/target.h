@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -161,6 +162,8 @@ class TargetTransfer final : private FrameSink {
   std::vector<Receipt> receipts() const;  // so far
 
  private:
+  // Of large extents (spec.check_blocks); each has a buffer of 4 MiB, and 48 bytes for a block.
+  static constexpr int kBlockChecksAtOnce = 2;
   struct Extent;
   // A writer's errand.
   struct Task {
@@ -199,6 +202,7 @@ class TargetTransfer final : private FrameSink {
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
   void publish_if_complete(Extent& extent);
+  Status check_blocks(Extent& extent);
   std::size_t group_locked() const;
   void start_publishers();
   void publish_ready();
@@ -222,6 +226,8 @@ class TargetTransfer final : private FrameSink {
   LaneTimes times_;
   LastData last_data_;
   std::optional<WorkQueue<Task>> writers_;  // while it streams
+  BufferPool* pool_ = nullptr;              // while it streams
+  std::counting_semaphore<> block_checks_{kBlockChecksAtOnce};
   std::uint64_t started_unix_ms_;
   std::chrono::steady_clock::time_point started_at_;
 

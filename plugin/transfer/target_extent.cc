@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <condition_variable>
 
+#include "plugin/base/crc32.h"
+#include "plugin/base/extent_format.h"
 #include "plugin/base/log.h"
+#include "plugin/transfer/pooled_read.h"
 
 namespace siphon {
 
@@ -36,7 +39,74 @@ void pause_for(milliseconds time, const std::stop_token& stop) {
   never.wait_for(lock, stop, time, [] { return false; });
 }
 
+Result<std::uint32_t> crc32_of(const ByteSource& bytes, std::uint64_t length_bytes) {
+  std::vector<std::byte> piece(std::min<std::uint64_t>(length_bytes, kMiB));
+  std::uint32_t crc = 0;
+  for (std::uint64_t at = 0; at < length_bytes; at += piece.size()) {
+    piece.resize(std::min<std::uint64_t>(piece.size(), length_bytes - at));
+    SIPHON_TRY(bytes(at, piece));
+    crc = crc32(piece, crc);
+  }
+  return crc;
+}
+
+// Its length and crc32 were compared before, so these bytes are the ones that were sealed, or a
+// header was made for them afterwards.
+Error source_is_damaged(Error found) {
+  found.message +=
+      "; its sealed header's crc32 fits these bytes all the same, so that was written after the "
+      "damage; the source is untouched, nothing was published";
+  found.suspect = Side::kSource;
+  found.next_step = "siphon verify it at the source, and bring it back from another copy";
+  return found;
+}
+
+Error target_is_damaged(Error found) {
+  found.message = "what the target has stored is not what it received: " + found.message +
+                  "; the source is untouched, nothing was published";
+  found.suspect = Side::kTarget;
+  found.next_step = "run the copy again; if it happens again, test that device";
+  return found;
+}
+
 }  // namespace
+
+Status TargetExtent::check_blocks(const SealedHeader& header, BufferPool& pool,
+                                  const std::function<Status()>& go_on) {
+  const std::uint64_t before = fallback_parts_of_this_thread();
+  const std::uint32_t operation_bytes = place_.store.limits().operation_bytes;
+  const ByteSource stored = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
+    SIPHON_TRY(go_on());
+    return read_pooled(
+        pool, operation_bytes, scratch_->part_bytes(), offset, out,
+        [&](std::uint64_t at, std::span<std::byte> piece) { return scratch_->read(at, piece); });
+  };
+  auto checked = verify_extent(stored, header, {});
+  Status status;
+  if (!checked && checked.error().code == Code::kDataLoss) {
+    auto crc = crc32_of(stored, header.extent_bytes);
+    const bool as_received = crc && *crc == header.crc32;
+    status = fail(as_received ? source_is_damaged(std::move(checked).error())
+                              : target_is_damaged(std::move(checked).error()));
+  } else if (!checked) {
+    status = fail(std::move(checked).error());
+  }
+  fallback_parts_ += fallback_parts_of_this_thread() - before;
+  return status;
+}
+
+Status TargetExtent::check_blocks_of(std::span<const std::byte> bytes, const SealedHeader& header) {
+  const ByteSource memory = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
+    if (offset > bytes.size() || out.size() > bytes.size() - offset) {
+      return fail(Code::kDataLoss, "the extent is cut short");
+    }
+    std::ranges::copy(bytes.subspan(offset, out.size()), out.begin());
+    return {};
+  };
+  auto checked = verify_extent(memory, header, {});
+  if (!checked) return fail(source_is_damaged(std::move(checked).error()));
+  return {};
+}
 
 Status TargetExtent::begin(std::uint64_t extent_bytes) {
   const std::lock_guard lock(begin_mutex_);

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "adapters/extent_store.h"
+#include "plugin/base/buffer_pool.h"
 #include "plugin/transfer/journal.h"
 #include "plugin/transfer/types.h"
 
@@ -48,6 +49,14 @@ class TargetExtent {
   void begin_early(std::uint64_t planned_bytes);
   // After begin. A piece across our parts' boundaries becomes several writes. Thread safe.
   Status write(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
+  // After the last write, before publish: reads back what is stored, through buffers of `pool`, and
+  // compares every block's SHA-256, the index and the digest. DATA_LOSS names the first thing that
+  // is wrong, and the side: bytes that are not those that were received are the target's, bytes
+  // that came so are the source's. `go_on` is asked now and then; its error ends it.
+  Status check_blocks(const SealedHeader& header, BufferPool& pool,
+                      const std::function<Status()>& go_on);
+  // The same of an extent that is in memory as it came.
+  static Status check_blocks_of(std::span<const std::byte> bytes, const SealedHeader& header);
   // After the last write. Success: it is public and durable. An error is one that is known to be
   // true, also when answers were lost on the way; but for Reason::kOutcomeUnknown.
   Status publish(const SealedHeader& header);

@@ -62,7 +62,8 @@ struct TransferSpec {
   Location target;
   std::vector<ExtentPair> extents;
   bool replace = false;
-  std::uint16_t lanes = 0;  // 0: the target's default
+  bool check_blocks = false;  // each block's SHA-256, in what is stored, before it is published
+  std::uint16_t lanes = 0;    // 0: the target's default
   std::uint64_t bytes_per_second = 0;
   Authority authority;
   std::optional<SourceKey> source_key;  // the target's; the RPC layer makes it of the read grant
@@ -106,6 +107,7 @@ struct Receipt {
   std::uint32_t attempts = 1;
   std::uint64_t fallback_parts = 0;
   bool already_there = false;
+  bool blocks_checked = false;
 };
 
 struct ExtentOutcome {

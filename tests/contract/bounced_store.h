@@ -51,6 +51,14 @@ class BouncedScratch final : public ScratchExtent {
     std::ranges::copy(in, buffer->data());
     return inner_->write(offset_bytes, buffer->span());
   }
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    if (out.empty()) return inner_->read(offset_bytes, out);
+    auto buffer = lease(pool_, out.size());
+    if (!buffer) return fail(std::move(buffer).error());
+    SIPHON_TRY(inner_->read(offset_bytes, buffer->span()));
+    std::ranges::copy(buffer->span(), out.begin());
+    return {};
+  }
   Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
     return inner_->publish(header, replace, as_state);
   }

@@ -209,6 +209,30 @@ TEST_P(ExtentStoreContract, WritesMayComeInAnyOrderAndTwice) {
   expect_holds("e1", sample);
 }
 
+TEST_P(ExtentStoreContract, AnAttemptReadsBackWhatItHasWritten) {
+  const Sample sample = big_sample(4);
+  auto scratch = begin("e1", false, sample.bytes.size());
+  ASSERT_TRUE(scratch);
+  Bytes back(limits_.operation_bytes);
+  EXPECT_EQ(code_of(scratch->read(0, back)), "DATA_LOSS") << "nothing is there";
+  ASSERT_TRUE(write_all(*scratch, sample.bytes));
+  Bytes all;
+  while (all.size() < sample.bytes.size()) {
+    back.resize(operation_length(all.size(), sample.bytes.size() - all.size(),
+                                 scratch->part_bytes(), limits_.operation_bytes));
+    Status read = scratch->read(all.size(), back);
+    ASSERT_TRUE(read) << read.error().message;
+    all.insert(all.end(), back.begin(), back.end());
+  }
+  EXPECT_TRUE(all == sample.bytes);
+  // Parts end where they end, and so does the extent.
+  back.resize(2);
+  EXPECT_EQ(code_of(scratch->read(scratch->part_bytes() - 1, back)), "INVALID_ARGUMENT");
+  EXPECT_EQ(code_of(scratch->read(sample.bytes.size() - 1, back)), "OUT_OF_RANGE");
+  ASSERT_TRUE(scratch->publish(sample.header, false, ExtentState::kSealed));
+  expect_holds("e1", sample);
+}
+
 TEST_P(ExtentStoreContract, DisjointWritesAndReadsRunConcurrently) {
   const Sample sample = big_sample(3);
   constexpr std::size_t kThreads = 4, kPiece = 8192;

@@ -6,6 +6,7 @@
 // id, an unpublished one none, and the journal is empty.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -278,6 +279,84 @@ class TargetTransferTest : public ::testing::Test {
   Summary summary_;
   std::map<std::string, Result<Receipt>> outcomes_;
 };
+
+// ---- with the blocks checked -----------------------------------------------------------------
+
+// A byte of its second block's content is another, and its header's crc32 was made to fit.
+Sample rotten_with_a_fitting_header(std::size_t bytes, std::uint64_t seed) {
+  Sample sample = make_sample(bytes, seed);
+  const std::size_t first_block = sample.bytes.size() > 40'000 ? 20'000 : bytes / 2 + 1;
+  sample.bytes.at(first_block + 2 * kBlockHeaderBytes + 7) ^= std::byte{0x10};
+  sample.header.crc32 = crc32(sample.bytes);
+  return sample;
+}
+
+TEST_F(TargetTransferTest, BlocksThatAreCheckedAreSaidToBe) {
+  for (const auto& [name, bytes] : {std::pair("large", 3 * kMiB), std::pair("small", 20'000ul)}) {
+    offer(name, bytes);
+    order(name);
+  }
+  spec_.check_blocks = true;
+  run();
+  for (const char* name : {"large", "small"}) {
+    expect_copied(name);
+    EXPECT_TRUE(outcomes_.at(name)->blocks_checked);
+  }
+  EXPECT_GT(target_.count("read scratch", "large"), 30) << "all of it was read back";
+}
+
+TEST_F(TargetTransferTest, RotUnderAFittingHeaderIsTheSourcesAndIsNotPublished) {
+  for (const auto& [name, bytes] : {std::pair("large", 3 * kMiB), std::pair("small", 20'000ul)}) {
+    samples_[name] = source_.put(name, rotten_with_a_fitting_header(bytes, 1));
+    order(name);
+  }
+  offer("sound", 300'000);
+  order("sound");
+  spec_.check_blocks = true;
+  run();
+  for (const char* name : {"large", "small"}) {
+    ASSERT_EQ(outcome(name), "DATA_LOSS");
+    const Error& error = outcomes_.at(name).error();
+    EXPECT_EQ(error.suspect, Side::kSource);
+    EXPECT_NE(error.message.find("block 1"), std::string::npos) << error.message;
+    EXPECT_NE(error.message.find("SHA-256"), std::string::npos) << error.message;
+    expect_no_trace_of(name);
+  }
+  expect_copied("sound");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, WhatTheTargetStoredWronglyIsTheTargets) {
+  offer("e", 3 * kMiB);
+  order("e");
+  spec_.check_blocks = true;
+  std::atomic<bool> flipped{false};
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "read scratch" || flipped.exchange(true)) return {};
+    const auto reg = target_.store().inspect("e");
+    EXPECT_TRUE(reg);
+    return target_.provider.flip_byte(target_.location, "e", 2 * kMiB, reg->reservations.at(0).id);
+  };
+  run();
+  ASSERT_EQ(outcome("e"), "DATA_LOSS");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
+  expect_no_trace_of("e");
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, AnEarlierReceiptWithoutACheckOfBlocksIsNoReceiptForOne) {
+  offer("e", 300'000);
+  order("e");
+  run();
+  known_ = {*outcomes_.at("e")};
+  ASSERT_FALSE(known_[0].blocks_checked);
+  outcomes_.clear();
+  spec_.check_blocks = true;
+  run();
+  ASSERT_TRUE(outcomes_.at("e"));
+  EXPECT_TRUE(outcomes_.at("e")->already_there) << "and so is said to have been read by nobody";
+  EXPECT_FALSE(outcomes_.at("e")->blocks_checked);
+}
 
 // ---- what is copied --------------------------------------------------------------------------
 
@@ -758,6 +837,25 @@ TEST_P(TargetTransferLostAnswer, AnAnswerThatNeverComesIsUnknownAndLeftToTheColl
 
 // ---- names that are taken, and tries after the first -------------------------------------------
 
+TEST_F(TargetTransferTest, TheSameContentWithAPartMissingIsNotThere) {
+  offer("e", 300'000);
+  order("e");
+  run();
+  expect_copied("e");
+  outcomes_.clear();
+  spec_.id.clear();
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "check_parts") return {};
+    return fail(parts_missing("extent e", 1, 2));
+  };
+  run();
+  ASSERT_EQ(outcome("e"), "DATA_LOSS");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
+  EXPECT_NE(outcomes_.at("e").error().message.find("damaged there"), std::string::npos);
+  target_.react = {};
+  EXPECT_TRUE(target_.read("e") == samples_.at("e").bytes) << "left alone";
+}
+
 TEST_F(TargetTransferTest, TheSameContentUnderTheNameIsSuccessAndNothingMoves) {
   const Sample& sample = offer("e", kMiB);
   order("e");
@@ -837,25 +935,6 @@ TEST_F(TargetTransferTest, OneTooLargeAndOneDamagedHeadAreTheirOwnErrors) {
   offer("large", 3 * kMiB);
   offer("unplanned", 3 * kMiB);
   offer("bad", 1000);
-TEST_F(TargetTransferTest, TheSameContentWithAPartMissingIsNotThere) {
-  offer("e", 300'000);
-  order("e");
-  run();
-  expect_copied("e");
-  outcomes_.clear();
-  spec_.id.clear();
-  target_.react = [](const MemoryOperation& op) -> Status {
-    if (op.operation != "check_parts") return {};
-    return fail(parts_missing("extent e", 1, 2));
-  };
-  run();
-  ASSERT_EQ(outcome("e"), "DATA_LOSS");
-  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
-  EXPECT_NE(outcomes_.at("e").error().message.find("damaged there"), std::string::npos);
-  target_.react = {};
-  EXPECT_TRUE(target_.read("e") == samples_.at("e").bytes) << "left alone";
-}
-
   offer("good", kMiB);
   order("large");
   order("unplanned", 0);
