@@ -259,9 +259,14 @@ class ExtentStore {
   // Takes the public name away; the bytes stay in the trash until purged. NOT_FOUND, ABORTED
   // (generation moved).
   virtual Status trash(std::string_view name, std::uint64_t expected_generation) = 0;
-  // Removes one leftover: condemns `id` if it is still reserved, removes its parts, forgets it.
-  // Refuses (FAILED_PRECONDITION) the current one. Success when there is nothing left of it.
+  // Removes what is left of an attempt: condemns `id` if it is still reserved, removes its parts,
+  // forgets it. Refuses (FAILED_PRECONDITION) what has been published: the current one, and a
+  // generation in the trash, which is purge()'s. Success when there is nothing left of it.
   virtual Status collect(std::string_view name, const PrivateId& id) = 0;
+  // Removes one entry of the trash for good, if it is still the one that was seen, trashed at
+  // `trashed_unix_ms`. FAILED_PRECONDITION: it has been restored since. Success when it is gone.
+  virtual Status purge(std::string_view name, const PrivateId& id,
+                       std::uint64_t trashed_unix_ms) = 0;
   // The whole register of a name: what is current, each attempt, each entry of the trash. Blank
   // when there is nothing. An attempt without a lease (0) has bytes and no reservation.
   virtual Result<HeadRegister> inspect(std::string_view name) = 0;
@@ -288,7 +293,8 @@ class ExtentStore {
   // What became of a publish (or a put_inline) of `id` whose answer was lost. Success: it has not
   // been published and never will be, whatever may still be under way; the id is condemned in the
   // head, where one is made if there was none, and stays there for collect(). FAILED_PRECONDITION:
-  // it is the current one. Any other error: not known, and to be asked again.
+  // it was published (it is the current one, or in the trash by now). Any other error: not known,
+  // and to be asked again.
   virtual Status fence(std::string_view name, const PrivateId& id) { return collect(name, id); }
   // What is stored where a name's register does not decode, to be kept before it goes.
   // FAILED_PRECONDITION: the register is in order, or what stands there is not Siphon's. NOT_FOUND:
@@ -317,7 +323,7 @@ inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
   for (const TrashEntry& entry : reg->trash) {
     const std::uint64_t grace = entry.was_published ? limits().trash_grace_ms : kSettledMs;
     const bool over = entry.trashed_unix_ms + grace < now;
-    if (!over || !collect(name, entry.id)) kept.push_back(entry);
+    if (!over || !purge(name, entry.id, entry.trashed_unix_ms)) kept.push_back(entry);
   }
   for (const Reservation& entry : reg->reservations) {
     if (entry.lease_unix_ms < now) (void)collect(name, entry.id);
@@ -326,7 +332,9 @@ inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
   if (!replaces || kept.size() < keep) return {};
   std::stable_partition(kept.begin(), kept.end(),
                         [](const TrashEntry& entry) { return !entry.was_published; });
-  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) SIPHON_TRY(collect(name, kept[i].id));
+  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) {
+    SIPHON_TRY(purge(name, kept[i].id, kept[i].trashed_unix_ms));
+  }
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -187,13 +188,36 @@ inline bool names_id(const HeadRegister& reg, const PrivateId& id) {
 }
 
 // What purge_trash removes: all trash, and attempts whose lease is over.
-inline std::vector<PrivateId> purgeable(const HeadRegister& reg, std::uint64_t now_unix_ms) {
-  std::vector<PrivateId> ids;
-  for (const TrashEntry& entry : reg.trash) ids.push_back(entry.id);
+struct Purgeable {
+  PrivateId id;
+  std::optional<std::uint64_t> trashed_unix_ms;  // of what is in the trash
+};
+inline std::vector<Purgeable> purgeable(const HeadRegister& reg, std::uint64_t now_unix_ms) {
+  std::vector<Purgeable> all;
+  for (const TrashEntry& entry : reg.trash) all.push_back({entry.id, entry.trashed_unix_ms});
   for (const Reservation& entry : reg.reservations) {
-    if (entry.lease_unix_ms < now_unix_ms) ids.push_back(entry.id);
+    if (entry.lease_unix_ms < now_unix_ms) all.push_back({entry.id, std::nullopt});
   }
-  return ids;
+  return all;
+}
+
+// Whether what was published of `id` may go: only as an entry of the trash that is still the one
+// which was seen, at its time. An attempt may always.
+inline Status check_removal(const HeadRegister& reg, const PrivateId& id,
+                            std::optional<std::uint64_t> trashed_unix_ms, const std::string& what) {
+  if (reg.state != ExtentState::kNone && reg.current == id) {
+    return fail(Code::kFailedPrecondition, what + ": this private id is its current one");
+  }
+  for (const TrashEntry& entry : reg.trash) {
+    if (entry.id != id || !entry.was_published || entry.trashed_unix_ms == trashed_unix_ms)
+      continue;
+    return fail(Code::kFailedPrecondition,
+                what + (trashed_unix_ms ? ": this generation has been restored, and trashed again, "
+                                          "since it was looked at"
+                                        : ": this private id was published and is in the trash"),
+                Side::kNone, "siphon trash ls shows it; siphon trash purge removes it");
+  }
+  return {};
 }
 
 // What ScratchExtent::read says when there is less than it was asked for.

@@ -38,6 +38,7 @@ class MemoryStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Result<HeadRegister> inspect(std::string_view name) override;
   Status restore(std::string_view name, const PrivateId& id) override;
   Result<std::size_t> purge_trash(std::string_view name) override;
@@ -53,7 +54,8 @@ class MemoryStore final : public ExtentStore {
   HeadRegister* find_head(std::string_view name);
   BytesPtr find_bytes(std::string_view name, const PrivateId& id);
   Status transition(std::string_view name, const TransitionRequest& request);
-  Status condemn_and_drop(std::string_view name, const PrivateId& id);
+  Status condemn_and_drop(std::string_view name, const PrivateId& id,
+                          std::optional<std::uint64_t> trashed_unix_ms = {});
 
   MemoryProvider& provider_;
   const Location location_;
@@ -356,11 +358,10 @@ Status MemoryStore::trash(std::string_view name, std::uint64_t expected_generati
 
 // Condemn, remove the bytes, forget: in this order, so that a backend which dies in between
 // leaves an entry that says what is still to be removed.
-Status MemoryStore::condemn_and_drop(std::string_view name, const PrivateId& id) {
-  const HeadRegister* head = find_head(name);
-  if (head && head->state != ExtentState::kNone && head->current == id) {
-    return fail(Code::kFailedPrecondition,
-                "extent " + std::string(name) + ": this private id is its current one");
+Status MemoryStore::condemn_and_drop(std::string_view name, const PrivateId& id,
+                                     std::optional<std::uint64_t> trashed_unix_ms) {
+  if (const HeadRegister* head = find_head(name)) {
+    SIPHON_TRY(check_removal(*head, id, trashed_unix_ms, "extent " + std::string(name)));
   }
   TransitionRequest request;
   request.id = id;
@@ -377,6 +378,14 @@ Status MemoryStore::collect(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(fault({"collect", name}));
   std::lock_guard lock(mutex_);
   return condemn_and_drop(name, id);
+}
+
+Status MemoryStore::purge(std::string_view name, const PrivateId& id,
+                          std::uint64_t trashed_unix_ms) {
+  SIPHON_TRY(check_extent_name(name));
+  SIPHON_TRY(fault({"purge", name}));
+  std::lock_guard lock(mutex_);
+  return condemn_and_drop(name, id, trashed_unix_ms);
 }
 
 Result<HeadRegister> MemoryStore::inspect(std::string_view name) {
@@ -401,9 +410,9 @@ Result<std::size_t> MemoryStore::purge_trash(std::string_view name) {
   std::lock_guard lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head) return std::size_t{0};
-  const std::vector<PrivateId> ids = purgeable(*head, now_unix_ms());
-  for (const PrivateId& id : ids) SIPHON_TRY(condemn_and_drop(name, id));
-  return ids.size();
+  const std::vector<Purgeable> all = purgeable(*head, now_unix_ms());
+  for (const Purgeable& p : all) SIPHON_TRY(condemn_and_drop(name, p.id, p.trashed_unix_ms));
+  return all.size();
 }
 
 // ---- provider --------------------------------------------------------------------------------

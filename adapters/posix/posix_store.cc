@@ -86,6 +86,7 @@ class PosixStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Result<HeadRegister> inspect(std::string_view name) override;
   Status restore(std::string_view name, const PrivateId& id) override;
   Result<CorruptHead> corrupt_head(std::string_view name) override;
@@ -603,7 +604,10 @@ Status PosixStore::trash(std::string_view name, std::uint64_t expected_generatio
   SIPHON_TRY(posix::sync_dir(folder_->data(), name));
   SIPHON_TRY(posix::sync_dir(folder_->root(), name));
   step("trash:renamed");
-  return store_head(*folder_, extent, next);
+  // It is in the trash by now, and who reads the old head sees that: a full disk changes nothing.
+  Status stored = store_head(*folder_, extent, next);
+  if (!stored && stored.error().code == Code::kResourceExhausted) return {};
+  return stored;
 }
 
 // ---- leftovers -------------------------------------------------------------------------------
@@ -621,8 +625,13 @@ Status PosixStore::store_condemned(const std::string& name, const HeadFile& head
   SIPHON_TRY(posix::hide_file(folder_->data(), file));
   step("collect:hidden");
   // Emptied as well: while a writer has it open, a removal alone gives no room back.
+  // Not where it has another link: its bytes are somebody else's as well, and stay anyway.
   auto hidden = posix::open_file(folder_->data(), "." + file, O_WRONLY);
-  if (hidden && ::ftruncate(hidden->get(), 0) != 0) return stored;
+  struct stat there {};
+  if (hidden && ::fstat(hidden->get(), &there) == 0 && there.st_nlink == 1 &&
+      ::ftruncate(hidden->get(), 0) != 0) {
+    return stored;
+  }
   SIPHON_TRY(posix::remove_file(folder_->data(), "." + file));
   return store_head(*folder_, name, next);
 }
@@ -632,6 +641,7 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
   TransitionRequest request;
   request.kind = Transition::kCondemn;
   request.id = id;
+  request.expected_generation = head.reg.generation;
   request.now_unix_ms = now_unix_ms();
   HeadRegister next = head.reg;
   const int rc = apply(next, head.exists, request);
@@ -663,10 +673,16 @@ Status PosixStore::collect(std::string_view name, const PrivateId& id) {
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());
   HeadFile& head = locked->head;
-  if (head.reg.state != ExtentState::kNone && head.reg.current == id) {
-    return fail(Code::kFailedPrecondition,
-                "extent " + std::string(name) + ": this private id is its current one");
-  }
+  SIPHON_TRY(check_removal(head.reg, id, std::nullopt, "extent " + std::string(name)));
+  return drop(std::string(name), head, id);
+}
+
+Status PosixStore::purge(std::string_view name, const PrivateId& id,
+                         std::uint64_t trashed_unix_ms) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  HeadFile& head = locked->head;
+  SIPHON_TRY(check_removal(head.reg, id, trashed_unix_ms, "extent " + std::string(name)));
   return drop(std::string(name), head, id);
 }
 
@@ -758,12 +774,12 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());
   HeadFile& head = locked->head;
-  const std::vector<PrivateId> ids = purgeable(head.reg, now_unix_ms());
-  for (const PrivateId& id : ids) SIPHON_TRY(drop(std::string(name), head, id));
+  const std::vector<Purgeable> all = purgeable(head.reg, now_unix_ms());
+  for (const Purgeable& p : all) SIPHON_TRY(drop(std::string(name), head, p.id));
   if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
     SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
   }
-  return ids.size();
+  return all.size();
 }
 
 // ---- provider --------------------------------------------------------------------------------

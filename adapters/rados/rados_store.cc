@@ -779,7 +779,7 @@ Status RadosStore::trash(std::string_view name, std::uint64_t expected_generatio
 }
 
 Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_t at_least,
-                        bool keep_entry) {
+                        bool keep_entry, std::optional<std::uint64_t> trashed_unix_ms) {
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head && head.error().reason == Reason::kNotSiphons) {
@@ -787,9 +787,7 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
   }
   if (!head) return fail(std::move(head).error());
   const HeadRegister& reg = head->reg;
-  if (reg.state != ExtentState::kNone && reg.current == id) {
-    return fail(Code::kFailedPrecondition, describe(name) + ": this private id is its current one");
-  }
+  SIPHON_TRY(check_removal(reg, id, trashed_unix_ms, describe(name)));
   TransitionRequest request;
   request.id = id;
   request.now_unix_ms = now_unix_ms();
@@ -813,7 +811,8 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
     known_parts = believable_parts(entry.header.extent_bytes, entry.header.part_bytes,
                                    limits_.max_extent_bytes, look_further);
     if (!entry.was_published) continue;
-    request.kind = Transition::kDiscard;  // from here on no restore brings it back
+    request.kind = Transition::kDiscard;           // from here on no restore brings it back
+    request.expected_generation = reg.generation;  // refuses if it was restored just now
     SIPHON_TRY(transition(io, name, request));
   }
   if (!is_inline) {
@@ -831,6 +830,12 @@ Status RadosStore::collect(std::string_view name, const PrivateId& id) {
   return drop(name, id, 0, false);
 }
 
+Status RadosStore::purge(std::string_view name, const PrivateId& id,
+                         std::uint64_t trashed_unix_ms) {
+  SIPHON_TRY(check_extent_name(name));
+  return drop(name, id, 0, false, trashed_unix_ms);
+}
+
 // The register decides, whatever still is on its way to the OSD: with a reservation in the head an
 // exclusive create of it fails, and with the id condemned a publish does.
 Status RadosStore::fence(std::string_view name, const PrivateId& id) {
@@ -843,16 +848,17 @@ Status RadosStore::fence(std::string_view name, const PrivateId& id) {
   request.now_unix_ms = now_unix_ms();
   request.lease_unix_ms = request.now_unix_ms;
   const int reserved = io_->transition(io, head_object(name), request);
-  if (reserved == -ECANCELED) return {};  // condemned already
-  if (reserved < 0 && is_decision(reserved)) {
+  const bool in_trash = reserved == -ECANCELED;
+  if (reserved < 0 && is_decision(reserved) && !in_trash) {
     return fail(transition_error(reserved, request.kind, name));
   }
-  if (reserved < 0) return fail(to_error(reserved, "change the head of " + describe(name)));
+  if (reserved < 0 && !in_trash) {
+    return fail(to_error(reserved, "change the head of " + describe(name)));
+  }
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
-  if (head->reg.state != ExtentState::kNone && head->reg.current == id) {
-    return fail(Code::kFailedPrecondition, describe(name) + ": this private id is its current one");
-  }
+  SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));
+  if (in_trash) return {};  // condemned already
   request.kind = Transition::kCondemn;
   request.expected_generation = head->reg.generation;  // refuses if it was published just now
   return transition(io, name, request);
@@ -1007,9 +1013,9 @@ Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
-  const std::vector<PrivateId> ids = purgeable(head->reg, now_unix_ms());
-  for (const PrivateId& id : ids) SIPHON_TRY(drop(name, id, 0, false));
-  return ids.size();
+  const std::vector<Purgeable> all = purgeable(head->reg, now_unix_ms());
+  for (const Purgeable& p : all) SIPHON_TRY(drop(name, p.id, 0, false, p.trashed_unix_ms));
+  return all.size();
 }
 
 // ---- the table -------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class RadosStore final : public ExtentStore {
               std::span<const std::byte> tail, const SealedHeader& header) override;
   Status trash(std::string_view name, std::uint64_t expected_generation) override;
   Status collect(std::string_view name, const PrivateId& id) override;
+  Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Status fence(std::string_view name, const PrivateId& id) override;
   Result<HeadRegister> inspect(std::string_view name) override;
   Status restore(std::string_view name, const PrivateId& id) override;
@@ -81,7 +82,9 @@ class RadosStore final : public ExtentStore {
   Status transition(librados::IoCtx& io, std::string_view name, const TransitionRequest& request);
   // Condemns what is not condemned yet, removes the bytes, forgets. Parts [0, at_least) exist as
   // far as the caller knows. `keep_entry`: leave the trash entry to a later collector.
-  Status drop(std::string_view name, const PrivateId& id, std::uint64_t at_least, bool keep_entry);
+  // `trashed_unix_ms`: of the entry of the trash that is meant, see purge().
+  Status drop(std::string_view name, const PrivateId& id, std::uint64_t at_least, bool keep_entry,
+              std::optional<std::uint64_t> trashed_unix_ms = {});
   Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
                     std::span<const std::byte> tail);
   librados::ObjectCursor end_of_group(const librados::ObjectCursor& at);

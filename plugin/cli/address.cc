@@ -1,5 +1,7 @@
 #include "plugin/cli/address.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cctype>
 
@@ -132,6 +134,14 @@ Result<Address> parse_address(std::string_view text, Want want) {
   if (!address) return address;
   SIPHON_TRY(check_wanted(*address, text, want));
   return address;
+}
+
+Result<Address> parse_extent_or_store(const std::string& text) {
+  struct stat there {};
+  const bool folder = text.starts_with(kFolderPrefix) &&
+                      ::stat(text.c_str() + kFolderPrefix.size(), &there) == 0 &&
+                      S_ISDIR(there.st_mode);
+  return parse_address(text, folder ? Want::kStore : Want::kEither);
 }
 
 }  // namespace siphon::cli

@@ -5,7 +5,7 @@
 //                                                               numeric, or localhost (127.0.0.1)
 //   posix:DIR/EXTENT, posix:DIR, posix:DIR/                     a folder, opened by the CLI itself
 //
-// Values and pure functions; thread compatible.
+// Values and functions; thread compatible.
 #pragma once
 
 #include <string>
@@ -38,5 +38,8 @@ enum class Want { kExtent, kStore, kEither };
 
 // INVALID_ARGUMENT says what is wrong and how to write it.
 Result<Address> parse_address(std::string_view text, Want want);
+// Either, for verbs that change nothing they are not told to: a folder that is there is meant as a
+// whole, with or without a slash behind it, as extents are files. Looks at the file system.
+Result<Address> parse_extent_or_store(const std::string& text);
 
 }  // namespace siphon::cli

@@ -1,6 +1,5 @@
 // ls, stat, blocks, verify, config show: verbs that change nothing.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -241,15 +240,6 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   return finish_verify(session, std::move(json), tally, &only_there);
 }
 
-// A folder is meant as a whole, with or without a slash behind it: extents are files.
-Result<Address> parse_extent_or_store(const std::string& text) {
-  constexpr std::string_view kFolder = "posix:";
-  struct stat there {};
-  const bool folder = text.starts_with(kFolder) &&
-                      ::stat(text.c_str() + kFolder.size(), &there) == 0 && S_ISDIR(there.st_mode);
-  return parse_address(text, folder ? Want::kStore : Want::kEither);
-}
-
 }  // namespace
 
 Result<int> run_ls(Session& session) {
@@ -377,6 +367,12 @@ Result<int> run_verify(Session& session) {
   auto target = parse_extent_or_store(options.names.at(1));
   if (!target) return fail(std::move(target).error());
   if (source->all_namespaces || options.nspace) widen(session, *target);
+  if (options.exact && target->where == Where::kDaemon) {
+    return fail(
+        Code::kInvalidArgument,
+        "--exact wants to list " + target->store() + ", and a folder's daemon lists nothing",
+        Side::kRequester, "name the folder itself: posix:DIR/, on its host");
+  }
   return verify_both_sides(session, *source, *target);
 }
 

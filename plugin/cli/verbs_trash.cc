@@ -161,7 +161,7 @@ Status add_unnamed(ExtentStore& store, const Listed& name, const HeadRegister& r
 }
 
 Result<Found> look(Session& session, const std::string& what, Collect collect) {
-  auto address = parse_address(what, Want::kEither);
+  auto address = parse_extent_or_store(what);
   if (!address) return fail(std::move(address).error());
   auto names = names_of(session, *address);
   if (!names) return fail(std::move(names).error());
@@ -254,8 +254,10 @@ int remove_all(Session& session, Found found, const std::string& what) {
       if (!store) {
         gone = fail(store.error());
       } else {
-        gone = e.unnamed ? (*store)->remove_unnamed(e.address.extent, *e.unnamed)
-                         : (*store)->collect(e.address.extent, e.id);
+        const std::string& name = e.address.extent;
+        gone = e.unnamed    ? (*store)->remove_unnamed(name, *e.unnamed)
+               : e.in_trash ? (*store)->purge(name, e.id, e.since_unix_ms)
+                            : (*store)->collect(name, e.id);
       }
     }
     Json row = entry_json(e);

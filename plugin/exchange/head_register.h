@@ -499,6 +499,7 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       if (is_current || find_reservation() != reg.reservations.end()) return -EINVAL;
       const auto entry = find_trash();
       if (entry == reg.trash.end()) return 0;
+      if (guarded && reg.generation != req.expected_generation) return -ESTALE;
       TrashEntry kept;  // what the removal of its parts needs
       kept.id = entry->id;
       kept.header.extent_bytes = entry->header.extent_bytes;

@@ -90,6 +90,16 @@ std::size_t Leftovers::collect() {
 }
 
 // True when there is nothing left to do.
+namespace {
+
+bool was_published(const HeadRegister& reg, const PrivateId& id) {
+  if (reg.state != ExtentState::kNone && reg.current == id) return true;
+  return std::ranges::any_of(
+      reg.trash, [&](const TrashEntry& entry) { return entry.id == id && entry.was_published; });
+}
+
+}  // namespace
+
 bool Leftovers::collect_one(const Attempt& a) {
   auto store = stores_.open(a.location);
   Status collected =
@@ -97,8 +107,8 @@ bool Leftovers::collect_one(const Attempt& a) {
   // A pool that is gone has taken its scratch along; only that no store is found says so.
   bool over = collected.has_value() || (!store && store.error().code == Code::kNotFound);
   if (!over && store && collected.error().code == Code::kFailedPrecondition) {
-    const auto info = (*store)->stat(a.extent);
-    over = info && info->private_id == a.private_id;  // it was published after all
+    const auto reg = (*store)->inspect(a.extent);
+    over = reg && was_published(*reg, a.private_id);  // after all; it may be in the trash by now
   }
   if (!over) {
     log::warn("leftover scratch {} of {}/{} stays for now: {}", to_hex(a.private_id),

@@ -165,6 +165,7 @@ class PatternStore final : public ExtentStore {
   }
   Status trash(std::string_view, std::uint64_t) override { return no(); }
   Status collect(std::string_view, const PrivateId&) override { return no(); }
+  Status purge(std::string_view, const PrivateId&, std::uint64_t) override { return no(); }
   Result<HeadRegister> inspect(std::string_view) override { return no(); }
   Status restore(std::string_view, const PrivateId&) override { return no(); }
   Result<std::size_t> purge_trash(std::string_view) override { return no(); }

@@ -150,6 +150,9 @@ class BouncedStore final : public ExtentStore {
   Status collect(std::string_view name, const PrivateId& id) override {
     return inner_.collect(name, id);
   }
+  Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override {
+    return inner_.purge(name, id, trashed_unix_ms);
+  }
   Result<HeadRegister> inspect(std::string_view name) override { return inner_.inspect(name); }
   Status restore(std::string_view name, const PrivateId& id) override {
     return inner_.restore(name, id);

@@ -774,6 +774,34 @@ TEST_P(ExtentStoreContract, RestoreBringsAnExtentBackByteForByte) {
   EXPECT_EQ(raw_count("e1"), 0u);
 }
 
+// A journal's row may outlive its publish, and a list of the trash what it lists.
+TEST_P(ExtentStoreContract, WhatWasPublishedLeavesTheTrashOnlyAsWhatWasSeenThere) {
+  for (const Sample& sample : {big_sample(82), small_sample(83)}) {
+    put("e1", sample);
+    const PrivateId id = stat("e1").private_id;
+    EXPECT_EQ(code_of(store_->fence("e1", id)), "FAILED_PRECONDITION");
+    ASSERT_TRUE(store_->trash("e1", TransitionRequest::kAnyGeneration));
+    EXPECT_EQ(code_of(store_->collect("e1", id)), "FAILED_PRECONDITION");
+    EXPECT_EQ(code_of(store_->fence("e1", id)), "FAILED_PRECONDITION");
+    auto reg = store_->inspect("e1");
+    ASSERT_TRUE(reg) << reg.error().message;
+    ASSERT_EQ(reg->trash.size(), 1u);
+    const std::uint64_t seen = reg->trash[0].trashed_unix_ms;
+    EXPECT_EQ(code_of(store_->purge("e1", id, seen - 1)), "FAILED_PRECONDITION");
+    Status restored = store_->restore("e1", id);
+    ASSERT_TRUE(restored) << restored.error().message;
+    expect_holds("e1", sample);
+    EXPECT_EQ(code_of(store_->purge("e1", id, seen)), "FAILED_PRECONDITION");
+    expect_holds("e1", sample);
+    ASSERT_TRUE(store_->trash("e1", TransitionRequest::kAnyGeneration));
+    reg = store_->inspect("e1");
+    ASSERT_TRUE(reg);
+    EXPECT_EQ(code_of(store_->purge("e1", id, reg->trash.at(0).trashed_unix_ms)), "OK");
+    EXPECT_EQ(code_of(store_->restore("e1", id)), "NOT_FOUND");
+    EXPECT_EQ(raw_count("e1"), 0u);
+  }
+}
+
 TEST_P(ExtentStoreContract, AnyNumberOfReplacementsFindsRoom) {
   for (std::uint64_t i = 0; i < 2 * HeadRegister::kMaxKept; ++i) {
     Status room = store_->make_room("e1", true);
