@@ -52,6 +52,11 @@ Result<InputFile> InputFile::open(const std::string& path) {
   const bool standard = path == "-";
   const int fd = standard ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return fail(error_from_errno(errno, "open " + path, Side::kRequester));
+  // What a program inherits never closes on exec: this is a file of our own (a library opens one
+  // before main) on the number of a standard input that was closed.
+  if (standard && (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) {
+    return fail(error_from_errno(EBADF, "read standard input", Side::kRequester));
+  }
   InputFile file(fd, standard ? "standard input" : path);
   if (::fstat(fd, &file.opened_) != 0) {
     return fail(error_from_errno(errno, "look at " + file.name_, Side::kRequester));

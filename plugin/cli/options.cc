@@ -22,7 +22,10 @@ CLI::Validator rate_value() {
           },
           ""};
 }
-const std::set<std::string> kFlagOnly = {"--yes-i-really-mean-it", "--help", "--version"};
+// What makes a command lose or skip something is said on its line, or not at all.
+const std::set<std::string> kFlagOnly = {
+    "--yes-i-really-mean-it", "--help",           "--version", "--purge", "--replace", "--all",
+    "--accept-degraded",      "--allow-changing", "--force"};
 
 // The first long name of an option, "--conf"; empty for positionals.
 std::string long_name(const CLI::Option& option) {

@@ -150,18 +150,27 @@ std::string exact_bytes(std::uint64_t bytes) {
 // Of the failed ones those that were never tried: open, corrupt, taken by another, too large.
 std::size_t refused_of(const CopyPlan& plan) {
   return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
-    return item.state == ItemState::kFailed && item.attempts == 0;
+    return item.state == ItemState::kFailed && item.attempts == 0 &&
+           item.error.code != Code::kCancelled;  // interrupted before it was tried
   }));
+}
+
+// Left to their devices by Ctrl-C.
+std::size_t going_on_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      plan.items, [](const CopyItem& item) { return item.state == ItemState::kGoesOn; }));
 }
 
 void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
   const Output& out = session.out();
   const Tally tally = tally_of(plan);
   const std::size_t refused = refused_of(plan);
+  const std::size_t going_on = going_on_of(plan);
   out.line(fmt::format(
-      "{} listed: {} copied and proven, {} already there, {} refused, {} failed; {} in {}",
+      "{} listed: {} copied and proven, {} already there, {} refused, {} failed{}; {} in {}",
       counted(plan.items.size(), "extent"), tally.done, tally.already_there, refused,
-      tally.failed - refused, exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
+      tally.failed - refused, going_on > 0 ? fmt::format(", {} going on", going_on) : "",
+      exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
   if (tally.done > 0) {
     out.line(session.options().deep
                  ? "proven: every block's SHA-256, length and crc32, of what the target has stored"
@@ -296,6 +305,14 @@ Result<ExtentInfo> look_again(Session& session, Role role, const Address& addres
                     "look at it, then run the same command again", Reason::kSourceChanged});
 }
 
+// Who may not list the target has its device's word, of a moment ago; so has a move to a daemon.
+Status copy_is_still_there(Session& session, const CopyItem& item, const Verified& verified) {
+  if (item.target.where != Where::kCeph) return {};
+  const auto there = look_again(session, Role::kTarget, item.target, verified);
+  if (!there && there.error().code != Code::kPermissionDenied) return fail(there.error());
+  return {};
+}
+
 // The last step before a source goes: neither end has changed since it was verified, both pools are
 // those of the plan, and the copy is not the source itself. The source's generation, for the trash
 // step, which refuses any other.
@@ -318,11 +335,7 @@ Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, con
       left.outcome.private_id == right.outcome.private_id) {
     return fail(one_and_the_same(item));
   }
-  if (item.target.where == Where::kCeph) {
-    const auto there = look_again(session, Role::kTarget, item.target, right);
-    // Who may not list the target has its device's word, of a moment ago.
-    if (!there && there.error().code != Code::kPermissionDenied) return fail(there.error());
-  }
+  SIPHON_TRY(copy_is_still_there(session, item, right));
   const auto here = look_again(session, Role::kSource, item.source, left);
   if (!here) return fail(here.error());
   return here->generation;
@@ -362,6 +375,16 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
       if (gone) gone = (*store)->trash(item.source.extent, *generation);
     }
     if (!gone) return refuse(std::move(gone).error());
+    // Somebody may have moved the copy the other way meanwhile. Everybody trashes first and looks
+    // afterwards, so whoever is the last one sees that nothing would be left.
+    if (Status kept = copy_is_still_there(session, item, right[i]); !kept) {
+      Status back = (*store)->restore(item.source.extent, left[i].outcome.private_id);
+      if (back) return refuse(std::move(kept).error());
+      return item.fail_with(std::move(kept).error().with_context(
+          "the source is in the trash, and could not be "
+          "brought back (" +
+          back.error().message + "); siphon trash restore " + item.source.to_string()));
+    }
     const std::lock_guard lock(mutex);
     trashed.push_back(items[i]);
   });
@@ -434,6 +457,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     doc["summary"]["already_there"] = tally.already_there;
     doc["summary"]["refused"] = refused_of(plan);
     doc["summary"]["failed"] = tally.failed - refused_of(plan);
+    doc["summary"]["going_on"] = going_on_of(plan);
     doc["going_on"] = Json::array();
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit, rows_of(plan));

@@ -150,6 +150,10 @@ struct Removal {
   std::size_t purged = 0;
 };
 
+Status nothing_of_that_name() {
+  return fail(Code::kNotFound, "there is neither an extent nor trash of that name");
+}
+
 Status remove_one(Session& session, Removal& removal) {
   auto store = session.store(removal.address);
   if (!store) return fail(std::move(store).error());
@@ -157,7 +161,12 @@ Status remove_one(Session& session, Removal& removal) {
   removal.only_trash = !info && info.error().code == Code::kNotFound && session.options().purge;
   if (!info && !removal.only_trash) return fail(std::move(info).error());
   if (info) removal.info = *info;
-  if (session.options().dry_run) return {};
+  if (session.options().dry_run) {
+    if (!removal.only_trash) return {};
+    const auto reg = (*store)->inspect(removal.address.extent);
+    if (!reg) return fail(reg.error());
+    return reg->trash.empty() ? nothing_of_that_name() : Status{};
+  }
   if (!removal.only_trash) {
     // Where so much is kept that the trash is full, the oldest of it leaves first.
     SIPHON_TRY((*store)->make_room(removal.address.extent, true));
@@ -167,9 +176,7 @@ Status remove_one(Session& session, Removal& removal) {
     auto purged = (*store)->purge_trash(removal.address.extent);
     if (!purged) return fail(std::move(purged).error());
     removal.purged = *purged;
-    if (removal.only_trash && *purged == 0) {
-      return fail(Code::kNotFound, "there is neither an extent nor trash of that name");
-    }
+    if (removal.only_trash && *purged == 0) return nothing_of_that_name();
   }
   return {};
 }
