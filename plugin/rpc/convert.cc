@@ -33,6 +33,10 @@ PrivateId id_from_hex(const std::string& text) {
   return from_hex(text, id.bytes) ? id : PrivateId{};
 }
 
+// A peer's words are kept, told and written down: no more of them than anybody would read.
+std::string words(const std::string& in) { return in.substr(0, 4096); }
+std::string device_name(const std::string& in) { return in.substr(0, 256); }
+
 }  // namespace
 
 void encode(const Error& in, v1::Problem* out) {
@@ -45,8 +49,8 @@ void encode(const Error& in, v1::Problem* out) {
 Status decode(const v1::Problem& in) {
   if (in.code() == 0) return {};
   const int side = in.suspect();
-  Error error{failure_of(in.code()), in.message(),
-              side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone, in.next_step(),
+  Error error{failure_of(in.code()), words(in.message()),
+              side >= 0 && side <= 4 ? static_cast<Side>(side) : Side::kNone, words(in.next_step()),
               v1::Reason_IsValid(in.reason()) ? static_cast<Reason>(in.reason()) : Reason::kNone};
   return fail(std::move(error));
 }
@@ -183,7 +187,7 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
     return wrong("the ticket is malformed");
   }
   out.ticket.key = Secret(std::as_bytes(std::span(in.ticket_key())));
-  out.target_device = in.target_device();
+  out.target_device = device_name(in.target_device());
   if (in.lanes() < 1 || in.lanes() > kMaxLanes) return wrong("1 to 16 lanes");
   out.lanes = static_cast<std::uint16_t>(in.lanes());
   if (in.max_frame_bytes() < 4096 || in.max_frame_bytes() > (64u << 20)) {
@@ -224,7 +228,7 @@ void encode(const SourceReport& in, v1::StreamResponse* out) {
 }
 SourceReport decode(const v1::StreamResponse& in) {
   SourceReport out;
-  out.source_device = in.source_device();
+  out.source_device = device_name(in.source_device());
   out.limit = in.limit() >= 0 && in.limit() <= 4 ? static_cast<Limit>(in.limit()) : Limit::kNone;
   for (const auto& result : in.results()) {
     SourceReport::Extent e{result.index(),
@@ -309,8 +313,8 @@ ExtentOutcome decode(const v1::ExtentOutcome& in) {
   o.target_extent = r.target_extent();
   o.source = decode(r.source());
   o.target = decode(r.target());
-  o.source_device = r.source_device();
-  o.target_device = r.target_device();
+  o.source_device = device_name(r.source_device());
+  o.target_device = device_name(r.target_device());
   o.bytes = r.bytes();
   o.source_crc32 = r.source_crc32();
   o.target_crc32 = r.target_crc32();
@@ -357,8 +361,8 @@ Summary decode(const v1::Summary& in) {
   out.strangers = in.strangers();
   out.fallback_parts = in.fallback_parts();
   out.status = decode(in.problem());
-  out.source_device = in.source_device();
-  out.target_device = in.target_device();
+  out.source_device = device_name(in.source_device());
+  out.target_device = device_name(in.target_device());
   out.data_endpoint = in.data_endpoint();
   return out;
 }
@@ -374,8 +378,14 @@ void encode(const TransferInfo& in, v1::TransferInfo* out) {
   encode(in.status, out->mutable_problem());
 }
 TransferInfo decode(const v1::TransferInfo& in) {
-  return {in.transfer_id(),   decode(in.source()),  decode(in.target()),   in.source_device(),
-          in.target_device(), in.started_unix_ms(), decode(in.progress()), decode(in.problem())};
+  return {in.transfer_id(),
+          decode(in.source()),
+          decode(in.target()),
+          device_name(in.source_device()),
+          device_name(in.target_device()),
+          in.started_unix_ms(),
+          decode(in.progress()),
+          decode(in.problem())};
 }
 
 void encode(const VerifyOutcome& in, v1::VerifyResult* out) {
@@ -422,7 +432,7 @@ void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
 }
 DeviceDescription decode(const v1::DescribeResponse& in) {
   DeviceDescription out;
-  out.device = in.device();
+  out.device = device_name(in.device());
   out.version = in.version();
   out.home = in.home();
   out.control_address = in.control_address();

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -49,7 +50,7 @@ struct Batch {
 // The lock that says whose the journal is. Held as long as the descriptor is open.
 Result<int> lock_journal(const std::string& file) {
   const std::string path = file + ".lock";
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return fail(error_from_errno(errno, "open " + path));
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
     const int error = errno;
@@ -197,7 +198,17 @@ class AttemptJournal::Impl {
 
   // ---- the file ----
 
+  // Who may read the file may take SQLite's locks of it. Those beside it get its mode.
+  static void keep_private(const std::string& file) {
+    if (file == kInMemory) return;
+    const int fd = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return;  // SQLite says why
+    if (::fchmod(fd, 0600) != 0) log::warn("cannot make {} its owner's alone", file);
+    ::close(fd);
+  }
+
   int open_db(const std::string& file) {
+    keep_private(file);
     if (int rc = sqlite3_open(file.c_str(), &db_); rc != SQLITE_OK) return rc;
     sqlite3_busy_timeout(db_, 5000);
     if (int rc = sqlite3_exec(db_, kSchema, nullptr, nullptr, nullptr); rc != SQLITE_OK) return rc;

@@ -205,5 +205,20 @@ TEST(ConvertChoiceTest, AMalformedMessageWritesNothingToStderr) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
+// What a source says is kept for each extent, told to everybody who asks, and written down.
+TEST(ConvertChoiceTest, APeersWordsAreBounded) {
+  v1::StreamResponse sent;
+  sent.set_source_device(std::string(1 << 20, 'd'));
+  auto* problem = sent.add_results()->mutable_problem();
+  problem->set_code(14);
+  problem->set_message(std::string(1 << 20, 'm'));
+  problem->set_next_step(std::string(1 << 20, 'n'));
+  const SourceReport got = decode(sent);
+  EXPECT_EQ(got.source_device, std::string(256, 'd'));
+  ASSERT_FALSE(got.extents.at(0).claim);
+  EXPECT_EQ(got.extents[0].claim.error().message, std::string(4096, 'm'));
+  EXPECT_EQ(got.extents[0].claim.error().next_step, std::string(4096, 'n'));
+}
+
 }  // namespace
 }  // namespace siphon::rpc

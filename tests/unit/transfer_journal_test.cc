@@ -105,6 +105,18 @@ TEST_F(JournalTest, ASecondDaemonIsRefusedAndToldWhoHasIt) {
   EXPECT_TRUE(AttemptJournal::open(file_));
 }
 
+// Who may read it may take SQLite's locks of it, and so stop every transfer.
+TEST_F(JournalTest, TheFileIsItsOwnersAlone) {
+  { ASSERT_TRUE(open()->add(attempt("d"))); }
+  std::filesystem::permissions(file_, std::filesystem::perms(0644));
+  const auto journal = open();
+  ASSERT_TRUE(journal->add(attempt("e")));
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    EXPECT_EQ(std::filesystem::status(file_ + suffix).permissions(), std::filesystem::perms(0600))
+        << suffix;
+  }
+}
+
 TEST_F(JournalTest, ADamagedFileIsSetAsideAndANewOneBegun) {
   { ASSERT_TRUE(open()->add(attempt("e"))); }
   for (const bool header : {true, false}) {
