@@ -144,7 +144,7 @@ class BatchFaultTest(TwoDaemonsTest):
         lines = [json.loads(line) for line in receipts.read_text().splitlines()]
         self.assertEqual(sorted(line["target_extent"] for line in lines), self.names)
         wait_for(lambda: self.target.leftovers() == [], DEADLINE_S, "nothing is left over")
-        scratch = self.siphon("scratch", "ls", f"posix:{self.target.folder}",
+        scratch = self.siphon("scratch", "ls", f"posix:{self.target.folder}/",
                               secret=False).document
         self.assertEqual(scratch["entries"], [])
         self.assert_told_again(lines)
@@ -750,7 +750,7 @@ class TrashTest(FaultTest):
     """What a folder's daemon does to its trash by itself."""
 
     def trash(self):
-        ran = self.siphon("trash", "ls", f"posix:{self.target.folder}", secret=False)
+        ran = self.siphon("trash", "ls", f"posix:{self.target.folder}/", secret=False)
         return ran.document["entries"]
 
     def test_a_folders_daemon_empties_its_trash_when_the_grace_time_is_over(self):
