@@ -28,7 +28,7 @@ Result<std::vector<Address>> expand(Session& session, Role role, const Address& 
 struct Listed {
   Address address;
   ExtentInfo info;
-  std::vector<PartsSeen> parts{};  // with kEverything, see ExtentPage
+  std::vector<PartsSeen> parts{};     // with kEverything, see ExtentPage
   std::optional<Error> problem = {};  // why nothing was seen of it: a head that does not decode
 };
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
