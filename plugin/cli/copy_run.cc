@@ -368,7 +368,7 @@ void CopyRun::drop_gone() {
 }
 
 // A folder's daemon does not say what stands under a name that is taken: both ends are read there.
-// With --deep so is whatever a target found there by its digest.
+// With --check or --deep so is whatever a target found there by its digest.
 void CopyRun::check_already_there() {
   std::vector<std::size_t> taken;
   std::vector<Address> sources, targets;
@@ -377,7 +377,8 @@ void CopyRun::check_already_there() {
     const bool unknown = item.state == ItemState::kFailed &&
                          item.error.code == Code::kAlreadyExists &&
                          item.target.where == Where::kDaemon;
-    const bool unread = session_.options().deep && item.state == ItemState::kAlreadyThere;
+    const bool unread = (session_.options().deep || session_.options().check) &&
+                        item.state == ItemState::kAlreadyThere;
     if (!(unknown || unread) || item.attempts == 0 || session_.interrupted()) continue;
     taken.push_back(i);
     sources.push_back(item.source);

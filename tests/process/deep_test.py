@@ -89,9 +89,11 @@ class DeepTest(TwoDaemonsTest):
         data[MIB] ^= 1
         there.write_bytes(data)
         self.copy("e1", code=NOTHING_TO_DO)  # by the sealed headers
-        ran = self.copy("e1", "--deep", code=FATAL)
-        self.assertIn("already", ran.problem["message"])
-        self.assertEqual(ran.problem["suspect"], "target")
+        for flag in ("--check", "--deep"):
+            with self.subTest(flag):
+                ran = self.copy("e1", flag, code=FATAL)
+                self.assertIn("already", ran.problem["message"])
+                self.assertEqual(ran.problem["suspect"], "target")
 
 
 if __name__ == "__main__":
