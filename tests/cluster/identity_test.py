@@ -97,6 +97,22 @@ class Identity(harness.ClusterTest):
             c.ceph("osd", "tier", "remove", self.a, self.b, check=False)
         self.assertEqual(harness.fingerprint(c, self.a), before)
 
+    def test_moves_both_ways_at_once_leave_a_copy_of_each(self):
+        c = self.cluster
+        names = {f"e{i}" for i in range(16)}
+        for i, name in enumerate(sorted(names)):
+            c.put(f"{self.a}/{name}", 3000, i)
+        c.siphon("copy", self.a, self.b)
+        for _ in range(3):
+            there = self.start_siphon("move", self.a, self.b, CONFIRM)
+            back = self.start_siphon("move", self.b, self.a, CONFIRM)
+            there.wait()
+            back.wait()
+            self.assertEqual(self.names(self.a) | self.names(self.b), names)
+            c.siphon("copy", self.a, self.b, check=False)
+            c.siphon("copy", self.b, self.a, check=False)
+            self.assertEqual((self.names(self.a), self.names(self.b)), (names, names))
+
     # ---- A14
 
     def test_a_pool_is_all_of_its_namespaces(self):
