@@ -33,9 +33,15 @@ PrivateId id_from_hex(const std::string& text) {
   return from_hex(text, id.bytes) ? id : PrivateId{};
 }
 
-// A peer's words are kept, told and written down: no more of them than anybody would read.
-std::string words(const std::string& in) { return in.substr(0, 4096); }
-std::string device_name(const std::string& in) { return in.substr(0, 256); }
+// A peer's words are kept, told and written down: no more of them than anybody would read. Cut
+// between characters: half a one would make a message that no parser takes.
+std::string at_most(std::size_t bytes, const std::string& in) {
+  if (in.size() <= bytes) return in;
+  while (bytes > 0 && (static_cast<unsigned char>(in[bytes]) & 0xc0) == 0x80) --bytes;
+  return in.substr(0, bytes);
+}
+std::string words(const std::string& in) { return at_most(4096, in); }
+std::string device_name(const std::string& in) { return at_most(256, in); }
 
 }  // namespace
 

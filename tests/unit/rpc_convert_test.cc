@@ -215,6 +215,8 @@ TEST(ConvertChoiceTest, APeersWordsAreBounded) {
   problem->set_next_step(std::string(1 << 20, 'n'));
   const SourceReport got = decode(sent);
   EXPECT_EQ(got.source_device, std::string(256, 'd'));
+  sent.set_source_device(std::string(255, 'd') + "\u00fc and more");  // 2 bytes, cut between them
+  EXPECT_EQ(decode(sent).source_device, std::string(255, 'd'));
   ASSERT_FALSE(got.extents.at(0).claim);
   EXPECT_EQ(got.extents[0].claim.error().message, std::string(4096, 'm'));
   EXPECT_EQ(got.extents[0].claim.error().next_step, std::string(4096, 'n'));
