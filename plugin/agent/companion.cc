@@ -51,6 +51,8 @@ class GrantPolicy final : public rpc::AccessPolicy {
   GrantPolicy(ExchangeClient& exchange, RadosCluster& cluster, std::string device)
       : exchange_(exchange), cluster_(cluster), device_(std::move(device)) {}
 
+  bool wants_grants() const override { return true; }
+
   std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) override {
     return exchange_.find_nonce(key_id);
   }

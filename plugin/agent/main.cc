@@ -10,7 +10,6 @@
 
 #include <CLI/CLI.hpp>
 #include <condition_variable>
-#include <future>
 #include <iostream>
 #include <mutex>
 #include <thread>
@@ -116,14 +115,12 @@ int run(const Placement& placement, Config config) {
                            [&leftovers](Attempt a) { leftovers.add(std::move(a)); }});
   SourceService source(config.transfer, send_pool, throttle, counters);
 
-  std::promise<Endpoint> serving;  // the first call can come before start() has returned
-  auto describe = [&, control = serving.get_future().share()] {
+  auto describe = [&] {
     DeviceDescription d;
     d.device = config.transfer.device;
     d.version = SIPHON_VERSION;
     d.home = (*home)->name();
     d.store = (*home)->store_identity();
-    d.control_address = control.get().to_string();
     d.data_address = config.transfer.data_address;
     d.data_ports = std::to_string(config.transfer.data_ports.first) + "-" +
                    std::to_string(config.transfer.data_ports.last);
@@ -148,7 +145,6 @@ int run(const Placement& placement, Config config) {
        [&](const TransferSpec& spec) { return (*home)->check_source(spec); }, describe});
   if (!server) return report(server.error(), kExitConfig);
   const Endpoint control = (*server)->endpoint();
-  serving.set_value(control);
   if (Status s = (*home)->announce(control, !config.server.tls_cert_file.empty()); !s) {
     log::warn("not in the service map: {}", s.error().message);
   }

@@ -17,6 +17,7 @@ namespace {
 // The RPC layer has seen a proof or a certificate already.
 class ProvenPolicy final : public rpc::AccessPolicy {
  public:
+  bool wants_grants() const override { return false; }
   std::optional<Nonce> find_nonce(std::span<const std::byte, 16>) override { return {}; }
   Status allow(Action, const Location&, const Authority&) override { return {}; }
   Status allow_any(const Authority&) override { return {}; }

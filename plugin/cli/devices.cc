@@ -69,10 +69,10 @@ void Placement::forget() {
 }
 
 Status request_grant(RadosCluster& cluster, const Location& location, std::string_view locator,
-                     exchange::Right right, std::optional<Nonce>& nonce) {
+                     exchange::Right right, std::optional<Nonce>& nonce, std::chrono::seconds ttl) {
   const bool fresh = !nonce;
   if (fresh) fill_random(nonce.emplace());
-  Status granted = cluster.grant(location, locator, right, *nonce, kGrantTtl);
+  Status granted = cluster.grant(location, locator, right, *nonce, ttl);
   if (!granted && fresh) nonce.reset();
   return granted;
 }

@@ -51,9 +51,10 @@ inline constexpr std::chrono::seconds kGrantTtl{600};
 inline constexpr std::chrono::seconds kGrantRenewal = kGrantTtl / 3;
 
 // Leaves `nonce` at the device that serves `locator`: a fresh one, if there is none yet, or the
-// same for another kGrantTtl.
+// same for another `ttl`.
 Status request_grant(RadosCluster& cluster, const Location& location, std::string_view locator,
-                     exchange::Right right, std::optional<Nonce>& nonce);
+                     exchange::Right right, std::optional<Nonce>& nonce,
+                     std::chrono::seconds ttl = kGrantTtl);
 
 // A device, and per location a name that reaches it (the locator of grants).
 struct FoundDevice {

@@ -43,7 +43,7 @@ Result<StoreIdentity> identify(Session& session, Role role, const Address& addre
     case Where::kDaemon: {
       auto client = session.device(address.device);
       if (!client) return StoreIdentity{};
-      auto description = (*client)->describe();
+      auto description = (*client)->describe({});
       return description ? description->store : StoreIdentity{};
     }
     case Where::kFolder: {

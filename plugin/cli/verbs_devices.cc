@@ -105,23 +105,34 @@ std::string pools_text(const FoundDevice& found) {
   return text.empty() ? "-" : text;
 }
 
+// The rights to look at the transfers into one location of a device.
+Result<Authority> watch_authority(const Peer& peer, const Location& location,
+                                  const std::string& locator,
+                                  std::chrono::seconds ttl = kGrantTtl) {
+  Authority authority;
+  Status write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite,
+                               authority.write_nonce, ttl);
+  if (write) return authority;
+  const Status read = request_grant(*peer.cluster, location, locator, exchange::Right::kRead,
+                                    authority.read_nonce, ttl);
+  if (!read) return fail(std::move(write).error());
+  return authority;
+}
+
+// What a device says of itself. Nearly nothing (no name) to a key without a right on any of the
+// pools that led there.
 Result<DeviceDescription> describe(Session& session, const Peer& peer) {
   auto client = session.device(peer.found.device.address);
   if (!client) return fail(std::move(client).error());
-  return (*client)->describe();
-}
-
-// The rights to look at the transfers into one location of a device.
-Result<Authority> watch_authority(const Peer& peer, const Location& location,
-                                  const std::string& locator) {
-  Authority authority;
-  Status write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite,
-                               authority.write_nonce);
-  if (write) return authority;
-  const Status read =
-      request_grant(*peer.cluster, location, locator, exchange::Right::kRead, authority.read_nonce);
-  if (!read) return fail(std::move(write).error());
-  return authority;
+  // One look at it, however often: the grants are few.
+  constexpr std::chrono::seconds kLook{5};
+  for (const auto& [location, locator] : peer.found.locators) {
+    auto authority = watch_authority(peer, location, locator, kLook);
+    if (!authority) continue;
+    auto description = (*client)->describe(*authority);
+    if (description || description.error().reason != Reason::kGrantUnknown) return description;
+  }
+  return (*client)->describe({});
 }
 
 struct Listed {
@@ -300,7 +311,16 @@ Result<int> run_daemons(Session& session) {
   for (std::size_t i = 0; i < described.size(); ++i) {
     const FoundDevice& found = peers->peers[i].found;
     Json entry{{"device", found.device.name}, {"control_address", found.device.address}};
-    if (described[i]) {
+    if (described[i] && described[i]->device.empty()) {
+      ++tally.done;
+      entry["version"] = described[i]->version;
+      entry["home"] = described[i]->home;
+      table.add({found.device.name, found.device.address, "-", described[i]->version,
+                 described[i]->home, pools_text(found)});
+      session.meter().note(
+          "siphon: " + found.device.name +
+          " tells no more to who has no right there (grant_read, grant_write, a secret)");
+    } else if (described[i]) {
       ++tally.done;
       const DeviceDescription& d = *described[i];
       entry = to_json(d);

@@ -1,6 +1,7 @@
 // CallWatch: looks after the calls that stream to a peer. Five times a second it tells a call that
-// its peer has hung up, and cancels one whose peer has not read for `patience`: a Write blocks for
-// as long as that, otherwise. One thread for all calls. Thread safe.
+// its peer has hung up, and cancels one whose peer has not read what it is told, or not said what
+// it announced, for `patience`: a Write or a Read blocks for as long as that, otherwise. One thread
+// for all calls. Thread safe.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -28,7 +29,7 @@ class CallWatch {
   // One call, for as long as its handler runs. `context` outlives it.
   class Call {
    public:
-    Call(CallWatch& watch, grpc::ServerContext& context) : watch_(watch), context_(context) {
+    Call(CallWatch& watch, grpc::ServerContextBase& context) : watch_(watch), context_(context) {
       const std::lock_guard lock(watch_.mutex_);
       at_ = watch_.calls_.insert(watch_.calls_.end(), this);
     }
@@ -39,24 +40,24 @@ class CallWatch {
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
 
-    // What `write` says; false also stops the call.
-    template <typename Write>
-    bool write(Write write) {
-      writing_since_ = Clock::now();
-      const bool written = write();
-      writing_since_ = Clock::time_point::max();
-      if (!written) stop_.request_stop();
-      return written;
+    // What `read_or_write` says; false also stops the call.
+    template <typename ReadOrWrite>
+    bool wait_for_peer(ReadOrWrite read_or_write) {
+      waiting_since_ = Clock::now();
+      const bool done = read_or_write();
+      waiting_since_ = Clock::time_point::max();
+      if (!done) stop_.request_stop();
+      return done;
     }
-    // Requested when the peer has hung up or does not read.
+    // Requested when the peer has hung up, or is silent.
     std::stop_token stop() const { return stop_.get_token(); }
 
    private:
     friend class CallWatch;
     CallWatch& watch_;
-    grpc::ServerContext& context_;
+    grpc::ServerContextBase& context_;
     std::stop_source stop_;
-    std::atomic<Clock::time_point> writing_since_{Clock::time_point::max()};
+    std::atomic<Clock::time_point> waiting_since_{Clock::time_point::max()};
     std::list<Call*>::iterator at_;
   };
 
@@ -66,10 +67,11 @@ class CallWatch {
     while (!stop.stop_requested()) {
       const auto now = Clock::now();
       for (Call* call : calls_) {
-        const auto since = call->writing_since_.load();
+        const auto since = call->waiting_since_.load();
         const bool stuck = since < now && now - since > patience_;
         if (stuck && !call->stop_.stop_requested()) {
-          log::warn("{} has not read for {} ms: hung up", call->context_.peer(), patience_.count());
+          log::warn("{} has neither read nor written for {} ms: hung up", call->context_.peer(),
+                    patience_.count());
           call->context_.TryCancel();
         }
         if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();

@@ -3,12 +3,13 @@
 #include <grpcpp/grpcpp.h>
 
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
+#include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
-#include "plugin/rpc/grant_proof.h"
-#include "plugin/rpc/secret_proof.h"
+#include "plugin/rpc/secret_file.h"
 #include "plugin/rpc/server.h"
 #include "plugin/rpc/tls.h"
 #include "plugin/stream/socket.h"
@@ -19,6 +20,8 @@ namespace siphon::rpc {
 namespace {
 
 using Stub = v1::SiphonService::Stub;
+
+constexpr std::size_t kMaxWordsBytes = 64;  // of a version, of a home
 
 Result<std::shared_ptr<grpc::ChannelCredentials>> channel_credentials(
     const Endpoint& endpoint, const ClientOptions& options) {
@@ -41,96 +44,113 @@ Result<std::shared_ptr<grpc::ChannelCredentials>> channel_credentials(
   return grpc::SslCredentials({tls->ca, tls->key, tls->cert});
 }
 
+// Something that entitles: what it is called in the metadata, and for people. `bytes` is the
+// caller's.
+struct Key {
+  const char* entry;
+  const char* right;
+  KeyId id;
+  std::span<const std::byte> bytes;
+};
+
 // One device: its channel, and how we prove ourselves to it.
 struct Connection {
   std::string address;
   std::unique_ptr<Stub> stub;
   Secret secret;
 
-  // Adds the proof of the secret, if there is one.
+  // Adds to `context` what proves that this call with `request` is entitled by `keys` and by the
+  // secret, if there is one. Before, the device is told their names and nothing else, and shows
+  // that it knows them: whoever took the port of a dead device learns nothing. One of two grants
+  // may be at another device: only when this one knows none is that an error. With nothing to show,
+  // the call goes as it is.
   template <typename Request>
-  void sign(const std::string& method, Request* request) const {
-    if (secret.empty()) return;
-    const v1::Authority kept = request->authority();
-    request->clear_authority();
-    std::array<std::byte, 16> nonce{};
-    fill_random(nonce);
-    const auto issued = static_cast<std::int64_t>(now_unix_ms());
-    const Sha256 hmac = secret_proof(secret, method, nonce, issued, request->SerializeAsString());
-    *request->mutable_authority() = kept;
-    auto* proof = request->mutable_authority()->mutable_proof();
-    proof->set_nonce(nonce.data(), nonce.size());
-    proof->set_issued_unix_ms(issued);
-    proof->set_hmac_sha256(hmac.data(), hmac.size());
-  }
-  // The device is told the grant's name and a fresh nonce, and nothing else, until it has shown
-  // that it knows the grant: whoever took the port of a dead device learns nothing.
-  Status check_device(v1::ChallengeRequest request, std::span<const std::byte> key,
-                      const char* right) const {
-    std::array<std::byte, 16> nonce{};
-    fill_random(nonce);
-    request.set_nonce(nonce.data(), nonce.size());
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    v1::ChallengeResponse response;
-    const grpc::Status status = stub->Challenge(&context, request, &response);
-    if (!status.ok()) return fail(error(status));
-    if (equal_constant_time(device_proof(key, address, nonce),
-                            std::as_bytes(std::span(response.hmac_sha256())))) {
-      return {};
+  Status prove(grpc::ClientContext& context, const std::string& method, std::vector<Key> keys,
+               const Request& request, const std::string& scope = {}) const {
+    if (!secret.empty()) keys.push_back({kSecretProof, "secret", {}, secret.reveal()});
+    if (keys.empty()) return {};
+    auto known = known_by_device(keys, scope);
+    if (!known) return fail(std::move(known).error());
+    const std::string bytes = request.SerializeAsString();
+    for (const Key& key : known->keys) {
+      context.AddMetadata(
+          key.entry,
+          make_call_proof(key.bytes, key.id, method, address, known->device, bytes).encode());
     }
-    return fail({Code::kPermissionDenied,
-                 "device at " + address + " holds no valid " + right + " from this requester",
-                 Side::kNone,
-                 "run the command again: it looks the devices up and asks for grants afresh",
-                 Reason::kGrantUnknown});
-  }
-  template <typename Request>
-  v1::GrantProof grant_proof(const std::string& method, const Request& request,
-                             std::span<const std::byte> key_id,
-                             std::span<const std::byte> key) const {
-    std::array<std::byte, 16> nonce{};
-    fill_random(nonce);
-    Request bare = request;
-    bare.clear_authority();
-    const Sha256 hmac = call_proof(key, method, address, nonce, bare.SerializeAsString());
-    v1::GrantProof proof;
-    proof.set_key_id(key_id.data(), key_id.size());
-    proof.set_call_nonce(nonce.data(), nonce.size());
-    proof.set_hmac_sha256(hmac.data(), hmac.size());
-    return proof;
-  }
-  // Adds what proves `authority`, after the device has proved that it knows it, too. One of the two
-  // grants may be at another device: only when this one knows neither is that an error.
-  template <typename Request>
-  Status prove(const std::string& method, const Authority& authority, Request* request) const {
-    bool known = false;
-    Status unknown;
-    auto add = [&](const std::optional<Nonce>& nonce, const char* right,
-                   auto mutable_proof) -> Status {
-      if (!nonce) return {};
-      const auto key_id = grant_key_id(*nonce);
-      v1::ChallengeRequest challenge;
-      challenge.set_key_id(key_id.data(), key_id.size());
-      if (Status s = check_device(std::move(challenge), *nonce, right); !s) {
-        if (s.error().reason != Reason::kGrantUnknown) return s;
-        if (unknown) unknown = std::move(s);
-        return {};
-      }
-      known = true;
-      *mutable_proof(request->mutable_authority()) = grant_proof(method, *request, key_id, *nonce);
-      return {};
-    };
-    SIPHON_TRY(add(authority.write_nonce, "grant_write",
-                   [](v1::Authority* a) { return a->mutable_write(); }));
-    SIPHON_TRY(add(authority.read_nonce, "grant_read",
-                   [](v1::Authority* a) { return a->mutable_read(); }));
-    if (!known && !unknown) return unknown;
-    sign(method, request);
+    if (!scope.empty()) context.AddMetadata(kScope, scope);
     return {};
   }
   Error error(const grpc::Status& status) const { return from_grpc(status, address); }
+
+ private:
+  struct Known {
+    std::vector<Key> keys;
+    DeviceTime device;
+  };
+
+  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    std::vector<CallProof> shown;
+    for (const Key& key : keys) {
+      shown.push_back(make_call_proof(key.bytes, key.id, "Challenge", address, {}, {}));
+      context.AddMetadata(key.entry, shown.back().encode());
+    }
+    if (!scope.empty()) context.AddMetadata(kScope, scope);
+    v1::ChallengeResponse response;
+    const grpc::Status status = stub->Challenge(&context, {}, &response);
+    if (!status.ok()) {
+      Error refused = error(status);
+      return fail(refused.reason == Reason::kGrantUnknown ? unknown(keys) : std::move(refused));
+    }
+    Known known;
+    if (response.life().size() == known.device.life.size()) {
+      std::memcpy(known.device.life.data(), response.life().data(), response.life().size());
+    }
+    known.device.clock_ms = response.clock_ms();
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      const std::string& answer = keys[i].entry == kReadProof    ? response.read()
+                                  : keys[i].entry == kWriteProof ? response.write()
+                                                                 : response.secret();
+      if (equal_constant_time(device_proof(keys[i].bytes, address, shown[i].nonce, known.device),
+                              std::as_bytes(std::span(answer)))) {
+        known.keys.push_back(keys[i]);
+      }
+    }
+    if (known.keys.empty()) return fail(unknown(keys));
+    return known;
+  }
+
+  Error unknown(const std::vector<Key>& keys) const {
+    if (keys.front().entry == kSecretProof) {
+      return {Code::kPermissionDenied,
+              "device at " + address + " does not prove that it knows the secret", Side::kNone,
+              "who listens there? name the secret file of that daemon (--secret-file)"};
+    }
+    return {
+        Code::kPermissionDenied,
+        "device at " + address + " holds no valid " + keys.front().right + " from this requester",
+        Side::kNone,
+        "run the command again: it looks the devices up and asks for grants afresh; are both "
+        "sides of one version?",
+        Reason::kGrantUnknown};
+  }
 };
+
+std::string words(grpc::string_ref text) {
+  return {text.data(), std::min(text.size(), kMaxWordsBytes)};
+}
+
+std::vector<Key> keys_of(const Authority& authority) {
+  std::vector<Key> keys;
+  if (const auto& nonce = authority.write_nonce) {
+    keys.push_back({kWriteProof, "grant_write", grant_key_id(*nonce), *nonce});
+  }
+  if (const auto& nonce = authority.read_nonce) {
+    keys.push_back({kReadProof, "grant_read", grant_key_id(*nonce), *nonce});
+  }
+  return keys;
+}
 
 Result<Connection> connect_to(const std::string& address, const ClientOptions& options) {
   auto endpoint = parse_endpoint(address);
@@ -146,6 +166,10 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  // A device that is flooded turns a few away.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   auto channel = grpc::CreateCustomChannel(endpoint->to_string(), *credentials, arguments);
@@ -243,16 +267,15 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
   v1::TransferRequest request;
   encode(spec, &request);
   // The read grant is at the source: the target gets a key for this transfer alone.
-  SIPHON_TRY(
-      impl_->connection_.prove("Transfer", {std::nullopt, spec.authority.write_nonce}, &request));
   if (const auto& nonce = spec.authority.read_nonce) {
     const auto key_id = grant_key_id(*nonce);
-    const Sha256 key = source_key(*nonce, spec.id, spec.source);
-    auto* source = request.mutable_authority()->mutable_source();
-    source->set_key_id(key_id.data(), key_id.size());
-    source->set_key(key.data(), key.size());
+    const Sha256 key = source_key(*nonce, source_scope(spec.id, spec.source));
+    request.mutable_source_key()->set_key_id(key_id.data(), key_id.size());
+    request.mutable_source_key()->set_key(key.data(), key.size());
   }
   grpc::ClientContext context;
+  const Authority here{std::nullopt, spec.authority.write_nonce};
+  SIPHON_TRY(impl_->connection_.prove(context, "Transfer", keys_of(here), request));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Transfer(&context, request);
   v1::TransferResponse response;
@@ -265,8 +288,8 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
                                     const std::atomic<bool>* stop) {
   v1::WatchRequest request;
   request.set_transfer_id(transfer_id);
-  SIPHON_TRY(impl_->connection_.prove("Watch", authority, &request));
   grpc::ClientContext context;
+  SIPHON_TRY(impl_->connection_.prove(context, "Watch", keys_of(authority), request));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Watch(&context, request);
   v1::WatchResponse response;
@@ -277,8 +300,8 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
 Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authority& authority) {
   v1::CancelRequest request;
   request.set_transfer_id(transfer_id);
-  SIPHON_TRY(impl_->connection_.prove("Cancel", authority, &request));
   grpc::ClientContext context;
+  SIPHON_TRY(impl_->connection_.prove(context, "Cancel", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
   v1::CancelResponse response;
   const grpc::Status status = impl_->connection_.stub->Cancel(&context, request, &response);
@@ -289,8 +312,8 @@ Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authori
 Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority, bool finished) {
   v1::ListRequest request;
   request.set_finished(finished);
-  SIPHON_TRY(impl_->connection_.prove("List", authority, &request));
   grpc::ClientContext context;
+  SIPHON_TRY(impl_->connection_.prove(context, "List", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
   v1::ListResponse response;
   const grpc::Status status = impl_->connection_.stub->List(&context, request, &response);
@@ -309,8 +332,8 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
   v1::VerifyRequest request;
   encode(location, request.mutable_place());
   for (const std::string& e : extents) request.add_extents(e);
-  SIPHON_TRY(impl_->connection_.prove("Verify", authority, &request));
   grpc::ClientContext context;
+  SIPHON_TRY(impl_->connection_.prove(context, "Verify", keys_of(authority), request));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Verify(&context, request);
   v1::VerifyResponse response;
@@ -331,17 +354,24 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
   return {};
 }
 
-Result<DeviceDescription> DeviceClient::describe() {
+Result<DeviceDescription> DeviceClient::describe(const Authority& authority) {
+  const v1::DescribeRequest request;
   grpc::ClientContext context;
+  SIPHON_TRY(impl_->connection_.prove(context, "Describe", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
   v1::DescribeResponse response;
-  const grpc::Status status = impl_->connection_.stub->Describe(&context, {}, &response);
-  if (!status.ok()) return fail(impl_->connection_.error(status));
-  return decode(response);
+  const grpc::Status status = impl_->connection_.stub->Describe(&context, request, &response);
+  if (status.ok()) return decode(response);
+  const auto& told = context.GetServerTrailingMetadata();
+  const auto version = told.find(kVersion), home = told.find(kHome);
+  if (version == told.end() || home == told.end()) return fail(impl_->connection_.error(status));
+  DeviceDescription to_a_stranger;
+  to_a_stranger.version = words(version->second);
+  to_a_stranger.home = words(home->second);
+  return to_a_stranger;
 }
 
-// ---- the second call
-// -------------------------------------------------------------------------------
+// ---- the second call --------------------------------------------------------------------------
 
 namespace {
 
@@ -360,12 +390,12 @@ class GrpcSourceCaller final : public SourceCaller {
     }
     v1::StreamRequest request;
     encode(call, &request);
-    if (Status proven = prove(*connection, call, &request); !proven) {
+    grpc::ClientContext context;
+    if (Status proven = prove(*connection, context, call, request); !proven) {
       end.status = fail(std::move(proven).error().with_suspect(Side::kSource));
       return end;
     }
     end.rpc_bytes += request.ByteSizeLong();
-    grpc::ClientContext context;
     // The source keeps to the deadline that it is told; this ends the call of one that does not.
     context.set_deadline(std::chrono::system_clock::now() + call.deadline + kDeadlineSlack);
     std::stop_callback hangup(stop, [&context] { context.TryCancel(); });
@@ -396,20 +426,13 @@ class GrpcSourceCaller final : public SourceCaller {
 
  private:
   // The source, too, shows that it knows the grant before it gets the ticket.
-  static Status prove(const Connection& connection, const StreamCall& call,
-                      v1::StreamRequest* request) {
-    if (call.source_key) {
-      const SourceKey& source = *call.source_key;
-      v1::ChallengeRequest challenge;
-      challenge.set_key_id(source.key_id.data(), source.key_id.size());
-      challenge.set_transfer_id(call.transfer_id);
-      encode(call.source, challenge.mutable_source());
-      SIPHON_TRY(connection.check_device(std::move(challenge), source.key, "grant_read"));
-      *request->mutable_authority()->mutable_read() =
-          connection.grant_proof("Stream", *request, source.key_id, source.key);
-    }
-    connection.sign("Stream", request);
-    return {};
+  static Status prove(const Connection& connection, grpc::ClientContext& context,
+                      const StreamCall& call, const v1::StreamRequest& request) {
+    if (!call.source_key) return connection.prove(context, "Stream", {}, request);
+    const SourceKey& source = *call.source_key;
+    return connection.prove(context, "Stream",
+                            {{kReadProof, "grant_read", source.key_id, source.key}}, request,
+                            source_scope(call.transfer_id, call.source));
   }
 
   const ClientOptions options_;

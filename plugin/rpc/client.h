@@ -54,7 +54,8 @@ class DeviceClient {
                 const std::function<void(std::uint64_t done_bytes)>& on_progress,
                 const std::function<void(const VerifyOutcome&)>& on_outcome,
                 const std::atomic<bool>* stop);
-  Result<DeviceDescription> describe();
+  // Without a right on the device: its version and home only.
+  Result<DeviceDescription> describe(const Authority& authority);
 
  private:
   class Impl;

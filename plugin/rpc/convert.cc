@@ -1,9 +1,12 @@
 #include "plugin/rpc/convert.h"
 
+#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/stubs/logging.h>
+#include <google/protobuf/wire_format_lite.h>
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 
 namespace siphon::rpc {
@@ -27,6 +30,15 @@ bool bytes_to(const std::string& in, std::span<std::byte> out) {
   if (in.size() != out.size()) return false;
   std::memcpy(out.data(), in.data(), out.size());
   return true;
+}
+constexpr std::size_t kMaxNameBytes = 512;  // of a device, an address, a pool, a store
+Status check_names(std::initializer_list<const std::string*> names) {
+  for (const std::string* name : names) {
+    if (name->size() > kMaxNameBytes) {
+      return fail(Code::kInvalidArgument, "a name in the request is too long");
+    }
+  }
+  return {};
 }
 PrivateId id_from_hex(const std::string& text) {
   PrivateId id;
@@ -111,6 +123,10 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
   out->set_check_blocks(in.check_blocks);
   out->set_lanes(in.lanes);
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
+  if (in.source_key) {
+    out->mutable_source_key()->set_key_id(bytes_of(in.source_key->key_id));
+    out->mutable_source_key()->set_key(bytes_of(in.source_key->key));
+  }
 }
 Result<TransferSpec> decode(const v1::TransferRequest& in) {
   TransferSpec out;
@@ -119,6 +135,9 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
                 "at most " + std::to_string(kMaxExtentsPerTransfer) + " extents in one transfer",
                 Side::kRequester);
   }
+  SIPHON_TRY(
+      check_names({&in.transfer_id(), &in.source_address(), &in.source().pool(),
+                   &in.source().namespace_(), &in.target().pool(), &in.target().namespace_()}));
   out.id = in.transfer_id();
   out.source_address = in.source_address();
   out.source = decode(in.source());
@@ -136,10 +155,10 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
   }
   out.lanes = static_cast<std::uint16_t>(in.lanes());
   out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
-  if (in.authority().has_source()) {
+  if (in.has_source_key()) {
     SourceKey& source = out.source_key.emplace();
-    if (!bytes_to(in.authority().source().key_id(), source.key_id) ||
-        !bytes_to(in.authority().source().key(), source.key)) {
+    if (!bytes_to(in.source_key().key_id(), source.key_id) ||
+        !bytes_to(in.source_key().key(), source.key)) {
       return fail(Code::kInvalidArgument, "the key for the source is malformed", Side::kRequester);
     }
   }
@@ -173,6 +192,9 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
   };
   StreamCall out;
   SIPHON_TRY(check_transfer_id(in.transfer_id()));
+  SIPHON_TRY(
+      check_names({&in.source().pool(), &in.source().namespace_(), &in.data_address(),
+                   &in.target_device(), &in.target_store().id(), &in.target_store().node()}));
   out.transfer_id = in.transfer_id();
   out.attempt = in.attempt();
   out.source = decode(in.source());
@@ -459,6 +481,16 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   out.pid = in.pid();
   out.store = decode(in.store());
   return out;
+}
+
+bool has_few_fields(google::protobuf::io::ZeroCopyInputStream& in, std::size_t most) {
+  google::protobuf::io::CodedInputStream coded(&in);
+  for (std::size_t fields = 0; fields <= most; ++fields) {
+    const std::uint32_t tag = coded.ReadTag();
+    if (tag == 0) return coded.ConsumedEntireMessage();
+    if (!google::protobuf::internal::WireFormatLite::SkipField(&coded, tag)) return false;
+  }
+  return false;
 }
 
 grpc::Status to_grpc(const Error& error) {

@@ -2,6 +2,7 @@
 // Decoders check shapes (lengths of nonces and ids), never trust sizes. Pure.
 #pragma once
 
+#include <google/protobuf/io/zero_copy_stream.h>
 #include <grpcpp/support/status.h>
 
 #include "plugin/transfer/target.h"
@@ -43,6 +44,10 @@ void encode(const VerifyOutcome& in, v1::VerifyResult* out);
 VerifyOutcome decode(const v1::VerifyResult& in);
 void encode(const DeviceDescription& in, v1::DescribeResponse* out);
 DeviceDescription decode(const v1::DescribeResponse& in);
+
+// Whether a message has no more than `most` fields and ends well, before it is decoded: two bytes
+// on the wire may become a hundred in memory. Looks at the outermost fields, copies nothing.
+bool has_few_fields(google::protobuf::io::ZeroCopyInputStream& in, std::size_t most);
 
 // An Error as the status of a call: its code and sentence, and the whole Problem as the status's
 // binary details, so that suspect and next step survive.

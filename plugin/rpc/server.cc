@@ -1,18 +1,22 @@
 #include "plugin/rpc/server.h"
 
-#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/resource_quota.h>
 
 #include <atomic>
-#include <mutex>
+#include <new>
 #include <set>
+#include <system_error>
+#include <thread>
+#include <type_traits>
 
 #include "plugin/base/log.h"
+#include "plugin/rpc/byte_call.h"
+#include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/call_watch.h"
 #include "plugin/rpc/convert.h"
-#include "plugin/rpc/grant_proof.h"
-#include "plugin/rpc/secret_proof.h"
+#include "plugin/rpc/door.h"
+#include "plugin/rpc/secret_file.h"
 #include "plugin/rpc/tls.h"
 #include "siphon/v1/siphon.grpc.pb.h"
 
@@ -20,11 +24,17 @@ namespace siphon::rpc {
 
 namespace {
 
-constexpr int kMaxRequestBytes = 8 << 20;  // 10,000 extents of the longest names, twice
-constexpr std::size_t kQuotaBytes = 128u << 20;
+// 10,000 extents of the longest names are 4.2 million bytes.
+constexpr int kMaxRequestBytes = 6 << 20;
+// Refused calls of which gRPC has not let go, before further connections wait.
+constexpr int kMostGoing = 512;
+// Of all requests that are being read and decoded.
+constexpr std::size_t kMaxRequestsBytes = 16u << 20;
+// A message takes a hundred bytes of memory where it takes two on the wire.
+constexpr std::size_t kMaxFields = kMaxExtentsPerTransfer + 64;
 
-// The numeric address in gRPC's "ipv4:127.0.0.1:5012" or "ipv6:%5B::1%5D:5012".
-std::string peer_address(const std::string& peer) {
+// gRPC's "ipv4:127.0.0.1:5012" or "ipv6:%5B::1%5D:5012".
+Result<Endpoint> peer_endpoint(const std::string& peer) {
   std::string text = peer;
   for (const char* scheme : {"ipv4:", "ipv6:"}) {
     if (text.rfind(scheme, 0) == 0) text = text.substr(5);
@@ -32,9 +42,83 @@ std::string peer_address(const std::string& peer) {
   for (auto [from, to] : {std::pair{"%5B", "["}, std::pair{"%5D", "]"}}) {
     if (auto at = text.find(from); at != std::string::npos) text.replace(at, 3, to);
   }
-  auto endpoint = parse_endpoint(text);
-  return endpoint ? endpoint->address : std::string();
+  return parse_endpoint(text);
 }
+
+std::uint64_t clock_ms() {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                        std::chrono::steady_clock::now().time_since_epoch())
+                                        .count());
+}
+
+Sha256 digest_of(const grpc::ByteBuffer& buffer) {
+  Sha256Stream digest;
+  std::vector<grpc::Slice> slices;
+  if (buffer.Dump(&slices).ok()) {
+    for (const grpc::Slice& slice : slices)
+      digest.update(std::as_bytes(std::span(slice.begin(), slice.size())));
+  }
+  return digest.finish();
+}
+
+// A part of what all requests together may take.
+class RequestRoom {
+ public:
+  RequestRoom(std::atomic<std::size_t>& taken, std::size_t bytes)
+      : taken_(taken), bytes_(bytes), got_((taken_ += bytes) <= kMaxRequestsBytes) {}
+  ~RequestRoom() { taken_ -= bytes_; }
+  RequestRoom(const RequestRoom&) = delete;
+  RequestRoom& operator=(const RequestRoom&) = delete;
+  bool got() const { return got_; }
+
+ private:
+  std::atomic<std::size_t>& taken_;
+  const std::size_t bytes_;
+  const bool got_;
+};
+
+// One call, from the moment in which its caller has shown authority.
+struct Caller {
+  Caller(grpc::GenericCallbackServerContext& context, ByteCall& call)
+      : context(context), call(call) {}
+
+  struct Shown {
+    CallProof proof;
+    Secret key;
+  };
+
+  grpc::GenericCallbackServerContext& context;
+  ByteCall& call;
+  std::optional<CallWatch::Call> peer;  // while a thread works for him
+  Authority authority;
+  std::string scope;
+  std::optional<Shown> read, write, secret;
+
+  // Every proof is over the one request.
+  const CallProof* any() const {
+    for (const auto* shown : {&read, &write, &secret}) {
+      if (*shown) return &(*shown)->proof;
+    }
+    return nullptr;
+  }
+};
+
+// The answers of one call.
+template <typename Response>
+class Answers {
+ public:
+  explicit Answers(Caller& caller) : caller_(caller) {}
+  // False: the caller has hung up, or does not read.
+  bool write(const Response& response) {
+    grpc::ByteBuffer bytes;
+    bool own = false;
+    return grpc::SerializationTraits<Response>::Serialize(response, &bytes, &own).ok() &&
+           caller_.peer->wait_for_peer([&] { return caller_.call.write(&bytes); });
+  }
+
+ private:
+  Caller& caller_;
+};
 
 // A place among the calls that last as long as a transfer does. Half of the threads stay free for
 // Stream and the short calls: else watchers of two devices could keep each other's sources out.
@@ -45,10 +129,9 @@ class WatcherPlace {
   WatcherPlace(const WatcherPlace&) = delete;
   WatcherPlace& operator=(const WatcherPlace&) = delete;
   bool got() const { return got_; }
-  static grpc::Status busy() {
-    return to_grpc(
-        fail_busy("this device has too many watchers: busy", Side::kTarget, "try again in a minute")
-            .value());
+  static Status busy() {
+    return fail_busy("this device has too many watchers: busy", Side::kTarget,
+                     "try again in a minute");
   }
 
  private:
@@ -56,57 +139,298 @@ class WatcherPlace {
   const bool got_;
 };
 
-class Service final : public v1::SiphonService::Service {
+// A place among the threads that work for callers.
+class Places {
  public:
-  Service(Device device, Secret secret, const ServerOptions& options)
+  explicit Places(int most) : most_(most) {}
+  bool take() {
+    const std::lock_guard lock(mutex_);
+    return taken_ < most_ && ++taken_ > 0;
+  }
+  void give_back() {
+    const std::lock_guard lock(mutex_);
+    --taken_;
+    given_back_.notify_all();
+  }
+  void wait_for_all() {
+    std::unique_lock lock(mutex_);
+    given_back_.wait(lock, [this] { return taken_ == 0; });
+  }
+
+ private:
+  const int most_;
+  std::mutex mutex_;  // guards taken_
+  std::condition_variable given_back_;
+  int taken_ = 0;
+};
+
+// Every method. The generated service would have read and decoded a request before anybody has
+// looked at its caller; here each call passes `CreateReactor`, and gets a thread when its caller
+// has shown authority.
+class Service final : public grpc::CallbackGenericService {
+ public:
+  Service(Device device, Secret secret, const ServerOptions& options, Door& door)
       : device_(device),
         secret_(std::move(secret)),
+        door_(door),
+        endpoint_(door.endpoint().to_string()),
+        about_(device.describe()),
         max_watchers_(options.max_threads / 2),
-        calls_(options.peer_patience) {}
+        places_(options.max_threads),
+        calls_(options.peer_patience) {
+    fill_random(life_);
+    add("Challenge", &Service::challenge);
+    add("Transfer", &Service::transfer);
+    add("Watch", &Service::watch);
+    add("Stream", &Service::stream);
+    add("Cancel", &Service::cancel);
+    add("List", &Service::list);
+    add("Verify", &Service::verify);
+    add("Describe", &Service::describe);
+  }
+  // The server has been shut down.
+  ~Service() override { places_.wait_for_all(); }
 
-  grpc::Status Transfer(grpc::ServerContext* context, const v1::TransferRequest* request,
-                        grpc::ServerWriter<v1::TransferResponse>* writer) override {
-    auto spec = decode(*request);
-    if (!spec) return to_grpc(spec.error());
-    spec->authority = proven("Transfer", *request);
-    if (auto s = allow("Transfer", *request, AccessPolicy::Action::kWrite, spec->target,
-                       spec->authority);
-        !s) {
-      return to_grpc(s.error());
+  // By gRPC's own threads: nothing here waits.
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override {
+    auto* call = new ByteCall;
+    if (Status begun = begin(*context, *call); !begun) call->refuse(to_grpc(begun.error()), going_);
+    return call;
+  }
+  // Calls that were refused, and of which gRPC still holds something.
+  int going() const { return going_; }
+
+ private:
+  // ---- what every call passes -------------------------------------------------------------------
+
+  template <typename Request, typename Response>
+  void add(const char* name, Status (Service::*method)(Caller&, Request&, Answers<Response>&)) {
+    methods_[std::string("/siphon.v1.SiphonService/") + name] = {
+        name, [this, method](Caller& caller) -> Status {
+          Request request;
+          SIPHON_TRY(read(caller, request));
+          Answers<Response> answers(caller);
+          return (this->*method)(caller, request, answers);
+        }};
+  }
+
+  // Authority. With it: a thread, which then reads the bytes, sees whether they are what was
+  // proven, and only then what they mean.
+  Status begin(grpc::GenericCallbackServerContext& context, ByteCall& call) {
+    const auto method = methods_.find(context.method());
+    if (method == methods_.end()) return fail(Code::kUnimplemented, "no such method");
+    auto caller = std::make_shared<Caller>(context, call);
+    const Status admitted = admit(method->second.name, *caller);
+    if (auto whom = peer_endpoint(context.peer())) {
+      admitted ? door_.now_known(*whom) : door_.was_refused(*whom);
     }
-    if (Status s = device_.check_source(*spec); !s) return to_grpc(s.error());
+    if (!admitted) {
+      if (method->second.name == "Describe") describe_to_stranger(context);
+      return admitted;
+    }
+    if (!places_.take()) return busy();
+    try {
+      std::thread([this, caller = std::move(caller), &run = method->second.run, &call]() mutable {
+        Status ended = guarded([&] {
+          caller->peer.emplace(calls_, caller->context);
+          return run(*caller);
+        });
+        caller.reset();
+        call.Finish(ended ? grpc::Status::OK : to_grpc(ended.error()));
+        places_.give_back();
+      }).detach();
+    } catch (const std::system_error&) {
+      places_.give_back();
+      return busy();
+    }
+    return {};
+  }
+
+  static Status busy() {
+    return fail_busy("this device serves too many calls: busy", Side::kNone,
+                     "try again in a minute");
+  }
+
+  template <typename Run>
+  static Status guarded(Run run) {
+    try {
+      return run();
+    } catch (const std::bad_alloc&) {
+      return fail(Error{Code::kResourceExhausted, "this device is out of memory: busy", Side::kNone,
+                        "try again in a minute", Reason::kBusy});
+    } catch (const std::exception& e) {
+      return fail(Code::kInternal, std::string("this device failed: ") + e.what());
+    }
+  }
+
+  Status admit(const std::string& name, Caller& caller) {
+    if (secret_.empty() && !device_.policy.wants_grants()) return {};  // TLS has seen to it
+    if (auto scope = metadata(caller, kScope)) {
+      if (scope->size() > kMaxScopeBytes) return fail(Code::kPermissionDenied, "no such scope");
+      caller.scope = std::string(scope->data(), scope->size());
+    }
+    if (!secret_.empty()) {
+      caller.secret = proven(name, caller, kSecretProof, secret_.reveal());
+      if (!caller.secret) {
+        return fail(Code::kPermissionDenied,
+                    "the caller does not prove knowledge of this device's secret", Side::kRequester,
+                    "name the same secret file on both sides (--secret-file, or secret_file in the "
+                    "configuration)");
+      }
+    } else {
+      // A grant that he does not prove is replaced by a nonce that nobody has: the policy then
+      // answers as it does for a grant it does not know.
+      caller.read = proven_grant(name, caller, kReadProof, caller.authority.read_nonce);
+      caller.write = proven_grant(name, caller, kWriteProof, caller.authority.write_nonce);
+      if (!caller.read && !caller.write) return no_grant(name, caller.authority);
+    }
+    if (name == "Challenge") return {};
+    const CallProof* first = caller.any();
+    for (const auto* shown : {&caller.read, &caller.write, &caller.secret}) {
+      if (!*shown) continue;
+      const CallProof& proof = (*shown)->proof;
+      if (proof.request_digest != first->request_digest || proof.device.life != life_) {
+        return fail(Code::kUnavailable, "this device has been started again since it was asked",
+                    Side::kNone, "run the command again");
+      }
+      SIPHON_TRY(replay_.check(proof, clock_ms()));
+    }
+    return {};
+  }
+
+  static Status no_grant(const std::string& name, const Authority& shown) {
+    const bool read = name == "Stream" || name == "Verify" ||
+                      (name != "Transfer" && shown.read_nonce && !shown.write_nonce);
+    Error error{Code::kPermissionDenied,
+                std::string("this device holds no valid ") + (read ? "grant_read" : "grant_write") +
+                    " from this requester",
+                read ? Side::kSource : Side::kTarget,
+                "run the command again: it looks the devices up and asks for grants afresh; are "
+                "both sides of one version?"};
+    if (shown.read_nonce || shown.write_nonce) error.reason = Reason::kGrantUnknown;
+    return fail(std::move(error));
+  }
+
+  static std::optional<std::string_view> metadata(const Caller& caller, const char* key) {
+    const auto& all = caller.context.client_metadata();
+    const auto found = all.find(key);
+    if (found == all.end() || all.count(key) != 1) return std::nullopt;
+    return std::string_view(found->second.data(), found->second.size());
+  }
+
+  std::optional<Caller::Shown> proven(const std::string& name, const Caller& caller,
+                                      const char* what, std::span<const std::byte> key) const {
+    const auto shown = metadata(caller, what);
+    if (!shown) return std::nullopt;
+    const auto proof = CallProof::decode(*shown);
+    if (!proof || !is_proof_of(key, name, endpoint_, *proof)) return std::nullopt;
+    return Caller::Shown{*proof, Secret(key)};
+  }
+
+  std::optional<Caller::Shown> proven_grant(const std::string& name, const Caller& caller,
+                                            const char* what, std::optional<Nonce>& nonce) {
+    const auto shown = metadata(caller, what);
+    if (!shown) return std::nullopt;
+    std::optional<Caller::Shown> out;
+    if (const auto proof = CallProof::decode(*shown)) {
+      if ((nonce = device_.policy.find_nonce(proof->key_id))) {
+        // A target knows no more than the key made for its transfer; nobody else may use that.
+        const bool scoped = name == "Stream" || (name == "Challenge" && !caller.scope.empty());
+        out = scoped ? proven(name, caller, what, source_key(*nonce, caller.scope))
+                     : proven(name, caller, what, *nonce);
+      }
+    }
+    if (!out) fill_random(nonce.emplace());
+    return out;
+  }
+
+  template <typename Request>
+  Status read(Caller& caller, Request& request) {
+    const CallProof* proof = caller.any();
+    const std::size_t bytes = proof != nullptr ? proof->request_bytes : kMaxRequestBytes;
+    if (bytes > kMaxRequestBytes) {
+      return fail(Code::kInvalidArgument, "the request is too large", Side::kRequester);
+    }
+    const RequestRoom room(requests_bytes_, bytes);
+    if (!room.got()) {
+      return fail_busy("this device reads too many requests: busy", Side::kNone,
+                       "try again in a minute");
+    }
+    grpc::ByteBuffer raw;
+    if (!caller.peer->wait_for_peer([&] { return caller.call.read(&raw); })) {
+      return fail(Code::kInvalidArgument, "a call without a request", Side::kRequester);
+    }
+    if (proof != nullptr &&
+        (raw.Length() != proof->request_bytes || digest_of(raw) != proof->request_digest)) {
+      return fail(Code::kPermissionDenied, "the request is not the one that was proven",
+                  Side::kRequester);
+    }
+    grpc::ProtoBufferReader fields(&raw);
+    if (!has_few_fields(fields, kMaxFields) ||
+        !grpc::SerializationTraits<Request>::Deserialize(&raw, &request).ok()) {
+      return fail(Code::kInvalidArgument,
+                  "the request is malformed, or names more than " +
+                      std::to_string(kMaxExtentsPerTransfer) + " extents",
+                  Side::kRequester);
+    }
+    return {};
+  }
+
+  // ---- the methods ------------------------------------------------------------------------------
+
+  Status challenge(Caller& caller, v1::ChallengeRequest&, Answers<v1::ChallengeResponse>& answers) {
+    const DeviceTime now{life_, clock_ms()};
+    v1::ChallengeResponse response;
+    response.set_life(now.life.data(), now.life.size());
+    response.set_clock_ms(now.clock_ms);
+    auto answer = [&](const std::optional<Caller::Shown>& shown, std::string* out) {
+      if (!shown) return;
+      const Sha256 proof = device_proof(shown->key.reveal(), endpoint_, shown->proof.nonce, now);
+      out->assign(reinterpret_cast<const char*>(proof.data()), proof.size());
+    };
+    answer(caller.read, response.mutable_read());
+    answer(caller.write, response.mutable_write());
+    answer(caller.secret, response.mutable_secret());
+    answers.write(response);
+    return {};
+  }
+
+  Status transfer(Caller& caller, v1::TransferRequest& request,
+                  Answers<v1::TransferResponse>& answers) {
+    auto spec = decode(request);
+    v1::TransferRequest().Swap(&request);  // the call lasts as long as the transfer
+    if (!spec) return fail(std::move(spec).error());
+    spec->authority = caller.authority;
+    SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kWrite, spec->target, caller.authority));
+    SIPHON_TRY(device_.check_source(*spec));
     auto store = device_.stores.open(spec->target);
-    if (!store) return to_grpc(store.error());
+    if (!store) return fail(std::move(store).error());
     WatcherPlace place(watchers_, max_watchers_);
     if (!place.got()) return WatcherPlace::busy();
     auto transfer = device_.manager.submit(std::move(*spec), **store);
-    if (!transfer) return to_grpc(transfer.error());
-    CallWatch::Call peer(calls_, *context);
-    follow(*context, **transfer, [&](const v1::TransferResponse& r) {
-      return peer.write([&] { return writer->Write(r); });
-    });
-    return grpc::Status::OK;
+    if (!transfer) return fail(std::move(transfer).error());
+    follow(caller.context, **transfer,
+           [&](const v1::TransferResponse& r) { return answers.write(r); });
+    return {};
   }
 
-  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
-                     grpc::ServerWriter<v1::WatchResponse>* writer) override {
-    auto transfer = authorised_transfer("Watch", *request, request->transfer_id());
-    if (!transfer) return to_grpc(transfer.error());
+  Status watch(Caller& caller, v1::WatchRequest& request, Answers<v1::WatchResponse>& answers) {
+    auto transfer = authorised_transfer(caller.authority, request.transfer_id());
+    if (!transfer) return fail(std::move(transfer).error());
     WatcherPlace place(watchers_, max_watchers_);
     if (!place.got()) return WatcherPlace::busy();
-    CallWatch::Call peer(calls_, *context);
-    follow(*context, **transfer, [&](const v1::TransferResponse& r) {
+    follow(caller.context, **transfer, [&](const v1::TransferResponse& r) {
       v1::WatchResponse response;
       *response.mutable_update() = r;
-      return peer.write([&] { return writer->Write(response); });
+      return answers.write(response);
     });
-    return grpc::Status::OK;
+    return {};
   }
 
-  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request,
-                      v1::CancelResponse* response) override {
-    auto transfer = authorised_transfer("Cancel", *request, request->transfer_id());
-    if (!transfer) return to_grpc(transfer.error());
+  Status cancel(Caller& caller, v1::CancelRequest& request, Answers<v1::CancelResponse>& answers) {
+    auto transfer = authorised_transfer(caller.authority, request.transfer_id());
+    if (!transfer) return fail(std::move(transfer).error());
     (*transfer)->cancel();
     // The answer is the phase once the cancel has taken effect, within reason.
     const Deadline until = deadline_in(std::chrono::seconds(30));
@@ -115,231 +439,135 @@ class Service final : public v1::SiphonService::Service {
     do {
       update = (*transfer)->wait_update(&cursor, std::chrono::milliseconds(200));
     } while (!update.summary && std::chrono::steady_clock::now() < until);
-    response->set_phase(static_cast<v1::TransferPhase>(update.progress.phase));
-    return grpc::Status::OK;
+    v1::CancelResponse response;
+    response.set_phase(static_cast<v1::TransferPhase>(update.progress.phase));
+    answers.write(response);
+    return {};
   }
 
-  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request,
-                    v1::ListResponse* response) override {
-    const Authority authority = proven("List", *request);
-    if (Status s =
-            secret_.empty() ? device_.policy.allow_any(authority) : check_proof("List", *request);
-        !s) {
-      return to_grpc(s.error());
-    }
+  Status list(Caller& caller, v1::ListRequest& request, Answers<v1::ListResponse>& answers) {
+    const Authority& authority = caller.authority;
+    SIPHON_TRY(device_.policy.allow_any(authority));
+    v1::ListResponse response;
     std::set<Location> elsewhere;
     for (const auto& transfer : device_.manager.all()) {
       const TransferInfo info = transfer->info();
-      if (!request->finished() && is_final(info.progress.phase)) continue;
+      if (!request.finished() && is_final(info.progress.phase)) continue;
       // A grant shows the transfers into its own place only; for others of its pool, it takes one.
-      if (secret_.empty() &&
-          !device_.policy.allow(AccessPolicy::Action::kWrite, info.target, authority) &&
+      if (!device_.policy.allow(AccessPolicy::Action::kWrite, info.target, authority) &&
           !device_.policy.allow(AccessPolicy::Action::kRead, info.target, authority)) {
         if (device_.policy.may_know_namespaces(info.target.pool, authority))
           elsewhere.insert(info.target);
         continue;
       }
-      encode(info, response->add_transfers());
+      encode(info, response.add_transfers());
     }
-    for (const Location& place : elsewhere) encode(place, response->add_elsewhere());
-    return grpc::Status::OK;
+    for (const Location& place : elsewhere) encode(place, response.add_elsewhere());
+    answers.write(response);
+    return {};
   }
 
-  grpc::Status Stream(grpc::ServerContext* context, const v1::StreamRequest* request,
-                      grpc::ServerWriter<v1::StreamResponse>* writer) override {
-    auto call = decode(*request);
-    if (!call) return to_grpc(call.error());
-    if (auto s = allow("Stream", *request, AccessPolicy::Action::kRead, call->source,
-                       proven_source(*request, *call));
-        !s) {
-      return to_grpc(s.error());
+  Status stream(Caller& caller, v1::StreamRequest& request, Answers<v1::StreamResponse>& answers) {
+    auto call = decode(request);
+    v1::StreamRequest().Swap(&request);
+    if (!call) return fail(std::move(call).error());
+    // The key was made for one transfer out of one place.
+    if (caller.read && caller.scope != source_scope(call->transfer_id, call->source)) {
+      return fail(Code::kPermissionDenied, "this grant is for another transfer or place",
+                  Side::kTarget);
     }
+    SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kRead, call->source, caller.authority));
     // Bytes go to the caller's own address and nowhere else.
-    if (peer_address(context->peer()) != call->data.address) {
-      return to_grpc({Code::kPermissionDenied,
-                      "asked to stream to " + call->data.to_string() + ", but the call came from " +
-                          context->peer() + "; refused",
-                      Side::kTarget,
-                      "set data.address of the target to the address it calls from"});
+    const auto peer = peer_endpoint(caller.context.peer());
+    if (!peer || peer->address != call->data.address) {
+      return fail({Code::kPermissionDenied,
+                   "asked to stream to " + call->data.to_string() + ", but the call came from " +
+                       caller.context.peer() + "; refused",
+                   Side::kTarget, "set data.address of the target to the address it calls from"});
     }
+    // The ticket is for a stream from here.
+    call->source_address = endpoint_;
+    call->ticket.binding = ticket_binding(*call);
     auto store = device_.stores.open(call->source);
-    if (!store) return to_grpc(store.error());
+    if (!store) return fail(std::move(store).error());
     // Nothing is written while the lanes are full: a hang-up is seen beside the work.
-    CallWatch::Call peer(calls_, *context);
     auto report = [&](const SourceReport& r) {
       v1::StreamResponse response;
       encode(r, &response);
-      peer.write([&] { return writer->Write(response); });
+      answers.write(response);
     };
-    const StreamEnd end = device_.source.stream(*call, **store, report, peer.stop());
+    const StreamEnd end = device_.source.stream(*call, **store, report, caller.peer->stop());
     v1::StreamResponse last;
     auto* final_status = last.mutable_final_status();
     encode(end.status, final_status->mutable_problem());
     final_status->set_fallback_parts(end.fallback_parts);
-    peer.write([&] { return writer->Write(last); });
-    return grpc::Status::OK;
+    answers.write(last);
+    return {};
   }
 
-  grpc::Status Verify(grpc::ServerContext* context, const v1::VerifyRequest* request,
-                      grpc::ServerWriter<v1::VerifyResponse>* writer) override {
-    const Authority authority = proven("Verify", *request);
-    const Location location = decode(request->place());
-    if (auto s = allow("Verify", *request, AccessPolicy::Action::kRead, location, authority); !s) {
-      return to_grpc(s.error());
-    }
-    if (static_cast<std::size_t>(request->extents_size()) > kMaxExtentsPerTransfer) {
-      return to_grpc(
-          {Code::kInvalidArgument, "too many extents in one call", Side::kRequester, {}});
+  Status verify(Caller& caller, v1::VerifyRequest& request, Answers<v1::VerifyResponse>& answers) {
+    const Location location = decode(request.place());
+    SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kRead, location, caller.authority));
+    if (static_cast<std::size_t>(request.extents_size()) > kMaxExtentsPerTransfer) {
+      return fail(Code::kInvalidArgument, "too many extents in one call", Side::kRequester);
     }
     auto store = device_.stores.open(location);
-    if (!store) return to_grpc(store.error());
-    CallWatch::Call peer(calls_, *context);
+    if (!store) return fail(std::move(store).error());
     std::uint64_t done_before = 0;
     auto last_told = std::chrono::steady_clock::now();
-    for (int i = 0; i < request->extents_size(); ++i) {
+    for (int i = 0; i < request.extents_size(); ++i) {
       auto progress = [&](std::uint64_t done) -> Status {
         const auto now = std::chrono::steady_clock::now();
         if (now - last_told < std::chrono::milliseconds(200)) return {};
         last_told = now;
         v1::VerifyResponse response;
         response.set_done_bytes(done_before + done);
-        if (!peer.write([&] { return writer->Write(response); }) || context->IsCancelled()) {
+        if (!answers.write(response) || caller.context.IsCancelled()) {
           return fail(Code::kCancelled, "the requester has hung up");
         }
         return {};
       };
       VerifyOutcome outcome =
-          device_.source.verify(**store, request->extents(i), progress, peer.stop());
+          device_.source.verify(**store, request.extents(i), progress, caller.peer->stop());
       outcome.index = static_cast<std::uint32_t>(i);
       done_before += outcome.bytes;
       v1::VerifyResponse response;
       response.set_done_bytes(done_before);
       encode(outcome, response.mutable_result());
-      if (!peer.write([&] { return writer->Write(response); })) break;
+      if (!answers.write(response)) break;
     }
-    return grpc::Status::OK;
+    return {};
   }
 
-  grpc::Status Challenge(grpc::ServerContext*, const v1::ChallengeRequest* request,
-                         v1::ChallengeResponse* response) override {
-    const auto nonce = std::as_bytes(std::span(request->nonce()));
-    const auto grant = find(request->key_id());
-    if (!grant || nonce.size() != 16) return grpc::Status::OK;
-    const Sha256 key = source_key(*grant, request->transfer_id(), decode(request->source()));
-    const Sha256 proof = request->transfer_id().empty() ? device_proof(*grant, endpoint(), nonce)
-                                                        : device_proof(key, endpoint(), nonce);
-    response->set_hmac_sha256(proof.data(), proof.size());
-    return grpc::Status::OK;
+  Status describe(Caller&, v1::DescribeRequest&, Answers<v1::DescribeResponse>& answers) {
+    DeviceDescription description = device_.describe();
+    description.control_address = endpoint_;
+    v1::DescribeResponse response;
+    encode(description, &response);
+    answers.write(response);
+    return {};
   }
 
-  void set_endpoint(std::string endpoint) {
-    const std::lock_guard lock(endpoint_mutex_);
-    endpoint_ = std::move(endpoint);
+  // Enough to tell a device of another version from none. With the refusal: an answer that he does
+  // not read would hold a thread.
+  void describe_to_stranger(grpc::ServerContextBase& context) const {
+    context.AddTrailingMetadata(kVersion, about_.version);
+    context.AddTrailingMetadata(kHome, about_.home);
   }
 
-  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
-                        v1::DescribeResponse* response) override {
-    encode(device_.describe(), response);
-    return grpc::Status::OK;
-  }
-
- private:
-  template <typename Request>
-  Status check_proof(const std::string& method, const Request& request) {
-    const v1::SecretProof& proof = request.authority().proof();
-    const auto nonce = std::as_bytes(std::span(proof.nonce()));
-    Request bare = request;
-    bare.clear_authority();
-    const Sha256 expected =
-        secret_proof(secret_, method, nonce, proof.issued_unix_ms(), bare.SerializeAsString());
-    if (nonce.size() != 16 ||
-        !equal_constant_time(expected, std::as_bytes(std::span(proof.hmac_sha256())))) {
-      return fail(Code::kPermissionDenied,
-                  "the caller does not prove knowledge of this device's secret", Side::kRequester,
-                  "name the same secret file on both sides (--secret-file, or secret_file in the "
-                  "configuration)");
-    }
-    return replay_.check(nonce, proof.issued_unix_ms());
-  }
-
-  std::string endpoint() const {
-    const std::lock_guard lock(endpoint_mutex_);
-    return endpoint_;
-  }
-
-  std::optional<Nonce> find(const std::string& key_id) {
-    if (key_id.size() != 16 || !secret_.empty()) return std::nullopt;
-    return device_.policy.find_nonce(std::as_bytes(std::span(key_id)).first<16>());
-  }
-
-  template <typename Request>
-  bool is_proof(const v1::GrantProof& proof, std::span<const std::byte> key,
-                const std::string& method, const Request& request) {
-    const auto nonce = std::as_bytes(std::span(proof.call_nonce()));
-    Request bare = request;
-    bare.clear_authority();
-    return nonce.size() == 16 &&
-           equal_constant_time(call_proof(key, method, endpoint(), nonce, bare.SerializeAsString()),
-                               std::as_bytes(std::span(proof.hmac_sha256()))) &&
-           replay_.check(nonce, static_cast<std::int64_t>(now_unix_ms()));
-  }
-
-  // The grants whose knowledge the caller proves. One that he does not is replaced by a nonce that
-  // nobody has: the policy then gives the answer it gives for a grant it does not know.
-  template <typename Request>
-  Authority proven(const std::string& method, const Request& request) {
-    Authority out;
-    auto take = [&](bool shown, const v1::GrantProof& proof, std::optional<Nonce>& nonce) {
-      if (!shown) return;
-      nonce = find(proof.key_id());
-      if (!nonce || !is_proof(proof, *nonce, method, request)) fill_random(nonce.emplace());
-    };
-    const v1::Authority& authority = request.authority();
-    take(authority.has_read(), authority.read(), out.read_nonce);
-    take(authority.has_write(), authority.write(), out.write_nonce);
-    return out;
-  }
-
-  // The same for a target, which knows no more than the key made for its transfer.
-  Authority proven_source(const v1::StreamRequest& request, const StreamCall& call) {
-    Authority out;
-    if (!request.authority().has_read()) return out;
-    const v1::GrantProof& proof = request.authority().read();
-    out.read_nonce = find(proof.key_id());
-    if (!out.read_nonce ||
-        !is_proof(proof, source_key(*out.read_nonce, call.transfer_id, call.source), "Stream",
-                  request)) {
-      fill_random(out.read_nonce.emplace());
-    }
-    return out;
-  }
-
-  template <typename Request>
-  Status allow(const std::string& method, const Request& request, AccessPolicy::Action action,
-               const Location& location, const Authority& authority) {
-    return secret_.empty() ? device_.policy.allow(action, location, authority)
-                           : check_proof(method, request);
-  }
-
-  template <typename Request>
-  Result<std::shared_ptr<TargetTransfer>> authorised_transfer(const std::string& method,
-                                                              const Request& request,
+  Result<std::shared_ptr<TargetTransfer>> authorised_transfer(const Authority& authority,
                                                               const std::string& id) {
-    const Authority authority = proven(method, request);
     // Who may not even ask must not learn which ids exist.
-    SIPHON_TRY(secret_.empty() ? device_.policy.allow_any(authority)
-                               : check_proof(method, request));
+    SIPHON_TRY(device_.policy.allow_any(authority));
     auto transfer = device_.manager.find(id);
     if (!transfer) return transfer;
-    if (secret_.empty()) {
-      SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kWrite, (*transfer)->spec().target,
-                                      authority));
-    }
+    SIPHON_TRY(
+        device_.policy.allow(AccessPolicy::Action::kWrite, (*transfer)->spec().target, authority));
     return transfer;
   }
 
   // Writes what happens until the transfer has ended or the caller has hung up.
-  static void follow(grpc::ServerContext& context, TargetTransfer& transfer,
+  static void follow(grpc::ServerContextBase& context, TargetTransfer& transfer,
                      const std::function<bool(const v1::TransferResponse&)>& write) {
     std::size_t cursor = 0;
     for (;;) {
@@ -355,12 +583,22 @@ class Service final : public v1::SiphonService::Service {
 
   const Device device_;
   const Secret secret_;
+  Door& door_;
+  const std::string endpoint_;
+  const DeviceDescription about_;
+  std::array<std::byte, 16> life_{};
   const int max_watchers_;
   std::atomic<int> watchers_{0};
+  std::atomic<int> going_{0};
+  std::atomic<std::size_t> requests_bytes_{0};
+  struct Method {
+    std::string name;
+    std::function<Status(Caller&)> run;
+  };
+  std::map<std::string, Method> methods_;  // by path
   ReplayGuard replay_;
+  Places places_;
   CallWatch calls_;
-  mutable std::mutex endpoint_mutex_;
-  std::string endpoint_;  // guarded by endpoint_mutex_
 };
 
 Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const ServerOptions& options) {
@@ -387,59 +625,57 @@ Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const Server
 
 class DeviceServer::Impl {
  public:
-  Impl(Device device, Secret secret, const ServerOptions& options)
-      : service_(device, std::move(secret), options) {}
   ~Impl() {
+    if (door_) door_->close();
     if (server_) {
       server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
       server_->Wait();
     }
   }
 
-  Status start(const ServerOptions& options) {
+  Status start(const ServerOptions& options, Device device, Secret secret) {
     auto credentials = server_credentials(options);
     if (!credentials) return fail(std::move(credentials).error());
-    grpc::EnableDefaultHealthCheckService(true);
-    std::uint32_t port = options.ports.first;
-    do {
-      grpc::ServerBuilder builder;
-      grpc::ResourceQuota quota("siphon");
-      quota.Resize(kQuotaBytes).SetMaxThreads(options.max_threads);
-      builder.SetResourceQuota(quota);
-      builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-      builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-      builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
-      builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
-      builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
-      // What a connection may cost before its caller is known: little, and not for long.
-      builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 32);
-      builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
-      builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
-      builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60000);
-      int bound = 0;
-      const Endpoint wanted{options.address, static_cast<std::uint16_t>(port)};
-      builder.AddListeningPort(wanted.to_string(), *credentials, &bound);
-      builder.RegisterService(&service_);
-      server_ = builder.BuildAndStart();
-      if (server_ && bound != 0) {
-        endpoint_ = {options.address, static_cast<std::uint16_t>(bound)};
-        service_.set_endpoint(endpoint_.to_string());
-        return {};
-      }
-      server_.reset();
-    } while (++port <= options.ports.last);
-    return fail(Code::kResourceExhausted,
-                "no free control port on " + options.address + " in " +
-                    std::to_string(options.ports.first) + "-" + std::to_string(options.ports.last),
-                Side::kNone, "widen control.listen, or see with ss -ltnp who holds them");
+    auto door = Door::open(options.address, options.ports);
+    if (!door) return fail(std::move(door).error());
+    door_ = std::move(*door);
+    service_.emplace(device, std::move(secret), options, *door_);
+
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+    // What a connection may cost before its caller is known: little, and not for long. What is not
+    // read yet stays within one window of 64 KiB, which never grows.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 32);
+    builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 8192);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
+    builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60000);
+    using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+    acceptor_ = builder.experimental().AddExternalConnectionAcceptor(Type::FROM_FD, *credentials);
+    builder.RegisterCallbackGenericService(&*service_);
+    server_ = builder.BuildAndStart();
+    if (!server_) return fail(Code::kInternal, "the control port's server does not start");
+    door_->serve(
+        [this](int fd) {
+          grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+          connection.fd = fd;
+          acceptor_->HandleNewConnection(&connection);
+        },
+        [this] { return service_->going() > kMostGoing; });
+    return {};
   }
 
-  const Endpoint& endpoint() const { return endpoint_; }
+  const Endpoint& endpoint() const { return door_->endpoint(); }
 
  private:
-  Service service_;
+  std::unique_ptr<Door> door_;
+  std::optional<Service> service_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
-  Endpoint endpoint_;
 };
 
 DeviceServer::DeviceServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -464,8 +700,8 @@ Result<std::unique_ptr<DeviceServer>> DeviceServer::start(const ServerOptions& o
     if (!read) return fail(std::move(read).error());
     secret = std::move(*read);
   }
-  auto impl = std::make_unique<Impl>(device, std::move(secret), options);
-  SIPHON_TRY(impl->start(options));
+  auto impl = std::make_unique<Impl>();
+  SIPHON_TRY(impl->start(options, device, std::move(secret)));
   return std::unique_ptr<DeviceServer>(new DeviceServer(std::move(impl)));
 }
 

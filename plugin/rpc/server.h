@@ -25,6 +25,8 @@ class AccessPolicy {
  public:
   enum class Action { kRead, kWrite };
   virtual ~AccessPolicy() = default;
+  // Whether callers must prove a grant at all. False: a secret or TLS has said who they are.
+  virtual bool wants_grants() const = 0;
   // The nonce of the grant of this name. Nothing: no such grant here, or it has expired.
   virtual std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) = 0;
   // PERMISSION_DENIED says which right on which pool is missing and how to get it.
@@ -54,7 +56,7 @@ struct Device {
   AccessPolicy& policy;
   // Whether spec.source_address really is the device that holds spec.extents (never believed).
   std::function<Status(const TransferSpec& spec)> check_source;
-  std::function<DeviceDescription()> describe;
+  std::function<DeviceDescription()> describe;  // all but the control address
 };
 
 class DeviceServer {

@@ -1,4 +1,4 @@
-// Between Endpoint and the kernel's sockaddr. For this folder's .cc files only.
+// Between Endpoint and the kernel's sockaddr. For .cc files only.
 #pragma once
 
 #include <sys/socket.h>

@@ -92,9 +92,12 @@ Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spe
                     std::make_move_iterator(earned.end()));
     }
     prune_waiting_locked();
-    if (waiting_.size() >= kMaxWaiting) {
+    std::size_t extents = spec.extents.size();
+    for (const auto& waiting : waiting_) extents += waiting->spec().extents.size();
+    if (waiting_.size() >= kMaxWaiting || extents > kMaxWaitingExtents) {
       return fail_busy(env_.settings.device + " has " + std::to_string(waiting_.size()) +
-                           " transfers waiting: busy",
+                           " transfers of " + std::to_string(extents - spec.extents.size()) +
+                           " extents waiting: busy",
                        Side::kTarget, "try again in a minute");
     }
     SIPHON_TRY(add_worker_locked());

@@ -30,6 +30,8 @@ class TransferManager {
   // A receipt takes about a kilobyte.
   static constexpr std::size_t kMaxEndedExtents = 2 * kMaxExtentsPerTransfer;
   static constexpr std::size_t kMaxWaiting = 256;
+  // Of all that wait together: each takes about a kilobyte from the beginning.
+  static constexpr std::size_t kMaxWaitingExtents = 5 * kMaxExtentsPerTransfer;
 
   explicit TransferManager(TargetEnvironment environment);
   ~TransferManager();  // cancels what runs and waits for it

@@ -3,10 +3,13 @@
 //
 // Properties: what is refused says why; what is accepted is the same again after a round trip; no
 // request is accepted with more than its bounds allow.
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include <array>
 #include <type_traits>
 
 #include "plugin/base/extent_format.h"
+#include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -108,8 +111,20 @@ void check_parsed(std::span<const std::byte> wire) {
   HOLDS(again.SerializeAsString() == sent.SerializeAsString());
 }
 
+// What is looked at before a caller has authority, and before a request is decoded.
+void check_door(std::span<const std::byte> wire) {
+  const std::string text(fuzz::text_of(wire));
+  if (const auto proof = CallProof::decode(text)) HOLDS(proof->encode() == text);
+  constexpr std::size_t kFew = 64;
+  google::protobuf::io::ArrayInputStream in(wire.data(), static_cast<int>(wire.size()));
+  const bool few = has_few_fields(in, kFew);
+  v1::TransferRequest request;
+  if (!request.ParseFromArray(wire.data(), static_cast<int>(wire.size()))) return;
+  if (few) HOLDS(static_cast<std::size_t>(request.extents_size()) <= kFew);
+}
+
 using Check = void (*)(std::span<const std::byte>);
-constexpr std::array<Check, 18> kChecks = {check<v1::TransferRequest>,
+constexpr std::array<Check, 19> kChecks = {check<v1::TransferRequest>,
                                            check<v1::StreamRequest>,
                                            check<v1::StreamResponse>,
                                            check<v1::Place>,
@@ -126,7 +141,8 @@ constexpr std::array<Check, 18> kChecks = {check<v1::TransferRequest>,
                                            check_parsed<v1::WatchRequest>,
                                            check_parsed<v1::CancelRequest>,
                                            check_parsed<v1::ListRequest>,
-                                           check_parsed<v1::VerifyRequest>};
+                                           check_parsed<v1::VerifyRequest>,
+                                           check_door};
 
 template <typename Message>
 fuzz::Bytes seed_of(std::uint8_t check, const Message& message) {
@@ -172,6 +188,10 @@ std::vector<Bytes> seeds() {
   spec.lanes = 2;
   spec.bytes_per_second = 50u << 20;
   add(0, spec, v1::TransferRequest());
+  add(18, spec, v1::TransferRequest());
+  const std::string proof = make_call_proof({}, {}, "List", "127.0.0.1:7400", {}, "").encode();
+  out.push_back(
+      SeedWriter().number<std::uint8_t>(18).bytes(std::as_bytes(std::span(proof))).take());
   StreamCall call;
   call.transfer_id = spec.id;
   call.source = spec.source;

@@ -21,7 +21,7 @@ class Talker final : public v1::SiphonService::Service {
     CallWatch::Call peer(calls_, *context);
     v1::WatchResponse response;
     response.mutable_update()->set_transfer_id(std::string(1 << 20, 'x'));
-    while (peer.write([&] { return writer->Write(response); })) ++written_;
+    while (peer.wait_for_peer([&] { return writer->Write(response); })) ++written_;
     stopped_.set_value(peer.stop().stop_requested());
     return grpc::Status::OK;
   }

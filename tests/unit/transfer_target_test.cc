@@ -21,6 +21,7 @@
 #include "adapters/memory/memory_store.h"
 #include "adapters/store_util.h"
 #include "plugin/base/crc32.h"
+#include "plugin/transfer/manager.h"
 #include "plugin/transfer/source.h"
 #include "plugin/transfer/target.h"
 #include "tests/contract/samples.h"
@@ -972,6 +973,40 @@ TEST_F(TargetTransferTest, OneThatIsCancelledInLineHasEndedAtOnce) {
   ASSERT_TRUE(update.summary);
   EXPECT_EQ(update.outcomes.size(), 1u);
   EXPECT_EQ(target_.count("check_ready"), 0);
+}
+
+TEST_F(TargetTransferTest, TheLineIsBoundedByItsExtents) {
+  settings_.max_transfers = 1;
+  target_.react = [this](const MemoryOperation& op) -> Status {
+    if (op.operation == "check_ready") begun_.wait();
+    return {};
+  };
+  TransferManager manager(
+      {settings_, receive_pool_, *journal_, caller_, counters_, receive_throttle_});
+  auto submit = [&](std::size_t extents) {
+    TransferSpec spec;
+    spec.id = new_transfer_id();
+    spec.source_address = "127.0.0.1:1";
+    spec.source = source_.location;
+    spec.target = target_.location;
+    for (std::size_t i = 0; i < extents; ++i) {
+      const std::string name = "e" + std::to_string(i);
+      spec.extents.push_back({name, name});
+    }
+    return manager.submit(std::move(spec), target_.store());
+  };
+  ASSERT_TRUE(submit(1));
+  while (target_.count("check_ready") == 0) std::this_thread::yield();  // it runs: none waits
+  for (std::size_t waiting = 0; waiting < TransferManager::kMaxWaitingExtents;
+       waiting += kMaxExtentsPerTransfer) {
+    ASSERT_TRUE(submit(kMaxExtentsPerTransfer)) << waiting;
+  }
+  const auto refused = submit(1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().reason, Reason::kBusy);
+  for (const auto& transfer : manager.all()) transfer->cancel();
+  EXPECT_TRUE(submit(1)) << "those that were cancelled in line have left it";
+  begun_.open();
 }
 
 }  // namespace

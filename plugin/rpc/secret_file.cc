@@ -1,4 +1,4 @@
-#include "plugin/rpc/secret_proof.h"
+#include "plugin/rpc/secret_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -7,8 +7,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
-
-#include "plugin/exchange/le.h"
 
 namespace siphon::rpc {
 
@@ -46,41 +44,32 @@ Result<Secret> read_secret_file(const std::string& file) {
   return secret;
 }
 
-Sha256 secret_proof(const Secret& secret, const std::string& method,
-                    std::span<const std::byte> nonce, std::int64_t issued_unix_ms,
-                    const std::string& request) {
-  const std::string label = "siphon.v1\n" + method + "\n";
-  const Sha256 digest = sha256(std::as_bytes(std::span(request)));
-  std::vector<std::byte> message(label.size() + nonce.size() + 8 + digest.size());
-  LeWriter w(message);
-  w.put_bytes(std::as_bytes(std::span(label)));
-  w.put_bytes(nonce);
-  w.put(issued_unix_ms);
-  w.put_bytes(digest);
-  return hmac_sha256(secret.reveal(), message);
-}
-
-Status ReplayGuard::check(std::span<const std::byte> nonce, std::int64_t issued_unix_ms) {
-  const auto now = static_cast<std::int64_t>(now_unix_ms());
-  const std::int64_t age_ms = now - issued_unix_ms;
-  if (age_ms > kWindowMs || age_ms < -kWindowMs) {
-    return fail(Code::kUnauthenticated, "the request's proof is too old or from the future",
-                Side::kRequester, "compare the clocks of both hosts");
-  }
-  std::string key(reinterpret_cast<const char*>(nonce.data()), nonce.size());
-  std::lock_guard lock(mutex_);
-  while (!by_time_.empty() && by_time_.front().first < now - 2 * kWindowMs) {
-    seen_.erase(by_time_.front().second);
+void ReplayGuard::forget_old_locked(std::uint64_t now_ms) {
+  while (!by_time_.empty() && by_time_.front().came_ms + kWindowMs < now_ms) {
+    const Used& old = by_time_.front();
+    nonces_.erase(old.nonce);
+    if (const auto of_key = of_key_.find(old.key_id); --of_key->second == 0) of_key_.erase(of_key);
     by_time_.pop_front();
   }
-  if (seen_.size() >= kMaxRemembered) {
-    return fail(Code::kResourceExhausted, "too many requests within five minutes", Side::kRequester,
-                "try again in a few minutes");
+}
+
+Status ReplayGuard::check(const CallProof& proof, std::uint64_t now_ms) {
+  if (proof.device.clock_ms > now_ms || now_ms - proof.device.clock_ms > kWindowMs) {
+    return fail(Code::kUnauthenticated, "the call's proof is too old", Side::kRequester,
+                "run the command again");
   }
-  if (!seen_.insert(key).second) {
-    return fail(Code::kUnauthenticated, "the request's proof was used before", Side::kRequester);
+  const std::lock_guard lock(mutex_);
+  forget_old_locked(now_ms);
+  if (nonces_.contains(proof.nonce)) {
+    return fail(Code::kUnauthenticated, "the call's proof was used before", Side::kRequester);
   }
-  by_time_.emplace_back(now, std::move(key));
+  if (nonces_.size() >= kMaxRemembered || of_key_[proof.key_id] >= kMaxOfOneKey) {
+    return fail_busy("too many calls within five minutes: busy", Side::kRequester,
+                     "try again in a few minutes");
+  }
+  by_time_.push_back({now_ms, proof.key_id, proof.nonce});
+  nonces_.insert(proof.nonce);
+  ++of_key_[proof.key_id];
   return {};
 }
 

@@ -1,0 +1,65 @@
+// ByteCall: one call as the bytes of its messages. gRPC announces it when its metadata is there,
+// and takes no thread for it and reads none of its messages before somebody asks: until then it
+// costs what its metadata do. On the wire a call of one message, whatever the proto says of it,
+// looks the same. `read` and `write` block, for one thread; deletes itself when all is over.
+#pragma once
+
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+
+namespace siphon::rpc {
+
+class ByteCall final : public grpc::ServerGenericBidiReactor {
+ public:
+  // Blocks. False: the caller has hung up, or has said all.
+  bool read(grpc::ByteBuffer* message) {
+    StartRead(message);
+    return wait();
+  }
+  // Blocks until the caller's window has room. False: he has hung up.
+  bool write(const grpc::ByteBuffer* message) {
+    StartWrite(message);
+    return wait();
+  }
+  // Finish(status), which does not block, is the last thing that may be done with it. This is
+  // Finish, and `going` counts it until gRPC has let go of the call.
+  void refuse(const grpc::Status& status, std::atomic<int>& going) {
+    going_ = &going;
+    ++going;
+    Finish(status);
+  }
+
+ private:
+  ~ByteCall() override {
+    if (going_ != nullptr) --*going_;
+  }
+  void OnReadDone(bool ok) override { settle(ok); }
+  void OnWriteDone(bool ok) override { settle(ok); }
+  void OnDone() override { delete this; }
+
+  bool wait() {
+    std::unique_lock lock(mutex_);
+    settled_.wait(lock, [this] { return ok_.has_value(); });
+    const bool ok = *ok_;
+    ok_.reset();
+    return ok;
+  }
+  void settle(bool ok) {
+    const std::lock_guard lock(
+        mutex_);  // also while it notifies: `wait` may be the last to need it
+    ok_ = ok;
+    settled_.notify_one();
+  }
+
+  std::mutex mutex_;  // guards ok_: how the one operation that is under way ended
+  std::condition_variable settled_;
+  std::optional<bool> ok_;
+  std::atomic<int>* going_ = nullptr;
+};
+
+}  // namespace siphon::rpc
