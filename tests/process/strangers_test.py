@@ -1,12 +1,233 @@
 #!/usr/bin/python3
-"""What a stranger may do to a daemon: nothing. And configurations that would let him are refused."""
+"""What a stranger may do to a daemon: nothing. And configurations that would let him are refused.
 
+SIPHON_TEST_FLOOD_SECONDS=300 makes the flood last five minutes.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import pathlib
+import re
+import secrets
+import signal
+import socket
+import struct
 import subprocess
+import threading
 
 import two_daemons
-from two_daemons import SIPHOND, TwoDaemonsTest
+import stranger as h2  # after two_daemons, which knows where it is
+from two_daemons import DEADLINE_S, MIB, OK, SIPHON, SIPHOND, TwoDaemonsTest
 
 CONFIG_EXIT = 78
+FLOOD_S = float(os.environ.get("SIPHON_TEST_FLOOD_SECONDS", "12"))
+# What docs/operations.md promises, with the 64 MiB in which the bytes in flight are.
+BOUND_BYTES = 192 * MIB
+STRANGER = pathlib.Path(__file__).resolve().parent.parent / "support" / "stranger.py"
+
+
+def memory(pid, what="VmHWM"):
+    """What a process has, or had at most, in memory."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{what}:\s+(\d+) kB", text).group(1)) * 1024
+
+
+def stranger(seconds, control_ports, data_ports):
+    """Another user's process, where there is one to be."""
+    words = [",".join(map(str, ports)) for ports in (control_ports, data_ports)]
+    as_nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    return subprocess.Popen(["/usr/bin/python3", "-c", STRANGER.read_text(), str(seconds), *words],
+                            cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            stdin=subprocess.DEVNULL, **as_nobody)
+
+
+class Recorder:
+    """Listens at a dead daemon's port, keeps what callers say, and answers with `answer`."""
+
+    def __init__(self, port, answer=b""):
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._answer = answer
+        self._kept = []
+        self.said = bytearray()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for caller in self._kept:
+            caller.close()
+        self._thread.join(DEADLINE_S)
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = self._listener.accept()
+                self._kept.append(caller)
+                threading.Thread(target=self._listen_to, args=(caller,), daemon=True).start()
+
+    def _listen_to(self, caller):
+        with contextlib.suppress(OSError):
+            caller.sendall(self._answer)
+            while data := caller.recv(65536):
+                self.said += data
+
+
+def call(address, method, metadata, request=b""):
+    """The answers (messages) of one call over a connection of its own; none: it was refused."""
+    host, port = address.rsplit(":", 1)
+    body = h2.message(request)
+    with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
+        connection.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0) +
+                           h2.frame(h2.HEADERS, h2.END_HEADERS, 1, h2.headers(method, *metadata)) +
+                           h2.in_frames(body, 1))
+        stream = connection.makefile("rb")
+        data = b""
+        while len(head := stream.read(9)) == 9:
+            payload = stream.read(int.from_bytes(head[:3], "big"))
+            if int.from_bytes(head[5:], "big") != 1:
+                continue
+            if head[3] == h2.DATA:
+                data += payload
+            if head[4] & h2.END_STREAM or head[3] == h2.RST_STREAM:
+                break
+    answers = []
+    while data:
+        length = struct.unpack(">I", data[1:5])[0]
+        answers.append(data[5:5 + length])
+        data = data[5 + length:]
+    return answers
+
+
+def secret_proof(secret, method, endpoint, device=bytes(24), request=b""):
+    """As plugin/rpc/call_proof.h has it; `device`: its life and clock."""
+    proof = bytes(16) + secrets.token_bytes(16) + device + struct.pack("<I", len(request)) + \
+        hashlib.sha256(request).digest()
+    joined = b"".join(struct.pack("<I", len(x)) + x
+                      for x in (b"siphon.v1 call", method.encode(), endpoint.encode(), proof))
+    proof += hmac.digest(secret, joined, "sha256")
+    return [("siphon-secret-bin", base64.b64encode(proof))]
+
+
+class OneCall(TwoDaemonsTest):
+    def device_time(self, daemon):
+        """Life and clock, as its Challenge tells."""
+        (answer,) = call(daemon.address, "Challenge", secret_proof(
+            self.secret.read_bytes(), "Challenge", daemon.address))
+        life = re.match(rb"\x0a\x10(.{16})\x10", answer, re.DOTALL)
+        clock, shift = 0, 0
+        for byte in answer[19:]:
+            clock |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        return life.group(1) + struct.pack("<Q", clock)
+
+    def listing(self, daemon, device):
+        return secret_proof(self.secret.read_bytes(), "List", daemon.address, device)
+
+    def test_a_call_that_was_overheard_is_good_once_and_in_one_life(self):
+        self.start_daemons()
+        device = self.device_time(self.target)
+        overheard = self.listing(self.target, device)
+        self.assertEqual(len(call(self.target.address, "List", overheard)), 1)
+        # Neither again, nor with another request, as another method, at another device.
+        self.assertEqual(call(self.target.address, "List", overheard), [])
+        fresh = self.listing(self.target, device)
+        self.assertEqual(call(self.target.address, "List", fresh, b"\x08\x01"), [])
+        self.assertEqual(call(self.target.address, "Describe", self.listing(self.target, device)),
+                         call(self.target.address, "Describe", []))
+        self.assertEqual(call(self.source.address, "List", self.listing(self.target, device)), [])
+        # Nor one that nobody has heard yet, after a restart.
+        unheard = self.listing(self.target, device)
+        self.target.kill()
+        self.target.start()
+        self.assertEqual(call(self.target.address, "List", unheard), [])
+        again = self.listing(self.target, self.device_time(self.target))
+        self.assertEqual(len(call(self.target.address, "List", again)), 1)
+
+
+class Flood(TwoDaemonsTest):
+    def secrets_in(self, heard):
+        secret = self.secret.read_bytes()
+        return [what for what in (secret, secret.hex().encode(), base64.b64encode(secret),
+                                  str(self.dir).encode(), b"e-secret-name") if what in heard]
+
+    def test_a_flood_of_strangers_stops_no_copy_and_fills_no_memory(self):
+        self.start_daemons()
+        self.put("e-secret-name", 4 * MIB)
+        daemons = (self.source, self.target)
+        before = [memory(d.pid, "VmRSS") for d in daemons]
+        pids = [d.pid for d in daemons]
+        flood = stranger(FLOOD_S, [self.base_port, self.base_port + 1],
+                         [*self.data_ports, *range(self.base_port + 20, self.base_port + 24)])
+        self.addCleanup(flood.kill)
+        output = []
+        reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
+        reader.start()
+        copies = 0
+        while reader.is_alive():
+            ran = self.siphon("copy", f"{self.source.address}/e-secret-name",
+                              f"{self.target.address}/t{copies}", "--bwlimit", "4M", code=None)
+            self.assertEqual(ran.code, OK, f"copy {copies} under a flood: {ran}")
+            self.assertEqual(two_daemons.sha256_of(self.target.folder / f"t{copies}"),
+                             self.digests["e-secret-name"])
+            copies += 1
+        reader.join()
+        heard, told = output
+        self.assertEqual(flood.returncode, 0, told.decode()[-2000:])
+        peaks = [memory(pid) for pid in pids]
+        print(f"{copies} copies; {json.loads(told)}; RSS before "
+              f"{[b // MIB for b in before]}, at most {[p // MIB for p in peaks]} MiB; "
+              f"heard {len(heard)} bytes", flush=True)
+        self.assertEqual([d.pid for d in daemons if d.is_alive()], pids)
+        self.assertGreater(copies, 0)
+        self.assertGreater(len(heard), 0)
+        self.assertEqual(self.secrets_in(heard), [])
+        for peak in peaks:
+            self.assertLess(peak, BOUND_BYTES)
+        self.assert_nothing_left()
+
+    def test_who_takes_a_dead_daemons_port_learns_nothing_that_can_be_used(self):
+        """Neither as the target, nor as the source, whatever he answers."""
+        self.start_daemons()
+        self.put("e-secret-name", MIB)
+        settings = b"\0\0\0\4\0\0\0\0\0"  # HTTP/2, so that callers go on
+        for victim in (self.target, self.source):
+            port = int(victim.address.rsplit(":", 1)[1])
+            victim.kill()
+            with self.subTest(victim.folder.name), Recorder(port, settings) as recorder:
+                run = self.start([SIPHON, *self.copy_words("e-secret-name"), "-f", "json",
+                                  "--secret-file", self.secret])
+                two_daemons.wait_for(lambda: b"Challenge" in recorder.said or run.ended(),
+                                     DEADLINE_S, "a caller")
+                run.send(signal.SIGKILL)
+                run.wait()
+                said = bytes(recorder.said)
+            # It was asked who it is, and no more.
+            self.assertIn(b"siphon-secret-bin", said)
+            self.assertEqual(self.secrets_in(said), [])
+            for word in (b"SiphonService/Transfer", b"SiphonService/Stream", b"Describe"):
+                self.assertNotIn(word, said)
+            victim.start()
+
+    def test_a_stranger_is_told_nothing_but_version_and_home(self):
+        self.start_daemons()
+        ran = self.siphon("daemons", f"{self.target.address}/", secret=False)
+        told = dict(ran.document["devices"][0])
+        self.assertEqual(told.pop("home"), "posix")
+        self.assertTrue(told.pop("version"))
+        self.assertEqual(told.pop("control_address"), self.target.address)  # what was asked
+        self.assertEqual(told.pop("device"), self.target.address)
+        self.assertEqual(told.pop("pools"), [])
+        self.assertEqual(told, {})
 
 
 class Refused(TwoDaemonsTest):
