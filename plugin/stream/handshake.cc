@@ -68,8 +68,7 @@ Status prove_ticket(Socket& socket, const Ticket& ticket, std::uint16_t lane, De
   std::array<std::byte, kChallengeBytes> challenge;
   if (Status got = socket.recv_all({challenge}, deadline); !got) {
     // A target that does not know the ticket closes without a word.
-    const Code code = got.error().code;
-    if (code == Code::kOutOfRange || code == Code::kUnavailable) {
+    if (got.error().code == Code::kOutOfRange) {
       return fail(Code::kUnauthenticated, "the target closed the lane at the sight of the ticket",
                   Side::kTarget);
     }

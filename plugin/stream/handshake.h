@@ -33,7 +33,8 @@ inline constexpr std::size_t kChallengeBytes = 64;
 inline constexpr std::size_t kProofBytes = 32;
 
 // The source's side, blocking. UNAUTHENTICATED: the target does not know the ticket, or whoever
-// answers is not the target.
+// answers is not the target. UNAVAILABLE: the connection was lost before anything was proven, as
+// it is where the target has no room (listener.h): to be tried again.
 Status prove_ticket(Socket& socket, const Ticket& ticket, std::uint16_t lane, Deadline deadline);
 
 // The target's side as a machine without I/O, so that one thread can serve several strangers:

@@ -23,10 +23,12 @@ namespace {
 
 using Clock = Deadline::clock;
 
-// Beside one place for each lane that is still to come: lanes never push each other out.
+// Of each kind (has shown the ticket's id, has not), beside one place for each lane that is still
+// to come: lanes never push each other out.
 constexpr std::size_t kPlacesForStrangers = 8;
-constexpr std::chrono::seconds kUnprovenTimeout{2};
-constexpr int kBacklog = 64;
+constexpr std::chrono::seconds kUnprovenTimeout{2};  // for the ticket's id, then for the proof
+// Room for a flood: who is not let in here at once knocks again only after a second (TCP's retry).
+constexpr int kBacklog = 1024;
 // Out of descriptors: the port is left alone for this long, so that the loop does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{50};
 
@@ -53,6 +55,13 @@ struct Unproven {
   Deadline deadline;
 };
 
+// Whether closing it is a reset. Who is turned away for want of room or time is told so: a source
+// then tries again. The plain end is the answer to a wrong ticket, which stays wrong.
+void reset_on_close(const Fd& fd, bool on) {
+  const linger how{on ? 1 : 0, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &how, sizeof how);
+}
+
 }  // namespace
 
 // One call of accept_lanes: a single thread, a poll loop, nothing that blocks elsewhere.
@@ -69,9 +78,15 @@ class Listener::Acceptor {
   Result<std::vector<Socket>> run(Deadline deadline);
 
  private:
+  using Crowd = std::list<Unproven>;  // the longest there first
+  std::size_t places() const { return kPlacesForStrangers + lanes_.size() - lanes_in_; }
   int next_timeout_ms(Deadline deadline, Deadline now) const;
   void accept_one(Deadline now);
-  bool serve(Unproven& peer);  // false: done with it
+  void make_room(Crowd& crowd);
+  // What has come from one of them; he may then be elsewhere, or gone.
+  void serve(Crowd& crowd, Crowd::iterator peer);
+  enum class Next { kStay, kNowKnown, kGo };
+  Next serve(Unproven& peer);
   bool admit(Unproven& peer);
   void turn_away(const char* why);
   Error timed_out() const;
@@ -82,7 +97,8 @@ class Listener::Acceptor {
   std::vector<Socket> lanes_;
   std::size_t lanes_in_ = 0;
   Shared& shared_;
-  std::list<Unproven> unproven_;  // oldest first
+  Crowd unknown_;  // have not shown the ticket's id: they never push out those who have
+  Crowd known_;    // have shown it, and have their challenge
   Deadline accept_again_{};
 };
 
@@ -91,16 +107,20 @@ Result<std::vector<Socket>> Listener::Acceptor::run(Deadline deadline) {
   while (lanes_in_ < lanes_.size()) {
     const auto now = Clock::now();
     deadline = std::min(deadline, shared_.expect_by.load());
-    while (!unproven_.empty() && unproven_.front().deadline <= now) {
-      turn_away("silent for 2 s");
-      unproven_.pop_front();
+    for (Crowd* crowd : {&known_, &unknown_}) {
+      while (!crowd->empty() && crowd->front().deadline <= now) {
+        turn_away("silent for 2 s");
+        crowd->pop_front();
+      }
     }
     if (now >= deadline) return fail(timed_out());
 
     fds.clear();
     fds.push_back({wake_fd_, POLLIN, 0});
     fds.push_back({now >= accept_again_ ? listen_fd_ : -1, POLLIN, 0});
-    for (const auto& peer : unproven_) fds.push_back({peer.fd.get(), POLLIN, 0});
+    for (const Crowd* crowd : {&known_, &unknown_}) {
+      for (const auto& peer : *crowd) fds.push_back({peer.fd.get(), POLLIN, 0});
+    }
     const int ready = ::poll(fds.data(), fds.size(), next_timeout_ms(deadline, now));
     if (ready < 0 && errno != EINTR) return fail(error_from_errno(errno, "poll the data port"));
     if (ready <= 0) continue;
@@ -112,19 +132,25 @@ Result<std::vector<Socket>> Listener::Acceptor::run(Deadline deadline) {
     }
 
     std::size_t i = 2;
-    for (auto peer = unproven_.begin(); peer != unproven_.end(); ++i) {
-      const bool keep = fds[i].revents == 0 || serve(*peer);
-      peer = keep ? std::next(peer) : unproven_.erase(peer);
+    for (Crowd* crowd :
+         {&known_, &unknown_}) {  // in this order: who becomes known is not looked at
+      for (auto peer = crowd->begin(); peer != crowd->end(); ++i) {
+        const auto next = std::next(peer);
+        if (fds[i].revents != 0) serve(*crowd, peer);
+        peer = next;
+      }
     }
     if (fds[1].revents != 0 && lanes_in_ < lanes_.size()) accept_one(Clock::now());
   }
-  for (std::size_t i = 0; i < unproven_.size(); ++i) turn_away("every lane is in");
+  for (std::size_t i = 0; i < known_.size() + unknown_.size(); ++i) turn_away("every lane is in");
   return std::move(lanes_);
 }
 
 int Listener::Acceptor::next_timeout_ms(Deadline deadline, Deadline now) const {
   Deadline next = deadline;
-  if (!unproven_.empty()) next = std::min(next, unproven_.front().deadline);
+  for (const Crowd* crowd : {&known_, &unknown_}) {
+    if (!crowd->empty()) next = std::min(next, crowd->front().deadline);
+  }
   if (accept_again_ > now) next = std::min(next, accept_again_);
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
   return static_cast<int>(std::clamp<std::int64_t>(left, 0, 60'000));
@@ -138,42 +164,65 @@ void Listener::Acceptor::accept_one(Deadline now) {
     if (exhausted) accept_again_ = now + kAcceptPause;
     return;
   }
-  if (unproven_.size() >= kPlacesForStrangers + lanes_.size() - lanes_in_) {
-    turn_away("too many at once, the oldest goes");
-    unproven_.pop_front();
-  }
+  make_room(unknown_);
   const auto lane_count = static_cast<std::uint16_t>(lanes_.size());
-  unproven_.push_back({Fd(fd), TicketChecker(ticket_, lane_count), now + kUnprovenTimeout});
+  unknown_.push_back({Fd(fd), TicketChecker(ticket_, lane_count), now + kUnprovenTimeout});
+  reset_on_close(unknown_.back().fd, true);
+  // At once: who has stood in a long line has said his word by now, and need not fear the next one.
+  serve(unknown_, std::prev(unknown_.end()));
 }
 
-bool Listener::Acceptor::serve(Unproven& peer) {
+void Listener::Acceptor::make_room(Crowd& crowd) {
+  if (crowd.size() < places()) return;
+  turn_away("too many at once, the oldest goes");
+  crowd.pop_front();
+}
+
+void Listener::Acceptor::serve(Crowd& crowd, Crowd::iterator peer) {
+  switch (serve(*peer)) {
+    case Next::kStay:
+      return;
+    case Next::kGo:
+      crowd.erase(peer);
+      return;
+    case Next::kNowKnown:
+      peer->deadline = Clock::now() + kUnprovenTimeout;
+      make_room(known_);
+      known_.splice(known_.end(), crowd, peer);
+      return;
+  }
+}
+
+Listener::Acceptor::Next Listener::Acceptor::serve(Unproven& peer) {
   std::array<std::byte, std::max(kHelloBytes, kProofBytes)> bytes;
   const ssize_t n = ::recv(peer.fd.get(), bytes.data(), peer.checker.wanted_bytes(), MSG_DONTWAIT);
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return Next::kStay;
   if (n <= 0) {
     turn_away("it went away");
-    return false;
+    return Next::kGo;
   }
   switch (peer.checker.feed(std::span(bytes).first(static_cast<std::size_t>(n)))) {
     case TicketChecker::Step::kNeedMore:
-      return true;
+      return Next::kStay;
     case TicketChecker::Step::kSend: {
       // An empty socket buffer takes 64 bytes whole; a peer for whom it does not is dropped.
       const auto reply = peer.checker.reply();
       const ssize_t sent =
           ::send(peer.fd.get(), reply.data(), reply.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (sent == static_cast<ssize_t>(reply.size())) return true;
+      if (sent == static_cast<ssize_t>(reply.size())) return Next::kNowKnown;
       turn_away("it does not take the challenge");
-      return false;
+      return Next::kGo;
     }
     case TicketChecker::Step::kAccepted:
+      reset_on_close(peer.fd, false);
       if (!admit(peer)) turn_away("its lane is in already");
-      return false;
+      return Next::kGo;
     case TicketChecker::Step::kRefused:
+      reset_on_close(peer.fd, false);
       turn_away(peer.checker.why());
-      return false;
+      return Next::kGo;
   }
-  return false;
+  return Next::kGo;
 }
 
 bool Listener::Acceptor::admit(Unproven& peer) {

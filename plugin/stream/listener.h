@@ -4,7 +4,9 @@
 // configured so), then accepts until every lane has proven the ticket, the deadline passes, or it
 // is cancelled. Strangers are closed and counted and never use up a slot: at most 8 unproven
 // sockets at once beside the lanes that are still to come, 256 bytes and 2 s each; when one more
-// knocks the oldest unproven one goes.
+// knocks the oldest of them goes. Who has shown the ticket's id (the first step of the handshake)
+// has a place among as many others of his kind and another 2 s: no crowd of strangers pushes him
+// out. Who goes for want of room or time is reset; who shows a wrong ticket sees a plain end.
 // A lane number that is already in is refused (a ticket works once per lane).
 #pragma once
 

@@ -1,3 +1,4 @@
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -29,8 +30,12 @@ constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
 constexpr std::size_t kLoopbackLargeFrame = 512 * kKiB;
 constexpr std::chrono::seconds kConnectTimeout{10};
 constexpr std::size_t kMostThrottles = 2;  // the device's and the transfer's own
-// A flood of strangers can push an honest lane out of the target's waiting room.
-constexpr int kHandshakeTries = 3;
+// A flood of connections can push an honest lane out before its ticket is seen: it comes again, for
+// as long as a target waits for it.
+constexpr std::chrono::seconds kOpenTimeout{15};
+constexpr std::chrono::milliseconds kFirstPause{5}, kLongestPause{250};
+// A ticket that is not taken may have lost a bit on the way. It is not tried for long.
+constexpr int kRefusals = 3;
 
 void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
   const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
@@ -178,29 +183,46 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
 }
 
 Status StreamSender::Impl::open_lane(std::uint16_t lane) {
-  for (int attempt = 1;; ++attempt) {
-    const auto deadline = std::min(order_.deadline, Clock::now() + kConnectTimeout);
-    auto connected = Socket::connect(order_.target, deadline, wake_fd_);
-    if (!connected) return fail(std::move(connected).error());
-    auto peer = connected->peer();
-    if (!peer) return fail(Code::kUnavailable, "the connection was lost at once");
-    if (*peer != order_.target) {
-      return fail(Code::kInternal, "connected to " + peer->to_string() + " instead");
+  const auto give_up = std::min(order_.deadline, Clock::now() + kOpenTimeout);
+  auto pause = kFirstPause;
+  int refusals = 0;
+  while (true) {
+    bool lost = false;
+    Status opened = try_lane(lane, std::min(give_up, Clock::now() + kConnectTimeout), lost);
+    if (opened || stopped()) return opened;
+    const bool refused = opened.error().code == Code::kUnauthenticated && ++refusals < kRefusals;
+    if (!(lost || refused) || Clock::now() + pause >= give_up) return opened;
+    pollfd wake{wake_fd_, POLLIN, 0};
+    if (::poll(&wake, 1, static_cast<int>(pause.count())) > 0) {
+      return fail(Code::kCancelled, "cancelled");
     }
-    Lane& self = lanes_[lane];
-    {
-      std::lock_guard lock(mutex_);
-      if (stopped()) return fail(Code::kCancelled, "cancelled");
-      self.socket = std::move(*connected);
-    }
-    Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
-    if (proven) {
-      self.meter.emplace(order_.pace);
-      return {};
-    }
-    const bool pushed_out = proven.error().code == Code::kUnauthenticated;
-    if (!pushed_out || attempt == kHandshakeTries || stopped()) return proven;
+    pause = std::min(2 * pause, kLongestPause);
   }
+}
+
+// `lost`: connected, and cut off before anything was proven.
+Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool& lost) {
+  auto connected = Socket::connect(order_.target, deadline, wake_fd_);
+  auto peer = connected ? connected->peer() : fail(connected.error());
+  lost = connected ? !peer : connected.error().code == Code::kAborted;
+  if (lost) return fail(Code::kUnavailable, "the connection was lost at once");
+  if (!connected) return fail(std::move(connected).error());
+  if (*peer != order_.target) {
+    return fail(Code::kInternal, "connected to " + peer->to_string() + " instead");
+  }
+  Lane& self = lanes_[lane];
+  {
+    std::lock_guard lock(mutex_);
+    if (stopped()) return fail(Code::kCancelled, "cancelled");
+    self.socket = std::move(*connected);
+  }
+  Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
+  if (!proven) {
+    lost = proven.error().code == Code::kUnavailable;
+    return proven;
+  }
+  self.meter.emplace(order_.pace);
+  return {};
 }
 
 StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline until) {

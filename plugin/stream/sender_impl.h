@@ -98,6 +98,7 @@ class StreamSender::Impl {
   // Lanes.
   Status lane_main(std::uint16_t lane);
   Status open_lane(std::uint16_t lane);
+  Status try_lane(std::uint16_t lane, Deadline deadline, bool& lost);
   enum class Next { kFrame, kIdle, kEnd, kStopped };
   Next next_frame(sender::Frame& frame, Deadline until);
   Status send_control(std::uint16_t lane, FrameType type);

@@ -66,7 +66,8 @@ Status finish_connect(int fd, const std::string& to, Deadline deadline, int wake
     socklen_t size = sizeof error;
     ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error != 0) {
-      return fail(Code::kUnavailable, "connect to " + to + ": " + std::strerror(error));
+      const Code code = error == ECONNRESET ? Code::kAborted : Code::kUnavailable;
+      return fail(code, "connect to " + to + ": " + std::strerror(error));
     }
     return {};
   }

@@ -63,8 +63,9 @@ class Socket {
   Socket& operator=(Socket&& other) noexcept;
   ~Socket();
 
-  // UNAVAILABLE, DEADLINE_EXCEEDED, INVALID_ARGUMENT (not a numeric address). CANCELLED as soon as
-  // `wake_fd` is readable; -1: cannot be woken.
+  // UNAVAILABLE, DEADLINE_EXCEEDED, INVALID_ARGUMENT (not a numeric address); ABORTED: somebody was
+  // there and has reset it already. CANCELLED as soon as `wake_fd` is readable; -1: cannot be
+  // woken.
   static Result<Socket> connect(const Endpoint& to, Deadline deadline, int wake_fd = -1);
 
   // All of it, in order, or an error: UNAVAILABLE (reset, closed), DEADLINE_EXCEEDED (also from

@@ -25,6 +25,7 @@ struct Damage {
   static constexpr std::uint64_t kNever = ~0ull;
   std::uint64_t flip_at_byte = kNever;  // bit 0 of this byte of the stream is inverted
   std::uint64_t cut_at_byte = kNever;   // both ends are closed before this byte passes
+  int reset_connections = 0;            // so many connections are reset at once, then none
 };
 
 class TcpProxy {
@@ -57,6 +58,13 @@ class TcpProxy {
     while (!stop_) {
       const int fd = ::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC);
       if (fd < 0) return;
+      if (reset_ < damage_.reset_connections) {
+        const linger reset{1, 0};
+        ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        ::close(fd);
+        ++reset_;
+        continue;
+      }
       const bool first = pumps_.empty();
       pumps_.emplace_back([this, fd, first] { pump(fd, first); });
     }
@@ -114,6 +122,7 @@ class TcpProxy {
   const Damage damage_;
   int listen_fd_ = -1;
   Endpoint endpoint_;
+  int reset_ = 0;  // of the acceptor's thread
   std::atomic<bool> stop_{false};
   std::atomic<std::uint64_t> passed_{0};
   std::vector<std::thread> pumps_;  // touched by the acceptor's thread until it is joined

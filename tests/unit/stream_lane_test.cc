@@ -1,15 +1,18 @@
 // Sender, listener and receiver together over real loopback sockets, with the memory adapter.
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <future>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -18,6 +21,7 @@
 #include "plugin/stream/listener.h"
 #include "plugin/stream/receiver.h"
 #include "plugin/stream/sender.h"
+#include "plugin/stream/socket_address.h"
 #include "tests/contract/samples.h"
 #include "tests/support/tcp_proxy.h"
 
@@ -76,6 +80,38 @@ class CollectingSink : public FrameSink {
   std::uint64_t delivered_frames_ = 0;
 };
 
+// Strangers without a word: one connection after the other, the youngest of them held, until it
+// goes or there have been very many.
+class Flood {
+ public:
+  explicit Flood(const Endpoint& port) {
+    for (int i = 0; i < 2; ++i) threads_.emplace_back([this, port] { run(port); });
+    while (connections_ < 200) std::this_thread::yield();  // it is in full swing
+  }
+  ~Flood() {
+    over_ = true;
+    for (auto& thread : threads_) thread.join();
+  }
+
+ private:
+  void run(const Endpoint& port) {
+    const auto to = *to_socket_address(port.address, port.port);
+    std::deque<Socket> held;
+    const linger reset{1, 0};  // leaves nothing behind
+    for (int i = 0; i < 20'000 && !over_; ++i) {
+      const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+      ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+      (void)::connect(fd, reinterpret_cast<const sockaddr*>(&to.storage), to.size);  // no waiting
+      ++connections_;
+      held.emplace_back(fd);
+      if (held.size() > 200) held.pop_front();
+    }
+  }
+  std::atomic<bool> over_{false};
+  std::atomic<int> connections_{0};
+  std::vector<std::thread> threads_;
+};
+
 // One transfer attempt: a store with extents, both ends, everything with deadlines.
 class StreamTest : public ::testing::Test {
  protected:
@@ -129,8 +165,9 @@ class StreamTest : public ::testing::Test {
     auto listener = Listener::open("127.0.0.1", {});
     ASSERT_TRUE(listener);
     test::TcpProxy proxy(listener->endpoint(), damage);
-    const bool through_proxy =
-        damage.flip_at_byte != test::Damage::kNever || damage.cut_at_byte != test::Damage::kNever;
+    const bool through_proxy = damage.flip_at_byte != test::Damage::kNever ||
+                               damage.cut_at_byte != test::Damage::kNever ||
+                               damage.reset_connections > 0;
     StreamSender sender(*store_, send_pool_,
                         make_order(through_proxy ? proxy.endpoint() : listener->endpoint()),
                         [this](ExtentResult result) {
@@ -140,8 +177,12 @@ class StreamTest : public ::testing::Test {
                           calls_at_once_.fetch_sub(1);
                         });
     sender_ = &sender;
+    std::optional<Flood> flood;
+    if (flooded_) flood.emplace(listener->endpoint());
     auto source = std::async(std::launch::async, [&] { return sender.run(); });
     auto sockets = listener->accept_lanes(ticket_, lanes_, deadline_in(seconds(10)));
+    flood.reset();
+    strangers_ = listener->strangers();
     if (sockets) {
       ReceiveOptions options;
       options.limits = {static_cast<std::uint32_t>(names_.size()), max_frame_bytes_, 1ull << 32};
@@ -182,6 +223,8 @@ class StreamTest : public ::testing::Test {
   std::uint32_t max_frame_bytes_ = 1u << 20;
   Pace pace_;
   milliseconds time_ = seconds(20);
+  bool flooded_ = false;
+  std::uint64_t strangers_ = 0;
   std::atomic<bool> lanes_ended_{false};
   std::vector<Throttle*> throttles_;
   ArenaMemory send_arena_ = *ArenaMemory::allocate(8 * kMiB);
@@ -460,6 +503,28 @@ TEST_F(StreamTest, AWrongTicketIsUnauthenticated) {
   EXPECT_EQ(lanes.error().code, Code::kCancelled);
   EXPECT_GE(listener->strangers(), 1u);
   EXPECT_EQ(run.get().error().code, Code::kUnauthenticated);
+}
+
+TEST_F(StreamTest, AFloodOfConnectionsDoesNotKeepTheLanesOut) {
+  make_store(small_parts());
+  lanes_ = 8;
+  for (std::uint32_t i = 0; i < 8; ++i) put("e" + std::to_string(i), random_bytes(kMiB, i));
+  flooded_ = true;
+  run();
+  EXPECT_EQ(lane_status_.size(), 8u);
+  EXPECT_GT(strangers_, 0u);
+  expect_all_arrived();
+}
+
+// As at a target that has no room for so many at once, and then has.
+TEST_F(StreamTest, ALaneThatIsCutOffBeforeItsTicketIsProvenComesAgain) {
+  make_store(small_parts());
+  put("e", random_bytes(kMiB, 1));
+  test::Damage damage;
+  damage.reset_connections = 6;
+  run(damage);
+  EXPECT_EQ(lane_status_.size(), 1u);
+  expect_all_arrived();
 }
 
 // The device's own limit and the caller's: neither replaces the other.

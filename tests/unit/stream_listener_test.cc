@@ -251,6 +251,82 @@ TEST_F(ListenerTest, SixteenLanesAtOnceDoNotPushEachOtherOut) {
   EXPECT_EQ(listener_->strangers(), 0u);
 }
 
+// A source between its greeting and its proof, with its bytes carried by hand.
+class HeldSource {
+ public:
+  explicit HeldSource(const Ticket& ticket) {
+    int fds[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    mine_ = Socket(fds[0]);
+    proving_ = std::async(std::launch::async, [&ticket, theirs = std::make_shared<Socket>(fds[1])] {
+      return prove_ticket(*theirs, ticket, 0, deadline_in(seconds(5)));
+    });
+  }
+  void carry(Socket& from, Socket& to, std::size_t bytes) {
+    Bytes message(bytes);
+    ASSERT_TRUE(from.recv_all({message}, deadline_in(seconds(5))));
+    ASSERT_TRUE(to.send_all({message}, deadline_in(seconds(5))));
+  }
+  void greet(Socket& port) { carry(mine_, port, kHelloBytes); }
+  void prove(Socket& port) {
+    carry(port, mine_, kChallengeBytes);
+    EXPECT_TRUE(proving_.get());
+    carry(mine_, port, kProofBytes);
+  }
+
+ private:
+  Socket mine_;
+  std::future<Status> proving_;
+};
+
+TEST_F(ListenerTest, WhoHasShownTheTicketIsNotPushedOutByStrangers) {
+  accept(1);
+  HeldSource source(ticket_);
+  Socket port = knock();
+  source.greet(port);
+  pollfd challenge{port.fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&challenge, 1, 5000), 1);
+  std::vector<Socket> silent;
+  for (int i = 0; i < 40; ++i) silent.push_back(knock());
+  EXPECT_TRUE(hung_up(silent[0]));  // so there were too many
+  source.prove(port);
+  auto lanes = accepted_.get();
+  ASSERT_TRUE(lanes) << lanes.error().message;
+  EXPECT_GE(listener_->strangers(), 1u);  // the last ones may still stand in line
+  EXPECT_LE(listener_->strangers(), 40u);
+}
+
+// Nor do they gather without end: who repeats another's greeting has no proof.
+TEST_F(ListenerTest, ThoseWhoOnlyRepeatAGreetingAreBoundedToo) {
+  accept(1);
+  const Bytes greeting = handshake(ticket_, ticket_).hello;
+  std::vector<Socket> parrots;
+  for (int i = 0; i < 12; ++i) {
+    parrots.push_back(knock());
+    ASSERT_TRUE(parrots.back().send_all({greeting}, deadline_in(seconds(5))));
+    Bytes challenge(kChallengeBytes);
+    ASSERT_TRUE(parrots.back().recv_all({challenge}, deadline_in(seconds(5)))) << i;
+  }
+  EXPECT_TRUE(hung_up(parrots[0]));
+  Socket source = knock();
+  EXPECT_TRUE(prove(source, 0));
+  EXPECT_TRUE(accepted_.get());
+}
+
+TEST_F(ListenerTest, WhoIsPushedOutIsResetAndAWrongTicketSeesAPlainEnd) {
+  accept(1);
+  std::vector<Socket> silent;
+  for (int i = 0; i < 10; ++i) silent.push_back(knock());
+  std::byte byte;
+  EXPECT_EQ(silent[0].recv_all({std::span(&byte, 1)}, deadline_in(seconds(5))).error().code,
+            Code::kUnavailable);
+  Socket wrong = knock();
+  EXPECT_EQ(
+      prove_ticket(wrong, Ticket::make(binding_of(7)), 0, deadline_in(seconds(5))).error().code,
+      Code::kUnauthenticated);
+  listener_->cancel();
+}
+
 TEST_F(ListenerTest, TheDeadlineCanBeBroughtForward) {
   accept(1, std::chrono::hours(1));
   Socket first = knock();  // it accepts by now, or will find the deadline there
