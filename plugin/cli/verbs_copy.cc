@@ -287,6 +287,11 @@ struct EndsNow {
   }
 };
 
+Error no_longer_what_was_verified(const Address& address, Side side) {
+  return {Code::kAborted, address.to_string() + " is no longer what was verified", side,
+          "look at it, then run the same command again", Reason::kSourceChanged};
+}
+
 // What stands under the name, seen once more: sealed still, and what was verified a moment ago.
 Result<ExtentInfo> look_again(Session& session, Role role, const Address& address,
                               const Verified& verified) {
@@ -300,12 +305,12 @@ Result<ExtentInfo> look_again(Session& session, Role role, const Address& addres
       same_digest) {
     return info;
   }
-  return fail(Error{Code::kAborted, address.to_string() + " is no longer what was verified",
-                    role == Role::kSource ? Side::kSource : Side::kTarget,
-                    "look at it, then run the same command again", Reason::kSourceChanged});
+  return fail(
+      no_longer_what_was_verified(address, role == Role::kSource ? Side::kSource : Side::kTarget));
 }
 
-// Who may not list the target has its device's word, of a moment ago; so has a move to a daemon.
+// Who may not list the target has its device's word, of a moment ago; so has a move to a daemon,
+// which is asked again once its sources are in the trash (look_again_at_daemons).
 Status copy_is_still_there(Session& session, const CopyItem& item, const Verified& verified) {
   if (item.target.where != Where::kCeph) return {};
   const auto there = look_again(session, Role::kTarget, item.target, verified);
@@ -339,6 +344,51 @@ Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, con
   const auto here = look_again(session, Role::kSource, item.source, left);
   if (!here) return fail(here.error());
   return here->generation;
+}
+
+// A source that is in the trash comes back: its copy cannot be seen any more.
+void bring_back(Session& session, CopyItem& item, const Verified& left, Error why) {
+  auto store = session.store(item.source, Role::kSource);
+  const Status back = store ? (*store)->restore(item.source.extent, left.outcome.private_id)
+                            : Status(fail(store.error()));
+  if (back) {
+    return item.fail_with(
+        std::move(why).with_context("the source stays: " + item.source.to_string()));
+  }
+  item.fail_with(std::move(why).with_context(
+      "the source is in the trash, and could not be "
+      "brought back (" +
+      back.error().message + "); siphon trash restore " + item.source.to_string()));
+}
+
+// A folder's daemon has one way to say what it holds: it reads it. So a copy at one is read once
+// more after its source has gone, all of them in as few calls as there are daemons. Of `trashed`
+// (indices into `items`) those stay whose copies are still what was verified before.
+void look_again_at_daemons(Session& session, CopyPlan& plan, const std::vector<std::size_t>& items,
+                           const std::vector<Verified>& left, const std::vector<Verified>& right,
+                           std::vector<std::size_t>& trashed) {
+  std::vector<std::size_t> asked;
+  std::vector<Address> targets;
+  for (const std::size_t i : trashed) {
+    const CopyItem& item = plan.items[items[i]];
+    if (item.target.where != Where::kDaemon) continue;
+    asked.push_back(i);
+    targets.push_back(item.target);
+  }
+  if (asked.empty()) return;
+  const auto now = verify_all(session, Role::kTarget, targets);
+  for (std::size_t k = 0; k < asked.size(); ++k) {
+    const std::size_t i = asked[k];
+    const VerifyOutcome& outcome = now[k].outcome;
+    if (outcome.status && outcome.private_id == right[i].outcome.private_id &&
+        same_content(outcome, right[i].outcome)) {
+      continue;
+    }
+    Error why = outcome.status ? no_longer_what_was_verified(targets[k], Side::kTarget)
+                               : Error(outcome.status.error()).with_suspect(Side::kTarget);
+    bring_back(session, plan.items[items[i]], left[i], std::move(why));
+    std::erase(trashed, i);
+  }
 }
 
 // The last step of a move: verify both ends anew, then trash at the source what is proven.
@@ -378,16 +428,13 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
     // Somebody may have moved the copy the other way meanwhile. Everybody trashes first and looks
     // afterwards, so whoever is the last one sees that nothing would be left.
     if (Status kept = copy_is_still_there(session, item, right[i]); !kept) {
-      Status back = (*store)->restore(item.source.extent, left[i].outcome.private_id);
-      if (back) return refuse(std::move(kept).error());
-      return item.fail_with(std::move(kept).error().with_context(
-          "the source is in the trash, and could not be "
-          "brought back (" +
-          back.error().message + "); siphon trash restore " + item.source.to_string()));
+      return bring_back(session, item, left[i], std::move(kept).error());
     }
     const std::lock_guard lock(mutex);
-    trashed.push_back(items[i]);
+    trashed.push_back(i);
   });
+  look_again_at_daemons(session, plan, items, left, right, trashed);
+  for (std::size_t& i : trashed) i = items[i];
   std::ranges::sort(trashed);
 }
 

@@ -377,17 +377,7 @@ class Errors(ByHand, harness.ClusterTest):
 
     def test_a_pool_can_be_copied_to_a_folders_daemon_and_not_the_other_way(self):
         c = self.cluster
-        folder, secret = c.scratch / "folder", c.scratch / "folder.secret"
-        folder.mkdir()
-        secret.touch(mode=0o600)
-        secret.write_bytes(secrets.token_bytes(32))
-        control, last = c.control_ports[1], c.data_ports[1]
-        daemon = subprocess.Popen(
-            [harness.BIN_DIR / "siphond", "--store", f"posix:{folder}", "--listen",
-             f"127.0.0.1:{control}", "--data-ports", f"{last - 3}-{last}", "--secret-file", secret],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: harness.listening_ports(control, control), what="the daemon")
+        with harness.folder_daemon(c, "folder") as (folder, control, secret):
             there = f"localhost:{control}"
             ran = c.siphon("copy", "--secret-file", secret, "a", f"{there}/")
             self.assertEqual({e["status"] for e in ran.extents}, {"copied"}, str(ran))
@@ -395,9 +385,6 @@ class Errors(ByHand, harness.ClusterTest):
                 self.assertTrue((folder / name).read_bytes() == Extent(c, "a", name).read(), name)
             ran = c.siphon("copy", "--secret-file", secret, f"{there}/e", "b", check=False)
             self.assert_fails(ran, harness.USAGE, r"posix:DIR/e - \| siphon put b/e -")
-        finally:
-            daemon.kill()
-            daemon.wait()
         self.assert_unharmed("e")
 
     # ---- a daemon without the plugin

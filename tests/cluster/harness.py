@@ -623,6 +623,26 @@ class Extent:
         return stream
 
 
+@contextlib.contextmanager
+def folder_daemon(cluster, name):
+    """A siphond over a new folder of that name; yields (folder, control port, secret file)."""
+    folder, secret = cluster.scratch / name, cluster.scratch / f"{name}.secret"
+    folder.mkdir()
+    secret.touch(mode=0o600)
+    secret.write_bytes(os.urandom(32))
+    control, last = cluster.control_ports[1], cluster.data_ports[1]
+    daemon = subprocess.Popen(
+        [SIPHOND, "--store", f"posix:{folder}", "--listen", f"127.0.0.1:{control}",
+         "--data-ports", f"{last - 3}-{last}", "--secret-file", secret],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listening_ports(control, control), what="the daemon")
+        yield folder, control, secret
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+
 def content_of(stream):
     """The content of an extent's byte stream: every block, its SHA-256 checked."""
     magic, version, _reserved, count, _crc, index_offset, content_bytes = struct.unpack_from(

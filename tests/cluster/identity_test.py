@@ -6,9 +6,14 @@ under another's name, the namespaces of a pool, copies that are not yet where th
 import os
 import pathlib
 import shutil
+import sys
+import threading
 
 import harness
 from harness import MIB, wait_until
+
+sys.path.insert(0, str(harness.REPO / "tests" / "support"))
+from lane_proxy import LaneProxy  # noqa: E402 (after the path is known)
 
 CONFIRM = "--yes-i-really-mean-it"
 
@@ -112,6 +117,35 @@ class Identity(harness.ClusterTest):
             c.siphon("copy", self.a, self.b, check=False)
             c.siphon("copy", self.b, self.a, check=False)
             self.assertEqual((self.names(self.a), self.names(self.b)), (names, names))
+
+    def test_a_copy_that_leaves_a_folders_daemon_after_the_trash_step_brings_the_source_back(self):
+        c = self.cluster
+        for i, name in enumerate(("e", "gone", "small")):
+            c.put(f"{self.a}/{name}", 3 * MIB if i < 2 else 1000, i + 40)
+        with harness.folder_daemon(c, self.name) as (folder, control, secret):
+            removed = threading.Event()
+
+            def remove_the_copy(_):
+                """Once the source is in the trash, and before the daemon is asked again."""
+                if removed.is_set() or "gone" in self.names(self.a):
+                    return
+                removed.set()
+                c.siphon("rm", f"posix:{folder}/gone", CONFIRM)
+            door = LaneProxy([control])  # of the calls, here
+            self.addCleanup(door.close)
+            door.before_connect = remove_the_copy
+            ran = self.move("--secret-file", secret, *(f"{self.a}/{n}" for n in
+                                                       ("e", "gone", "small")),
+                            f"127.0.0.2:{control}/", check=False)
+            self.assertTrue(removed.is_set(), str(ran))
+            self.assert_fails(ran, harness.PARTIAL)
+            self.assertEqual(ran.document["trashed_sources"],
+                             [f"{self.a}/e", f"{self.a}/small"], str(ran))
+            problem = next(e["problem"] for e in ran.extents if e["problem"])
+            self.assertIn(f"the source stays: {self.a}/gone", problem["message"])
+            self.assertEqual(problem["suspect"], "target", problem)
+            self.assertEqual(self.names(self.a), {"gone"})
+            self.assertEqual({p.name for p in folder.iterdir()} - {".siphon"}, {"e", "small"})
 
     # ---- A14
 
