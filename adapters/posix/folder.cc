@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +23,8 @@ constexpr const char* kMetaDir = ".siphon";
 constexpr const char* kLockFile = "lock";
 constexpr const char* kIdFile = "id";
 constexpr const char* kDaemonFile = "daemon";
+constexpr const char* kSpareFile = "spare";
+constexpr std::size_t kSpareBytes = 64 << 10;
 
 int open_beneath(int dir, const char* name, int flags, unsigned mode) {
   open_how how{};
@@ -194,6 +197,7 @@ Status Folder::prepare() const {
   auto identity = identify(root(), meta_.get(), path_ + "/" + kMetaDir + "/" + kIdFile);
   if (!identity) return fail(std::move(identity).error());
   identity_ = std::move(*identity);
+  keep_spare();
   prepared_ = true;
   return {};
 }
@@ -235,6 +239,29 @@ Status Folder::open_meta(bool make) const {
   meta_ = std::move(*meta);
   in_use_ = true;
   return {};
+}
+
+Status Folder::spend_spare() const {
+  SIPHON_TRY(remove_file(meta_.get(), kSpareFile));
+  return sync_dir(meta_.get(), path_);
+}
+
+// Zeros that are written, not a hole: the room is taken. What fits of it is kept.
+void Folder::keep_spare() const {
+  const auto there = look(meta_.get(), kSpareFile);
+  if (!there || (*there && static_cast<std::size_t>((*there)->st_size) >= kSpareBytes)) return;
+  const auto file = open_file(meta_.get(), kSpareFile, O_WRONLY | O_CREAT, 0600);
+  if (!file) return;
+  static constexpr std::array<std::byte, 4 << 10> kZeros{};
+  for (std::size_t at = 0; at < kSpareBytes; at += kZeros.size()) {
+    if (!write_all(file->get(), at, kZeros, path_)) return;
+  }
+}
+
+bool Folder::disk_is_full() const {
+  struct statvfs fs {};
+  if (::fstatvfs(root(), &fs) != 0) return false;
+  return fs.f_bavail * fs.f_frsize < kSpareBytes || (fs.f_files > 0 && fs.f_favail == 0);
 }
 
 Status Folder::take_for_daemon() {

@@ -8,6 +8,7 @@
 //   DIR/.siphon/id               which store this is: 32 hex digits, made once
 //   DIR/.siphon/lock             one byte-range lock per name, for all processes
 //   DIR/.siphon/daemon           held by the one siphond that serves the folder; its pid
+//   DIR/.siphon/spare            64 KiB of room for head files when the disk is full
 //
 // docs/extent_format.md, "On a plain folder", says why. Thread safe. Looking creates nothing: what
 // is missing of DIR/.siphon is made by the first change.
@@ -86,6 +87,14 @@ class Folder {
   // lock prepares the folder; a shared one of a folder that is not in use locks nothing.
   Result<NameLock> lock(std::string_view name, LockMode mode,
                         std::chrono::milliseconds timeout) const;
+
+  // Gives the spare room away, for a head file that found none. Success too when there was none:
+  // somebody else may have given it away just now.
+  Status spend_spare() const;
+  // Lays up spare room, as far as there is some.
+  void keep_spare() const;
+  // Whether there is less free on its file system than the spare room is large.
+  bool disk_is_full() const;
 
   // Takes the folder for this process, until the object goes: one daemon serves a folder.
   // FAILED_PRECONDITION names the process that has it.

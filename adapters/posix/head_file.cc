@@ -69,6 +69,24 @@ void condemn_vanished(HeadRegister& reg) {
   ++reg.generation;
 }
 
+Status replace_head(const Folder& folder, const std::string& name,
+                    std::span<const std::byte> bytes) {
+  const std::string what = "head of extent " + name;
+  SIPHON_TRY(remove_file(folder.tmp(), name));  // left by a crash
+  auto fd = open_file(folder.tmp(), name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  if (!fd) return fail(std::move(fd).error().with_context(what));
+  Status written = write_all(fd->get(), 0, bytes, what);
+  if (written && ::fsync(fd->get()) != 0) written = fail(file_error(errno, "sync " + what));
+  if (!written) {
+    (void)remove_file(folder.tmp(), name);  // what it has is needed
+    return written;
+  }
+  if (::renameat(folder.tmp(), name.c_str(), folder.heads(), name.c_str()) != 0) {
+    return fail(file_error(errno, "replace " + what));
+  }
+  return sync_dir(folder.heads(), name);
+}
+
 }  // namespace
 
 Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
@@ -98,6 +116,7 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
   head.reg = std::move(decoded.base);
   if (decoded.pending) {
     head.settled = false;
+    head.intended = decoded.pending->current;
     auto happened = publish_happened(folder, name, decoded.pending->current, head.public_file);
     if (!happened) return fail(std::move(happened).error());
     if (*happened) head.reg = std::move(*decoded.pending);
@@ -141,16 +160,17 @@ Status store_head(const Folder& folder, const std::string& name, const HeadRegis
   w.put_bytes(std::span(base_out).first(base_bytes));
   w.put_bytes(std::span(pending_out).first(pending_bytes));
 
-  const std::string what = "head of extent " + name;
-  SIPHON_TRY(remove_file(folder.tmp(), name));  // left by a crash
-  auto fd = open_file(folder.tmp(), name, O_WRONLY | O_CREAT | O_EXCL, 0600);
-  if (!fd) return fail(std::move(fd).error().with_context(what));
-  SIPHON_TRY(write_all(fd->get(), 0, std::span(buffer).first(w.used()), what));
-  if (::fsync(fd->get()) != 0) return fail(file_error(errno, "sync " + what));
-  if (::renameat(folder.tmp(), name.c_str(), folder.heads(), name.c_str()) != 0) {
-    return fail(file_error(errno, "replace " + what));
-  }
-  return sync_dir(folder.heads(), name);
+  const auto bytes = std::span<const std::byte>(buffer).first(w.used());
+  Status stored = replace_head(folder, name, bytes);
+  if (stored || stored.error().code != Code::kResourceExhausted) return stored;
+  SIPHON_TRY(folder.spend_spare());
+  stored = replace_head(folder, name, bytes);
+  folder.keep_spare();
+  if (stored || !folder.disk_is_full()) return stored;
+  return fail(std::move(stored).error().with_next_step(
+      "the disk of " + folder.path() +
+      " is full: siphon trash purge --yes-i-really-mean-it posix:" + folder.path() +
+      " works all the same; where the trash is empty, free 64 KiB there by other means"));
 }
 
 }  // namespace siphon::posix

@@ -27,6 +27,7 @@ struct HeadFile {
   bool exists = false;  // false: no head file; reg is blank
   bool settled = true;  // false: the file on disk says this in another way (see settle)
   HeadRegister reg;     // in force
+  PrivateId intended;   // of a publish on disk: its data file says whether that has happened
   std::optional<struct stat> public_file;  // DIR/NAME, whatever it is
 };
 
@@ -34,7 +35,8 @@ struct HeadFile {
 Result<HeadFile> load_head(const Folder& folder, const std::string& name);
 // The head file's bytes as they are, decodable or not (64 KiB at most). NOT_FOUND: there is none.
 Result<std::vector<std::byte>> raw_head(const Folder& folder, const std::string& name);
-// Under the exclusive lock: replaces the head file durably by `reg` (removes it when blank).
+// Under the exclusive lock: replaces the head file durably by `reg` (removes it when blank). On a
+// full disk it takes the folder's spare room for that; RESOURCE_EXHAUSTED says what else to do.
 Status store_head(const Folder& folder, const std::string& name, const HeadRegister& reg,
                   const HeadRegister* pending = nullptr);
 

@@ -615,12 +615,15 @@ Status PosixStore::trash(std::string_view name, std::uint64_t expected_generatio
 // On a full disk there may be no room for the head file until the attempt's bytes have gone. They
 // go only when nothing can publish them any more: the register says so on disk, or their file has
 // no name that a publish or a resumed attempt would look for (a rename takes no room). A writer
-// that still lives goes on writing to what nobody will see. Not where a publish was under way
-// (`head` is not settled): there, a missing file means that it has happened.
+// that still lives goes on writing to what nobody will see. Not those of a publish that is written
+// down (head.intended): there, a missing file means that it has happened. Other entries of the
+// trash are emptied so as well: whoever reads the register meanwhile sees one whose bytes are gone.
 Status PosixStore::store_condemned(const std::string& name, const HeadFile& head,
                                    const HeadRegister& next, const PrivateId& id) {
   Status stored = store_head(*folder_, name, next);
-  if (stored || stored.error().code != Code::kResourceExhausted || !head.settled) return stored;
+  if (stored || stored.error().code != Code::kResourceExhausted || id == head.intended) {
+    return stored;
+  }
   const std::string file = data_name(name, id);
   SIPHON_TRY(posix::hide_file(folder_->data(), file));
   step("collect:hidden");
@@ -775,11 +778,18 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
   if (!locked) return fail(std::move(locked).error());
   HeadFile& head = locked->head;
   const std::vector<Purgeable> all = purgeable(head.reg, now_unix_ms());
-  for (const Purgeable& p : all) SIPHON_TRY(drop(std::string(name), head, p.id));
+  std::size_t gone = 0;
+  Status failed;
+  for (const Purgeable& p : all) {  // all are tried: one makes room for another
+    Status dropped = drop(std::string(name), head, p.id);
+    gone += dropped.has_value();
+    if (!dropped && failed) failed = std::move(dropped);
+  }
+  if (!failed) return fail(std::move(failed).error());
   if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
     SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
   }
-  return all.size();
+  return gone;
 }
 
 // ---- provider --------------------------------------------------------------------------------

@@ -631,6 +631,7 @@ TEST(PosixStore, WhatACollectorTookFromAFullDiskIsNotPublished) {
     const std::size_t half = store->limits().part_bytes * 7;
     const auto bytes = std::span(sample.bytes);
     EXPECT_TRUE(write_range(**scratch, store->limits(), 0, bytes.first(half)));
+    ::unlink((folder / ".siphon/spare").c_str());  // somebody has used it up
     const int fill = ::open((folder / "fill").c_str(), O_WRONLY | O_CREAT, 0600);
     const std::vector<char> page(4096);
     while (::write(fill, page.data(), page.size()) > 0) {

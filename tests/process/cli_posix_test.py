@@ -450,6 +450,67 @@ class TrashAndScratch(CliTest):
         self.assertEqual(self.leftovers(), [])
 
 
+@unittest.skipUnless(os.geteuid() == 0, "needs the right to mount")
+class FullFolder(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.disk = self.home / "disk"
+        self.disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "siphon-test", self.disk],
+                       check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.disk], check=False)
+        self.store = self.disk / "store"
+        self.store.mkdir()
+        self.data = {name: self.content(500_000) for name in ("e1", "e2", "e3")}
+        for name, data in self.data.items():
+            self.put(name, data)
+
+    def fill(self):
+        with open(self.disk / "others", "ab", buffering=0) as file:
+            with self.assertRaises(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+        self.assertEqual(self.free(), 0)
+
+    def free(self):
+        return os.statvfs(self.disk).f_bavail
+
+    def test_rm_restore_and_purge_work_on_a_full_disk(self):
+        self.fill()
+        self.siphon("rm", self.address("e1"), CONFIRM)
+        self.siphon("trash", "restore", self.address("e1"))
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, self.data["e1"])
+        self.siphon("rm", self.address("e1"), self.address("e2"), CONFIRM)
+        self.assertEqual(self.free(), 0)
+        self.siphon("trash", "purge", self.address() + "/", CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 1_000_000)
+        self.fill()
+        self.siphon("rm", "--purge", self.address("e3"), CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 500_000)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_where_even_the_spare_room_is_gone_rm_says_what_to_do_and_purge_works(self):
+        self.siphon("rm", self.address("e1"), CONFIRM)
+        self.put("e2", self.content(400_000), "--replace", CONFIRM)  # its head is not settled
+        (self.store / ".siphon" / "spare").unlink()
+        self.fill()
+        run = self.siphon("rm", self.address("e3"), CONFIRM, expect=LIMIT)
+        self.assertIn(b"no space left", run.stderr.lower())
+        self.assertIn(f"siphon trash purge {CONFIRM} posix:{self.store}".encode(), run.stderr)
+        self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
+        self.siphon("trash", "purge", self.address("e2"), CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 400_000)
+        self.fill()
+        (self.store / ".siphon" / "spare").unlink()
+        self.fill()
+        self.siphon("trash", "purge", CONFIRM, f"posix:{self.store}")
+        self.assertGreaterEqual(self.free() * 4096, 400_000)
+        self.siphon("rm", self.address("e3"), CONFIRM)
+        self.siphon("verify", self.address("e2"))
+        self.siphon("trash", "restore", self.address("e3"))
+        self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
+
+
 class Conventions(CliTest):
     def test_usage_errors(self):
         for arguments in ([], ["nonsense"], ["ls"], ["ls", "--nonsense", "x"],
