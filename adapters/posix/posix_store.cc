@@ -121,6 +121,7 @@ class PosixStore final : public ExtentStore {
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
 
+  unsigned file_mode() const;
   const std::unique_ptr<Folder> folder_;
   const PosixOptions options_;
   const Location location_;
@@ -283,6 +284,12 @@ Status PosixStore::check_ready(bool writable) {
 }
 
 Result<PosixStore::Locked> PosixStore::lock_and_load(std::string_view name, LockMode mode) const {
+// What a new extent's file gets, less the umask: the folder's own mode, as it is now.
+unsigned PosixStore::file_mode() const {
+  struct stat st {};
+  return ::fstat(folder_->root(), &st) == 0 ? (st.st_mode & 0666) | 0600 : 0600;
+}
+
   SIPHON_TRY(check_extent_name(name));
   auto lock = folder_->lock(name, mode, options_.lock_timeout);
   if (!lock) return fail(std::move(lock).error());
@@ -423,7 +430,7 @@ Result<std::unique_ptr<ScratchExtent>> PosixStore::begin(std::string_view name,
     generation = next.generation;
     // What was reserved before and has no file any more was taken away (see store_condemned).
     auto file = posix::open_file(folder_->data(), data_name(name, options.private_id),
-                                 O_RDWR | (resumes ? 0 : O_CREAT), 0644);
+                                 O_RDWR | (resumes ? 0 : O_CREAT), file_mode());
     if (!file && resumes && file.error().code == Code::kNotFound) {
       return fail(transition_error(-ECANCELED, Transition::kReserve, name));
     }
@@ -501,8 +508,8 @@ Status PosixStore::keep_replaced(const std::string& name, const HeadFile& head) 
 
 Status PosixStore::write_inline_file(const std::string& name, const PrivateId& id,
                                      std::span<const std::byte> bytes) {
-  auto fd =
-      posix::open_file(folder_->data(), data_name(name, id), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  auto fd = posix::open_file(folder_->data(), data_name(name, id), O_WRONLY | O_CREAT | O_TRUNC,
+                             file_mode());
   if (!fd) return fail(std::move(fd).error());
   SIPHON_TRY(posix::write_all(fd->get(), 0, bytes, "extent " + name));
   if (::fdatasync(fd->get()) != 0) return fail(file_error(errno, "sync " + name));

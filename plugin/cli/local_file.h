@@ -21,6 +21,10 @@ class InputFile {
   ~InputFile();
   // Of a regular file, as it was when it was opened.
   std::optional<std::uint64_t> size_bytes() const { return size_bytes_; }
+  // Its mode bits, likewise.
+  std::optional<mode_t> mode() const {
+    return size_bytes_ ? std::optional(opened_.st_mode & 07777) : std::nullopt;
+  }
   // Up to out.size() bytes, 0 at the end. Waits for a stream, whether or not it is set to block.
   // CANCELLED when it was interrupted.
   Result<std::size_t> read(std::span<std::byte> out);

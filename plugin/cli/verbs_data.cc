@@ -1,5 +1,6 @@
 // put, get, seal, rm.
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -261,6 +262,8 @@ Result<int> run_get(Session& session) {
   }
   if (to_stdout) session.out().data_on_stdout();
   auto store = session.store(*address);
+  // What a folder makes of it may be read and written by nobody who may not do that to the file.
+  if (const auto mode = file->mode()) ::umask(::umask(0) | (~(*mode | 0600) & 0666));
   if (!store) return fail(std::move(store).error());
   auto there = (*store)->stat(address->extent);
   if (!there) return fail(std::move(there).error());

@@ -511,6 +511,49 @@ class FullFolder(CliTest):
         self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
 
 
+class Modes(CliTest):
+    def mode_of(self, name):
+        return (self.store / name).stat().st_mode & 0o777
+
+    def put_file(self, name, mode, size):
+        path = self.file(f"{name}.in", self.content(size))
+        path.chmod(mode)
+        self.siphon("put", self.address(name), path)
+        with open(path, "rb") as file:
+            subprocess.run([SIPHON, "put", self.address(f"{name}.stdin"), "-"], stdin=file,
+                           check=True, capture_output=True, env=clean_environment())
+
+    def test_an_extent_is_open_to_no_more_than_its_file_and_its_folder_are(self):
+        for size in (1000, 3_000_000):  # with one operation, and through scratch
+            for folder, source, wanted in ((0o755, 0o600, 0o600), (0o755, 0o644, 0o644),
+                                           (0o755, 0o640, 0o640), (0o700, 0o644, 0o600),
+                                           (0o750, 0o666, 0o640), (0o755, 0o400, 0o600)):
+                self.store.chmod(folder)
+                name = f"{folder:o}-{source:o}-{size}"
+                self.put_file(name, source, size)
+                self.assertEqual((oct(self.mode_of(name)), oct(self.mode_of(f"{name}.stdin"))),
+                                 (oct(wanted), oct(wanted)), name)
+
+    def test_what_comes_by_a_pipe_has_the_folders_mode(self):
+        for folder, wanted in ((0o755, 0o644), (0o700, 0o600)):
+            self.store.chmod(folder)
+            self.put(f"e{folder}", b"x")
+            self.assertEqual(self.mode_of(f"e{folder}"), wanted)
+
+    def test_scratch_is_as_closed_as_what_will_be_published(self):
+        self.store.chmod(0o700)
+        writer = subprocess.Popen([SIPHON, "put", self.address("e1"), "-"], stdin=subprocess.PIPE,
+                                  env=clean_environment())
+        self.addCleanup(writer.communicate)
+        self.addCleanup(writer.kill)
+        writer.stdin.write(self.content(8 << 20))
+        writer.stdin.flush()
+        deadline = time.monotonic() + 30
+        while not (found := list((self.store / ".siphon" / "data").glob("*"))):
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(found[0].stat().st_mode & 0o777, 0o600)
+
+
 class Conventions(CliTest):
     def test_usage_errors(self):
         for arguments in ([], ["nonsense"], ["ls"], ["ls", "--nonsense", "x"],
