@@ -218,6 +218,9 @@ class ExtentStore {
   // missing or short. Looks at each part, reads none. `info`: what stat said.
   virtual Status check_parts(const ExtentInfo& /*info*/) { return {}; }
 
+  // The same of a generation in the trash, as `inspect` has it: DATA_LOSS when a restore would
+  // bring back nothing, or not all of it.
+  virtual Status check_kept(std::string_view /*name*/, const TrashEntry& /*entry*/) { return {}; }
   // Which store this is, whatever it was called when it was opened. Empty: it cannot tell.
   virtual StoreIdentity identity() const { return {}; }
 

@@ -242,4 +242,17 @@ inline Error parts_missing(const std::string& what, std::uint64_t there_bytes,
           Side::kNone, "see what is left of it: siphon verify"};
 }
 
+// Of a generation in the trash.
+inline Error bytes_are_gone(const std::string& what, const TrashEntry& entry,
+                            std::uint64_t there_bytes) {
+  const std::string id = to_hex(entry.id);
+  return {
+      Code::kDataLoss,
+      what + ": the bytes of the generation in the trash, private id " + id +
+          ", are gone: " + std::to_string(there_bytes) + " are there" +
+          (entry.state == ExtentState::kSealed ? " of " + std::to_string(entry.header.extent_bytes)
+                                               : ""),
+      Side::kNone, "remove the entry: siphon trash purge --private-id " + id};
+}
+
 }  // namespace siphon

@@ -27,6 +27,7 @@ class MemoryStore final : public ExtentStore {
   Status check_ready(bool) override { return fault({"check_ready", ""}); }
   Result<ExtentInfo> stat(std::string_view name) override;
   Status check_parts(const ExtentInfo& info) override;
+  Status check_kept(std::string_view name, const TrashEntry& entry) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
@@ -220,6 +221,15 @@ Status MemoryStore::check_parts(const ExtentInfo& info) {
   const std::uint64_t there = bytes ? bytes->size() : 0;
   if (there == info.header.extent_bytes) return {};
   return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
+}
+
+Status MemoryStore::check_kept(std::string_view name, const TrashEntry& entry) {
+  SIPHON_TRY(fault({"check_kept", name}));
+  std::lock_guard lock(mutex_);
+  const BytesPtr bytes = find_bytes(name, entry.id);
+  const bool sealed = entry.state == ExtentState::kSealed;
+  if (bytes && (!sealed || bytes->size() == entry.header.extent_bytes)) return {};
+  return fail(bytes_are_gone("extent " + std::string(name), entry, bytes ? bytes->size() : 0));
 }
 
 Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names,

@@ -75,6 +75,7 @@ class PosixStore final : public ExtentStore {
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
   Status check_parts(const ExtentInfo& info) override;
+  Status check_kept(std::string_view name, const TrashEntry& entry) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
@@ -120,8 +121,8 @@ class PosixStore final : public ExtentStore {
   Status write_inline_file(const std::string& name, const PrivateId& id,
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
-
   unsigned file_mode() const;
+
   const std::unique_ptr<Folder> folder_;
   const PosixOptions options_;
   const Location location_;
@@ -283,13 +284,13 @@ Status PosixStore::check_ready(bool writable) {
   return {};
 }
 
-Result<PosixStore::Locked> PosixStore::lock_and_load(std::string_view name, LockMode mode) const {
 // What a new extent's file gets, less the umask: the folder's own mode, as it is now.
 unsigned PosixStore::file_mode() const {
   struct stat st {};
   return ::fstat(folder_->root(), &st) == 0 ? (st.st_mode & 0666) | 0600 : 0600;
 }
 
+Result<PosixStore::Locked> PosixStore::lock_and_load(std::string_view name, LockMode mode) const {
   SIPHON_TRY(check_extent_name(name));
   auto lock = folder_->lock(name, mode, options_.lock_timeout);
   if (!lock) return fail(std::move(lock).error());
@@ -327,6 +328,15 @@ Status PosixStore::check_parts(const ExtentInfo& info) {
   const std::uint64_t there = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
   if (there == info.header.extent_bytes) return {};
   return fail(parts_missing("extent " + info.name, there, info.header.extent_bytes));
+}
+
+Status PosixStore::check_kept(std::string_view name, const TrashEntry& entry) {
+  const auto file = posix::look(folder_->data(), data_name(name, entry.id));
+  if (!file) return fail(file.error());
+  const std::uint64_t there = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
+  const bool sealed = entry.state == ExtentState::kSealed;
+  if (*file && (!sealed || there == entry.header.extent_bytes)) return {};
+  return fail(bytes_are_gone("extent " + std::string(name), entry, there));
 }
 
 Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names,
@@ -735,12 +745,8 @@ Status PosixStore::restore(std::string_view name, const PrivateId& id) {
     return fail(transition_error(rc, request.kind, name));
   }
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
-  auto file = posix::look(folder_->data(), data_name(name, id));
-  if (!file) return fail(std::move(file).error());
-  if (!*file) {
-    return fail(Code::kDataLoss, "extent " + extent + ": the bytes of this generation are gone",
-                Side::kNone, "purge it from the trash");
-  }
+  const auto entry = std::ranges::find(head.reg.trash, id, &TrashEntry::id);
+  if (entry != head.reg.trash.end()) SIPHON_TRY(check_kept(name, *entry));
   return make_public(extent, head, head.reg, next);
 }
 

@@ -418,20 +418,35 @@ Result<ExtentInfo> RadosStore::stat(std::string_view name) {
   return info_from_register(name, head->reg);
 }
 
-Status RadosStore::check_parts(const ExtentInfo& info) {
-  librados::IoCtx io = context(info.name);
+Result<std::uint64_t> RadosStore::stored_bytes(std::string_view name, const PrivateId& id,
+                                               const SealedHeader& header, bool is_inline) {
+  librados::IoCtx io = context(name);
   std::uint64_t total_bytes = 0;
   int result = 0;
-  if (info.is_inline) {
+  if (is_inline) {
     librados::ObjectReadOperation operation;
     operation.stat2(&total_bytes, nullptr, nullptr);
-    result = io.operate(head_object(info.name), &operation, nullptr);
+    result = io.operate(head_object(name), &operation, nullptr);
   } else {
-    result = measure_parts(io, info.private_id, info.header.part_bytes, total_bytes);
+    result = measure_parts(io, id, header.part_bytes, total_bytes);
   }
-  if (result < 0) return fail(to_error(result, "measure " + describe(info.name)));
-  if (total_bytes == info.header.extent_bytes) return {};
-  return fail(parts_missing(describe(info.name), total_bytes, info.header.extent_bytes));
+  if (result < 0) return fail(to_error(result, "measure " + describe(name)));
+  return total_bytes;
+}
+
+Status RadosStore::check_parts(const ExtentInfo& info) {
+  auto there = stored_bytes(info.name, info.private_id, info.header, info.is_inline);
+  if (!there) return fail(std::move(there).error());
+  if (*there == info.header.extent_bytes) return {};
+  return fail(parts_missing(describe(info.name), *there, info.header.extent_bytes));
+}
+
+Status RadosStore::check_kept(std::string_view name, const TrashEntry& entry) {
+  if (entry.state != ExtentState::kSealed) return {};  // how long it is, only its blocks say
+  auto there = stored_bytes(name, entry.id, entry.header, entry.is_inline);
+  if (!there) return fail(std::move(there).error());
+  if (*there == entry.header.extent_bytes) return {};
+  return fail(bytes_are_gone(describe(name), entry, *there));
 }
 
 HeadRead RadosStore::head_read(const OpenRequest& request) const {

@@ -37,6 +37,7 @@ class RadosStore final : public ExtentStore {
   Status check_ready(bool writable) override;
   Result<ExtentInfo> stat(std::string_view name) override;
   Status check_parts(const ExtentInfo& info) override;
+  Status check_kept(std::string_view name, const TrashEntry& entry) override;
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
   Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
                                              bool allow_open) override;
@@ -68,6 +69,9 @@ class RadosStore final : public ExtentStore {
 
   librados::IoCtx context(std::string_view name) const;
   std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
+  // How many bytes are there of a private id, by the sizes of its objects.
+  Result<std::uint64_t> stored_bytes(std::string_view name, const PrivateId& id,
+                                     const SealedHeader& header, bool is_inline);
   Error damaged(Error error, const std::string& object) const;
   Error corrupt(std::string_view name) const;
   Error not_siphons(const librados::IoCtx& io, std::string_view name) const;

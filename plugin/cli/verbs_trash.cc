@@ -38,6 +38,7 @@ struct Entry {
   bool restorable = false;
   bool in_trash = false;
   bool has_head = true;
+  std::optional<Error> gone{};         // trash: its bytes are not there any more
   std::optional<PartsSeen> unnamed{};  // parts that the register does not name
 };
 
@@ -45,7 +46,7 @@ struct Entry {
 constexpr std::uint64_t kUnnamedAgeMs = 25ull * 3600 * 1000;
 
 bool is_due(const Entry& e, std::uint64_t now_unix_ms) {
-  return e.restorable && e.since_unix_ms + StoreLimits{}.trash_grace_ms <= now_unix_ms;
+  return (e.restorable || e.gone) && e.since_unix_ms + StoreLimits{}.trash_grace_ms <= now_unix_ms;
 }
 
 struct Found {
@@ -90,11 +91,12 @@ Json entry_json(const Entry& e) {
             {"private_id", to_hex(e.id)},
             {"bytes", e.bytes > 0 ? Json(e.bytes) : Json()}};
   if (e.in_trash || e.unnamed) json["since"] = rfc3339(e.since_unix_ms);
-  if (e.restorable) json["due"] = is_due(e, now_unix_ms());
+  if (e.restorable || e.gone) json["due"] = is_due(e, now_unix_ms());
   if (!e.in_trash) json["named"] = !e.unnamed.has_value();
   if (!e.in_trash)
     json["lease_until"] = e.lease_unix_ms > 0 ? Json(rfc3339(e.lease_unix_ms)) : Json();
   json["restorable"] = e.restorable;
+  if (e.gone) json["problem"] = to_json(*e.gone);
   if (e.state == ExtentState::kSealed) json["header"] = to_json(e.header);
   return json;
 }
@@ -160,7 +162,23 @@ Status add_unnamed(ExtentStore& store, const Listed& name, const HeadRegister& r
   return {};
 }
 
-Result<Found> look(Session& session, const std::string& what, Collect collect) {
+// Which of them a restore could bring back. What cannot be looked at now may be.
+void look_at_bytes(ExtentStore& store, const std::string& name, const HeadRegister& reg,
+                   std::vector<Entry>& entries) {
+  for (Entry& e : entries) {
+    const auto kept = std::ranges::find(reg.trash, e.id, &TrashEntry::id);
+    if (!e.restorable || kept == reg.trash.end()) continue;
+    Status there = store.check_kept(name, *kept);
+    if (there || there.error().code != Code::kDataLoss) continue;
+    e.gone = std::move(there).error();
+    e.restorable = false;
+  }
+}
+
+enum class Bytes { kAreLookedAt, kAreNot };
+
+Result<Found> look(Session& session, const std::string& what, Collect collect,
+                   Bytes bytes = Bytes::kAreNot) {
   auto address = parse_extent_or_store(what);
   if (!address) return fail(std::move(address).error());
   auto names = names_of(session, *address);
@@ -175,6 +193,9 @@ Result<Found> look(Session& session, const std::string& what, Collect collect) {
       auto reg = (*store)->inspect(name.address.extent);
       if (!reg) return fail(std::move(reg).error());
       collect(name.address, *reg, entries[i]);
+      if (bytes == Bytes::kAreLookedAt) {
+        look_at_bytes(**store, name.address.extent, *reg, entries[i]);
+      }
       return collect == add_scratch ? add_unnamed(**store, name, *reg, entries[i]) : Status{};
     }();
   });
@@ -211,8 +232,8 @@ int show(Session& session, const Found& found, bool trash) {
     total_bytes += e.bytes;
     rows.push_back(entry_json(e));
     std::string last = "attempt";
-    if (trash && e.restorable)
-      last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
+    if (trash) last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
+    if (e.gone) last += ", bytes gone";
     if (is_due(e, now)) last += ", due";
     if (!trash) {
       last = e.unnamed                ? (e.has_head ? "unnamed" : "no head")
@@ -303,9 +324,9 @@ Result<std::optional<PrivateId>> wanted_id(const Options& options) {
 }  // namespace
 
 Result<int> run_trash_ls(Session& session) {
-  auto found = look(session, session.options().names.at(0), add_trash);
+  auto found = look(session, session.options().names.at(0), add_trash, Bytes::kAreLookedAt);
   if (!found) return fail(std::move(found).error());
-  std::erase_if(found->entries, [](const Entry& e) { return !e.restorable; });
+  std::erase_if(found->entries, [](const Entry& e) { return !e.restorable && !e.gone; });
   return show(session, *found, true);
 }
 
@@ -315,12 +336,15 @@ Result<int> run_trash_restore(Session& session) {
   if (!id) return fail(std::move(id).error());
   auto address = parse_address(options.names.at(0), Want::kExtent);
   if (!address) return fail(std::move(address).error());
-  auto found = look(session, options.names.at(0), add_trash);
+  auto found = look(session, options.names.at(0), add_trash, Bytes::kAreLookedAt);
   if (!found) return fail(std::move(found).error());
   if (!found->failed.empty()) return fail(found->failed.front().second);
   const Entry* chosen = nullptr;  // the youngest, or the one that was named
+  const Entry* whole = nullptr;   // the youngest that can come back
   for (const Entry& e : found->entries) {
-    if (!e.restorable || (*id && e.id != **id)) continue;
+    if (!e.restorable && !e.gone) continue;
+    if (e.restorable && (whole == nullptr || e.since_unix_ms >= whole->since_unix_ms)) whole = &e;
+    if (*id && e.id != **id) continue;
     if (chosen == nullptr || e.since_unix_ms >= chosen->since_unix_ms) chosen = &e;
   }
   if (chosen == nullptr) {
@@ -328,6 +352,14 @@ Result<int> run_trash_restore(Session& session) {
                 *id ? "the trash of " + address->to_string() + " does not hold that private id"
                     : "there is nothing of " + address->to_string() + " in the trash",
                 Side::kRequester, "siphon trash ls " + address->store());
+  }
+  if (chosen->gone) {
+    Error error = *chosen->gone;
+    if (whole != nullptr) {
+      error.next_step = "siphon trash restore --private-id " + to_hex(whole->id) + " " +
+                        address->to_string() + " brings back the youngest that is whole";
+    }
+    return fail(std::move(error));
   }
   auto store = session.store(*address);
   if (!store) return fail(std::move(store).error());

@@ -429,6 +429,36 @@ class TrashAndScratch(CliTest):
         self.siphon("rm", "--purge", self.address("e1"), self.SURE)
         self.assertEqual(self.leftovers(), [])
 
+    def removed(self, name):
+        """Its generations in the trash, youngest last."""
+        return self.json("trash", "ls", self.address(name))["entries"]
+
+    def test_a_generation_whose_bytes_are_gone_is_marked_and_not_restored(self):
+        self.put("e1", b"older" * 1000)
+        self.siphon("rm", self.address("e1"), self.SURE)
+        self.put("e1", b"younger" * 1000)
+        (self.store / "e1").unlink()  # by somebody who knows nothing of Siphon
+        older, younger = self.removed("e1")
+        self.assertEqual((older["restorable"], younger["restorable"]), (True, False))
+        self.assertIn("gone", younger["problem"]["message"])
+        listed = self.siphon("trash", "ls", self.address() + "/").stdout.decode()
+        self.assertEqual(sum("bytes gone" in line for line in listed.splitlines()), 1, listed)
+        for more in (["--dry-run"], []):
+            run = self.siphon("trash", "restore", *more, self.address("e1"), expect=FATAL)
+            self.assertIn(younger["private_id"].encode(), run.stderr)
+            self.assertIn(f"--private-id {older['private_id']}".encode(), run.stderr)
+        self.siphon("trash", "restore", self.address("e1"), "--private-id", older["private_id"])
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, b"older" * 1000)
+        # Cut short is as bad as gone.
+        self.siphon("rm", self.address("e1"), self.SURE)
+        for kept in (self.store / ".siphon" / "data").iterdir():
+            os.truncate(kept, 100)
+        self.assertEqual([e["restorable"] for e in self.removed("e1")], [False, False])
+        run = self.siphon("trash", "restore", self.address("e1"), expect=FATAL)
+        self.assertIn(b"trash purge", run.stderr)
+        self.siphon("trash", "purge", self.address("e1"), self.SURE)
+        self.assertEqual(self.leftovers(), [])
+
     def test_what_a_killed_put_leaves_is_shown_and_purged(self):
         writer = subprocess.Popen([SIPHON, "put", self.address("e1"), "-"], stdin=subprocess.PIPE,
                                   env=clean_environment())
