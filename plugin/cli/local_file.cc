@@ -33,6 +33,24 @@ std::string folder_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+// What stands in a Siphon folder is an extent, or in the way of one.
+Status check_not_in_a_store(const std::string& path) {
+  const std::string folder = folder_of(path);
+  struct stat heads {};
+  const bool is_store =
+      ::stat((folder + "/.siphon/head").c_str(), &heads) == 0 && S_ISDIR(heads.st_mode);
+  if (!is_store) return {};
+  const auto slash = path.rfind('/');
+  const std::string extent =
+      "posix:" + folder + "/" + (slash == std::string::npos ? path : path.substr(slash + 1));
+  return fail(
+      Code::kInvalidArgument,
+      path + " lies in a Siphon folder, whose store would not know of what is written there",
+      Side::kRequester,
+      "name a file elsewhere; an extent is made there by siphon put " + extent +
+          " FILE, or by siphon copy to the folder's daemon");
+}
+
 // Makes the name itself durable.
 Status sync_folder(const std::string& path) {
   const std::string folder = folder_of(path);
@@ -152,15 +170,17 @@ Result<OutputFile> OutputFile::open(const std::string& path, bool force) {
   struct stat there {};
   const bool is_there = ::stat(path.c_str(), &there) == 0;
   if (is_there && !S_ISREG(there.st_mode)) return open_directly(path, there, force);
-  if (is_there && !force) return exists(path + " exists");
   struct stat link {};
-  if (::lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode)) {
-    if (!is_there) return exists(path + " is a symbolic link that leads nowhere");
+  const bool is_link = ::lstat(path.c_str(), &link) == 0 && S_ISLNK(link.st_mode);
+  if (is_link && is_there) {
     char* real = ::realpath(path.c_str(), nullptr);
     if (real == nullptr) return fail(error_from_errno(errno, "follow " + path, Side::kRequester));
     final_path = real;
     std::free(real);
   }
+  SIPHON_TRY(check_not_in_a_store(final_path));
+  if (is_there && !force) return exists(path + " exists");
+  if (is_link && !is_there) return exists(path + " is a symbolic link that leads nowhere");
   std::string temporary = final_path + ".siphon-XXXXXX";
   const int fd = ::mkostemp(temporary.data(), O_CLOEXEC);
   if (fd < 0) return fail(error_from_errno(errno, "create " + temporary, Side::kRequester));

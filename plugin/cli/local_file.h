@@ -60,6 +60,7 @@ Error source_changed(const std::string& what);
 // no regular file (a pipe, /dev/null, a block device), directly. Not thread safe.
 class OutputFile {
  public:
+  // A file of a Siphon folder is refused: its store would not know of it.
   // A file or block device that is there is ALREADY_EXISTS, unless `force`: then the file keeps its
   // mode and owner, and a symbolic link leads to the file that is replaced.
   static Result<OutputFile> open(const std::string& path, bool force);

@@ -355,6 +355,22 @@ class GetOverFiles(WordsTest):
         self.siphon("get", self.address("e"), self.home / "no" / "out", expect=NOT_FOUND)
         self.assertEqual(self.others(), [])
 
+    def test_no_file_of_a_siphon_folder_is_written_behind_its_back(self):
+        self.put("other", b"other")
+        (self.home / "link").symlink_to(self.store / "other")
+        stored = (self.store / "other").read_bytes()
+        before = sorted(os.listdir(self.store))
+        for target in (self.store / "other", self.store / "new", self.home / "link"):
+            for more in ((), ("--force",)):
+                run = self.siphon("get", *more, self.address("e"), target, expect=USAGE)
+                name = "new" if target.name == "new" else "other"
+                self.assertIn(f"siphon put posix:{self.store}/{name} FILE".encode(), run.stderr)
+        self.assertEqual((self.store / "other").read_bytes(), stored)
+        self.assertEqual(sorted(os.listdir(self.store)), before)
+        run = subprocess.run([SIPHON, "get", "--force", self.address("e"), "other"],
+                             cwd=self.store, capture_output=True, env=clean_environment())
+        self.assertEqual(run.returncode, USAGE, run.stderr)
+
     def test_pipes_and_devices_are_written_to(self):
         self.siphon("get", self.address("e"), "/dev/null")
         fifo = self.home / "fifo"
