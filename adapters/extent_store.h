@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -217,10 +218,10 @@ class ExtentStore {
   // Whether the bytes that the head promises are there, by their number: DATA_LOSS when a part is
   // missing or short. Looks at each part, reads none. `info`: what stat said.
   virtual Status check_parts(const ExtentInfo& /*info*/) { return {}; }
-
   // The same of a generation in the trash, as `inspect` has it: DATA_LOSS when a restore would
   // bring back nothing, or not all of it.
   virtual Status check_kept(std::string_view /*name*/, const TrashEntry& /*entry*/) { return {}; }
+
   // Which store this is, whatever it was called when it was opened. Empty: it cannot tell.
   virtual StoreIdentity identity() const { return {}; }
 
@@ -292,7 +293,11 @@ class ExtentStore {
   // limits().trash_grace_ms, and with `replaces` the oldest beyond limits().kept_generations, so
   // that the publish finds room. Only a failure of the last is an error. One look at the head when
   // there is nothing to do.
-  Status make_room(std::string_view name, bool replaces);
+  // `on_gone` is told of each published generation that left: nobody brings it back.
+  Status make_room(std::string_view name, bool replaces,
+                   const std::function<void(const TrashEntry&)>& on_gone = {});
+  // Which published generations make_room would remove, oldest first.
+  Result<std::vector<TrashEntry>> in_the_way(std::string_view name, bool replaces);
   // What became of a publish (or a put_inline) of `id` whose answer was lost. Success: it has not
   // been published and never will be, whatever may still be under way; the id is condemned in the
   // head, where one is made if there was none, and stays there for collect(). FAILED_PRECONDITION:
@@ -316,29 +321,51 @@ class ExtentStore {
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
 };
 
-inline Status ExtentStore::make_room(std::string_view name, bool replaces) {
+// What is to leave the trash before the next attempt for a name: `purge` is given one entry after
+// the other, and its failure is one where there is no other way to find room.
+inline Status tidy_trash(const HeadRegister& reg, const StoreLimits& limits, bool replaces,
+                         std::uint64_t now, const std::function<Status(const TrashEntry&)>& purge) {
   // A late write of an attempt that ended may still arrive: its entry waits for that long.
   constexpr std::uint64_t kSettledMs = 10 * 60 * 1000;
-  auto reg = inspect(name);
-  if (!reg) return fail(std::move(reg).error());
-  const std::uint64_t now = now_unix_ms();
   std::vector<TrashEntry> kept;  // oldest first, as they came
-  for (const TrashEntry& entry : reg->trash) {
-    const std::uint64_t grace = entry.was_published ? limits().trash_grace_ms : kSettledMs;
+  for (const TrashEntry& entry : reg.trash) {
+    const std::uint64_t grace = entry.was_published ? limits.trash_grace_ms : kSettledMs;
     const bool over = entry.trashed_unix_ms + grace < now;
-    if (!over || !purge(name, entry.id, entry.trashed_unix_ms)) kept.push_back(entry);
+    if (!over || !purge(entry)) kept.push_back(entry);
   }
-  for (const Reservation& entry : reg->reservations) {
-    if (entry.lease_unix_ms < now) (void)collect(name, entry.id);
-  }
-  const std::size_t keep = std::max<std::uint32_t>(limits().kept_generations, 1);
+  const std::size_t keep = std::max<std::uint32_t>(limits.kept_generations, 1);
   if (!replaces || kept.size() < keep) return {};
   std::stable_partition(kept.begin(), kept.end(),
                         [](const TrashEntry& entry) { return !entry.was_published; });
-  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) {
-    SIPHON_TRY(purge(name, kept[i].id, kept[i].trashed_unix_ms));
-  }
+  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) SIPHON_TRY(purge(kept[i]));
   return {};
+}
+
+inline Status ExtentStore::make_room(std::string_view name, bool replaces,
+                                     const std::function<void(const TrashEntry&)>& on_gone) {
+  auto reg = inspect(name);
+  if (!reg) return fail(std::move(reg).error());
+  const std::uint64_t now = now_unix_ms();
+  for (const Reservation& entry : reg->reservations) {
+    if (entry.lease_unix_ms < now) (void)collect(name, entry.id);
+  }
+  return tidy_trash(*reg, limits(), replaces, now, [&](const TrashEntry& entry) -> Status {
+    SIPHON_TRY(purge(name, entry.id, entry.trashed_unix_ms));
+    if (on_gone && entry.was_published) on_gone(entry);
+    return {};
+  });
+}
+
+inline Result<std::vector<TrashEntry>> ExtentStore::in_the_way(std::string_view name,
+                                                               bool replaces) {
+  auto reg = inspect(name);
+  if (!reg) return fail(std::move(reg).error());
+  std::vector<TrashEntry> going;
+  SIPHON_TRY(tidy_trash(*reg, limits(), replaces, now_unix_ms(), [&](const TrashEntry& entry) {
+    if (entry.was_published) going.push_back(entry);
+    return Status{};
+  }));
+  return going;
 }
 
 // Opens the stores of one device, by location. Thread safe.

@@ -62,7 +62,7 @@ class PutTarget {
  private:
   Status begin() {
     if (writer_) return {};
-    SIPHON_TRY(store_.make_room(name_, request_.replace));
+    SIPHON_TRY(store_.make_room(name_, request_.replace, request_.on_gone));
     BeginOptions options;
     options.private_id = new_private_id();
     options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;

@@ -35,6 +35,8 @@ struct PutRequest {
   bool replace = false;
   // Asked when all is read and before anything is published, with the blocks; may be empty.
   std::function<Status(std::span<const IndexEntry> blocks)> before_publish;
+  // Told of each generation that left the trash for good to make room; may be empty.
+  std::function<void(const TrashEntry&)> on_gone;
 };
 // Small ones in one operation, larger ones through a scratch extent that is aborted on any
 // failure: nobody ever sees a part of it. ALREADY_EXISTS unless `replace`. An empty content is an

@@ -179,6 +179,22 @@ Json to_json(const SealedHeader& header) {
       {"sealed_at", rfc3339(header.sealed_unix_ms)}};
 }
 
+Json to_json(const TrashEntry& gone) {
+  return Json{{"private_id", to_hex(gone.id)},
+              {"since", rfc3339(gone.trashed_unix_ms)},
+              {"bytes", gone.header.extent_bytes > 0 ? Json(gone.header.extent_bytes) : Json()}};
+}
+
+std::string gone_text(const TrashEntry& gone, bool dry_run) {
+  return fmt::format(
+      "an older generation {} for good, to make room: private id {}, {}, in the "
+      "trash since {}",
+      dry_run ? "would leave the trash" : "left the trash", to_hex(gone.id),
+      gone.header.extent_bytes > 0 ? counted(gone.header.extent_bytes, "byte")
+                                   : std::string("of a size not known"),
+      rfc3339(gone.trashed_unix_ms));
+}
+
 Json to_json(const ExtentInfo& info) {
   Json json{{"name", info.name},
             {"state", state_name(info.state)},

@@ -87,6 +87,9 @@ Json to_json(const Error& error);
 Json to_json(const Location& location);
 Json to_json(const SealedHeader& header);
 Json to_json(const ExtentInfo& info);
+// A generation that leaves the trash for good, to make room: {"private_id", "since", "bytes"}.
+Json to_json(const TrashEntry& gone);
+std::string gone_text(const TrashEntry& gone, bool dry_run = false);
 Json to_json(const Receipt& receipt);
 Json to_json(const Progress& progress);
 std::string_view state_name(ExtentState state);  // "sealed"

@@ -421,7 +421,9 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
     Status gone =
         store ? (*store)->trash(item.source.extent, *generation) : Status(fail(store.error()));
     if (!gone && gone.error().code == Code::kResourceExhausted) {  // so much is kept of the name
-      gone = (*store)->make_room(item.source.extent, true);
+      gone = (*store)->make_room(item.source.extent, true, [&](const TrashEntry& left) {
+        session.meter().note("siphon: " + item.source.to_string() + ": " + gone_text(left));
+      });
       if (gone) gone = (*store)->trash(item.source.extent, *generation);
     }
     if (!gone) return refuse(std::move(gone).error());

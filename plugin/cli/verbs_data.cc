@@ -33,26 +33,10 @@ std::string speed(std::uint64_t bytes, std::chrono::steady_clock::time_point sin
                    std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count());
 }
 
-Result<int> plan_put(Session& session, ExtentStore& store, const Address& address,
-                     const InputFile& file) {
-  SIPHON_TRY(store.check_ready(true));
-  auto there = store.stat(address.extent);
-  if (!there && there.error().code != Code::kNotFound) return fail(there.error());
-  if (there && !session.options().replace) {
-    return fail(Code::kAlreadyExists, "extent " + address.to_string() + " already exists",
-                Side::kRequester, "choose another name, or add --replace");
-  }
-  Json doc = session.out().new_document();
-  doc["dry_run"] = true;
-  doc["extent"] = address.to_string();
-  doc["content_bytes"] = file.size_bytes() ? Json(*file.size_bytes()) : Json();
-  doc["replaces"] = there ? to_json(*there) : Json();
-  if (session.out().json()) session.out().document(std::move(doc), Exit::kOk);
-  session.out().line(
-      fmt::format("would put {} to {}{}; nothing was changed",
-                  file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
-                  address.to_string(), there ? ", replacing what is there" : ""));
-  return 0;
+Json gone_json(const std::vector<TrashEntry>& gone) {
+  Json rows = Json::array();
+  for (const TrashEntry& entry : gone) rows.push_back(to_json(entry));
+  return rows;
 }
 
 // What was announced of the content with --expect-bytes and --expect-sha256, and what came.
@@ -93,6 +77,22 @@ class Expectation {
     return wrong(Code::kDataLoss,
                  fmt::format("its SHA-256 is {}, announced was {}", to_hex(got), to_hex(*sha256_)));
   }
+  bool any() const { return bytes_ || sha256_; }
+  // All of a regular file: its size, and its content only where a SHA-256 was announced.
+  Status check(InputFile& file) {
+    if (!any()) return {};
+    if (!hash_) {
+      seen_bytes_ = *file.size_bytes();
+      return take({});
+    }
+    std::vector<std::byte> buffer(kMaxBlockBytes);
+    while (true) {
+      auto got = file.read(buffer);
+      if (!got) return fail(std::move(got).error());
+      SIPHON_TRY(take(std::span(buffer).first(*got)));
+      if (*got == 0) return {};
+    }
+  }
 
  private:
   static Status wrong(Code code, const std::string& what) {
@@ -104,6 +104,48 @@ class Expectation {
   std::optional<Sha256Stream> hash_;
   std::uint64_t seen_bytes_ = 0;
 };
+
+// What can be known beforehand of a put. A regular file is read, where a checksum was announced; a
+// stream would be used up.
+Result<int> plan_put(Session& session, ExtentStore& store, const Address& address, InputFile& file,
+                     Expectation& expectation) {
+  SIPHON_TRY(store.check_ready(true));
+  auto there = store.stat(address.extent);
+  if (!there && there.error().code != Code::kNotFound) return fail(there.error());
+  if (there && !session.options().replace) {
+    return fail(Code::kAlreadyExists, "extent " + address.to_string() + " already exists",
+                Side::kRequester, "choose another name, or add --replace");
+  }
+  const bool readable = file.size_bytes().has_value();
+  if (readable && *file.size_bytes() > store.limits().max_extent_bytes) {
+    return fail(
+        Code::kResourceExhausted,
+        fmt::format("{} has more than the {} that an extent may have", session.options().file,
+                    counted(store.limits().max_extent_bytes, "byte")),
+        Side::kRequester, "put it in pieces");
+  }
+  if (readable) SIPHON_TRY(expectation.check(file));
+  const bool unchecked = !readable && expectation.any();
+  auto gone = store.in_the_way(address.extent, session.options().replace);
+  if (!gone) return fail(std::move(gone).error());
+  Json doc = session.out().new_document();
+  doc["dry_run"] = true;
+  doc["extent"] = address.to_string();
+  doc["content_bytes"] = readable ? Json(*file.size_bytes()) : Json();
+  doc["expectation_checked"] = expectation.any() ? Json(readable) : Json();
+  doc["replaces"] = there ? to_json(*there) : Json();
+  doc["left_for_good"] = gone_json(*gone);
+  if (session.out().json()) session.out().document(std::move(doc), Exit::kOk);
+  session.out().line(
+      fmt::format("would put {} to {}{}; nothing was changed",
+                  file.size_bytes() ? human_bytes(*file.size_bytes()) : std::string("a stream"),
+                  address.to_string(), there ? ", replacing what is there" : ""));
+  for (const TrashEntry& entry : *gone) session.out().line(gone_text(entry, true));
+  if (unchecked) {
+    session.out().line("what was announced of it was not checked: a stream is read only once");
+  }
+  return 0;
+}
 
 // Reads the file once more: whether its blocks are still these.
 Status read_again(InputFile& file, std::span<const IndexEntry> blocks, const std::string& path) {
@@ -149,6 +191,7 @@ struct Removal {
   ExtentInfo info;
   bool only_trash = false;
   std::size_t purged = 0;
+  std::vector<TrashEntry> gone;  // left the trash, to make room
 };
 
 Status nothing_of_that_name() {
@@ -162,21 +205,31 @@ Status remove_one(Session& session, Removal& removal) {
   removal.only_trash = !info && info.error().code == Code::kNotFound && session.options().purge;
   if (!info && !removal.only_trash) return fail(std::move(info).error());
   if (info) removal.info = *info;
+  const bool purge = session.options().purge;
   if (session.options().dry_run) {
-    if (!removal.only_trash) return {};
+    if (!removal.only_trash) {
+      if (purge) return {};  // all of its trash goes: that is what was asked for
+      auto gone = (*store)->in_the_way(removal.address.extent, true);
+      if (!gone) return fail(std::move(gone).error());
+      removal.gone = std::move(*gone);
+      return {};
+    }
     const auto reg = (*store)->inspect(removal.address.extent);
     if (!reg) return fail(reg.error());
     return reg->trash.empty() ? nothing_of_that_name() : Status{};
   }
   if (!removal.only_trash) {
     // Where so much is kept that the trash is full, the oldest of it leaves first.
-    SIPHON_TRY((*store)->make_room(removal.address.extent, true));
+    SIPHON_TRY((*store)->make_room(removal.address.extent, true, [&](const TrashEntry& entry) {
+      ++removal.purged;
+      if (!purge) removal.gone.push_back(entry);
+    }));
     SIPHON_TRY((*store)->trash(removal.address.extent, removal.info.generation));
   }
-  if (session.options().purge) {
+  if (purge) {
     auto purged = (*store)->purge_trash(removal.address.extent);
     if (!purged) return fail(std::move(purged).error());
-    removal.purged = *purged;
+    removal.purged += *purged;
     if (removal.only_trash && *purged == 0) return nothing_of_that_name();
   }
   return {};
@@ -209,16 +262,20 @@ Result<int> run_put(Session& session) {
   if (!expectation) return fail(std::move(expectation).error());
   auto file = InputFile::open(options.file);
   if (!file) return fail(std::move(file).error());
+  // What a folder makes of it may be read and written by nobody who may not do that to the file.
+  if (const auto mode = file->mode()) ::umask(::umask(0) | (~(*mode | 0600) & 0666));
   auto store = session.store(*address);
   if (!store) return fail(std::move(store).error());
-  if (options.dry_run) return plan_put(session, **store, *address, *file);
+  if (options.dry_run) return plan_put(session, **store, *address, *file, *expectation);
   if (Status ready = (*store)->check_ready(true); !ready) {
     if (ready.error().code != Code::kFailedPrecondition) return fail(std::move(ready).error());
     return session.out().error(ready.error(), Exit::kNotFit);
   }
 
   const auto start = std::chrono::steady_clock::now();
-  PutRequest request{options.block_size, options.open, options.replace, {}};
+  std::vector<TrashEntry> gone;
+  PutRequest request{options.block_size, options.open, options.replace, {}, {}};
+  request.on_gone = [&](const TrashEntry& entry) { gone.push_back(entry); };
   if (!options.allow_changing) {
     request.before_publish = [&](std::span<const IndexEntry> blocks) {
       return check_unchanged(*file, blocks, options.file == "-" ? "standard input" : options.file);
@@ -232,11 +289,15 @@ Result<int> run_put(Session& session) {
   auto info = put_extent(**store, address->extent, read, request,
                          control_of(session, file->size_bytes().value_or(0)));
   session.meter().finish(info.has_value());
+  for (const TrashEntry& entry : gone) {
+    session.meter().note("siphon: " + address->to_string() + ": " + gone_text(entry));
+  }
   if (!info) return fail(std::move(info).error());
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["extent"] = address->to_string();
     doc["info"] = to_json(*info);
+    doc["left_for_good"] = gone_json(gone);
     session.out().document(std::move(doc), Exit::kOk);
   }
   if (info->state == ExtentState::kSealed) {
@@ -262,8 +323,6 @@ Result<int> run_get(Session& session) {
   }
   if (to_stdout) session.out().data_on_stdout();
   auto store = session.store(*address);
-  // What a folder makes of it may be read and written by nobody who may not do that to the file.
-  if (const auto mode = file->mode()) ::umask(::umask(0) | (~(*mode | 0600) & 0666));
   if (!store) return fail(std::move(store).error());
   auto there = (*store)->stat(address->extent);
   if (!there) return fail(std::move(there).error());
@@ -409,9 +468,15 @@ Result<int> run_rm(Session& session) {
                            counted(addresses.size() - extents.size(), "more extent"));
       break;
     }
-    Removal removal{address, {}, false, 0};
+    Removal removal;
+    removal.address = address;
     Status status = remove_one(session, removal);
-    Json entry{{"extent", address.to_string()}, {"purged", removal.purged}};
+    Json entry{{"extent", address.to_string()},
+               {"purged", removal.purged},
+               {"left_for_good", gone_json(removal.gone)}};
+    for (const TrashEntry& gone : removal.gone) {
+      session.out().line(address.to_string() + ": " + gone_text(gone, options.dry_run));
+    }
     if (status) {
       ++tally.done;
       session.out().line(removal_text(removal, options));

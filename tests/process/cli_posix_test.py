@@ -433,6 +433,41 @@ class TrashAndScratch(CliTest):
         """Its generations in the trash, youngest last."""
         return self.json("trash", "ls", self.address(name))["entries"]
 
+    def test_rm_says_which_generation_it_pushes_out_of_the_trash(self):
+        for i in range(8):
+            self.put("e1", bytes([i]) * (5000 + i))
+            ran = self.json("rm", self.address("e1"), self.SURE)
+            self.assertEqual(ran["extents"][0]["left_for_good"], [])
+        oldest, second = self.removed("e1")[:2]
+        self.put("e1", b"ninth")
+        dry = self.json("rm", "--dry-run", self.address("e1"))
+        self.assertEqual([g["private_id"] for g in dry["extents"][0]["left_for_good"]],
+                         [oldest["private_id"]])
+        self.assertIn(f"would leave the trash for good, to make room: private id "
+                      f"{oldest['private_id']}".encode(),
+                      self.siphon("rm", "--dry-run", self.address("e1")).stdout)
+        self.assertEqual(len(self.removed("e1")), 8)
+        ran = self.json("rm", self.address("e1"), self.SURE)["extents"][0]
+        self.assertEqual(ran["purged"], 1)
+        self.assertEqual(ran["left_for_good"], [{k: oldest[k] for k in
+                                                 ("private_id", "since", "bytes")}])
+        self.put("e1", b"tenth")
+        said = self.siphon("rm", self.address("e1"), self.SURE).stdout.decode()
+        self.assertIn(f"left the trash for good, to make room: private id "
+                      f"{second['private_id']}", said)
+        self.assertEqual(len(self.removed("e1")), 8)
+
+    def test_put_says_which_generation_it_pushes_out_of_the_trash(self):
+        for i in range(9):
+            self.put_and_get("e1", bytes([i]) * 5000)
+        oldest = self.removed("e1")[0]
+        source = self.file("in", b"x" * 5000)
+        words = ("put", "--replace", self.address("e1"), source)
+        for more in (("--dry-run",), (self.SURE,)):
+            ran = self.json(*words, *more)
+            self.assertEqual([g["private_id"] for g in ran["left_for_good"]],
+                             [oldest["private_id"]])
+
     def test_a_generation_whose_bytes_are_gone_is_marked_and_not_restored(self):
         self.put("e1", b"older" * 1000)
         self.siphon("rm", self.address("e1"), self.SURE)

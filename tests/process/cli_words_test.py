@@ -302,6 +302,27 @@ class ChangingFiles(WordsTest):
         self.siphon("put", self.address("f"), self.file("f", data), "--expect-sha256", right)
 
 
+    def test_a_dry_run_looks_at_what_was_announced(self):
+        data = self.content(3_000_000)
+        right = hashlib.sha256(data).hexdigest()
+        path = self.file("f", data)
+        put = ["put", "--dry-run", self.address("e"), path]
+        self.siphon(*put, "--expect-bytes", "4M", expect=TEMPORARY)
+        self.siphon(*put, "--expect-bytes", "1M", expect=FATAL)
+        run = self.siphon(*put, "--expect-sha256", "0" * 64, expect=FATAL)
+        self.assertIn(right.encode(), run.stderr)
+        self.siphon(*put, "--expect-bytes", "2M", "--expect-sha256", right, expect=FATAL)
+        for words in (["--expect-bytes", "3000000"], ["--expect-sha256", right],
+                      ["--expect-bytes", "3000000", "--expect-sha256", right]):
+            self.assertTrue(self.json(*put, *words)["expectation_checked"])
+        self.assertIsNone(self.json(*put)["expectation_checked"])
+        stream = ["put", "--dry-run", self.address("e"), "-", "--expect-bytes", "1"]
+        run = self.siphon(*stream, data=data)
+        self.assertIn(b"not checked: a stream", run.stdout)
+        self.assertFalse(self.json(*stream, data=data)["expectation_checked"])
+        self.siphon("stat", self.address("e"), expect=NOT_FOUND)
+
+
 class GetOverFiles(WordsTest):
     def setUp(self):
         super().setUp()
