@@ -444,6 +444,7 @@ Status RadosStore::check_parts(const ExtentInfo& info) {
 Status RadosStore::check_kept(std::string_view name, const TrashEntry& entry) {
   if (entry.state != ExtentState::kSealed) return {};  // how long it is, only its blocks say
   auto there = stored_bytes(name, entry.id, entry.header, entry.is_inline);
+  if (!there && there.error().code == Code::kNotFound) there = 0;  // with its head
   if (!there) return fail(std::move(there).error());
   if (*there == entry.header.extent_bytes) return {};
   return fail(bytes_are_gone(describe(name), entry, *there));

@@ -80,6 +80,10 @@ class BouncedStore final : public ExtentStore {
   StoreCounters counters() const override { return inner_.counters(); }
   Status check_ready(bool writable) override { return inner_.check_ready(writable); }
   Result<ExtentInfo> stat(std::string_view name) override { return inner_.stat(name); }
+  Status check_parts(const ExtentInfo& info) override { return inner_.check_parts(info); }
+  Status check_kept(std::string_view name, const TrashEntry& entry) override {
+    return inner_.check_kept(name, entry);
+  }
   Result<ExtentPage> list(std::string_view cursor, std::size_t max_names,
                           Listing listing) override {
     return inner_.list(cursor, max_names, listing);

@@ -774,6 +774,22 @@ TEST_P(ExtentStoreContract, RestoreBringsAnExtentBackByteForByte) {
   EXPECT_EQ(raw_count("e1"), 0u);
 }
 
+TEST_P(ExtentStoreContract, WhatCannotComeBackFromTheTrashIsTold) {
+  for (const Sample& sample : {big_sample(84), small_sample(85)}) {
+    put("e1", sample);
+    ASSERT_TRUE(store_->trash("e1", TransitionRequest::kAnyGeneration));
+    auto reg = store_->inspect("e1");
+    ASSERT_TRUE(reg) << reg.error().message;
+    const TrashEntry kept = reg->trash.at(0);
+    EXPECT_EQ(code_of(store_->check_kept("e1", kept)), "OK");
+    TrashEntry longer = kept;
+    ++longer.header.extent_bytes;
+    EXPECT_EQ(code_of(store_->check_kept("e1", longer)), "DATA_LOSS");
+    ASSERT_TRUE(store_->purge_trash("e1"));
+    EXPECT_EQ(code_of(store_->check_kept("e1", kept)), "DATA_LOSS");
+  }
+}
+
 // A journal's row may outlive its publish, and a list of the trash what it lists.
 TEST_P(ExtentStoreContract, WhatWasPublishedLeavesTheTrashOnlyAsWhatWasSeenThere) {
   for (const Sample& sample : {big_sample(82), small_sample(83)}) {
