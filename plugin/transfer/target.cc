@@ -309,7 +309,7 @@ void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
       if (e.index < extents.size() && e.claim) extents[e.index]->source_header = e.claim->header;
     }
   };
-  const StreamEnd end = env_.caller.stream(call, take, {});
+  const StreamEnd end = env_.caller.stream(call, take, cancel_.get_token());
   std::lock_guard lock(mutex_);
   header_rpc_bytes_ += end.rpc_bytes;
   if (end.status || end.status.error().reason != Reason::kSameThing) return;
@@ -563,8 +563,17 @@ void TargetTransfer::give_up_if_hopeless_locked() {
   changed_.notify_all();
 }
 
+// When the lanes had brought everything before the cancel came.
+bool TargetTransfer::any_was_cancelled() {
+  std::lock_guard lock(mutex_);
+  return std::ranges::any_of(extents_, [](const auto& extent) {
+    const std::optional<Error>& error = extent->session.error();
+    return error && error->code == Code::kCancelled;
+  });
+}
+
 void TargetTransfer::finish(Status attempt) {
-  if (!attempt && cancel_requested_) {
+  if (cancel_requested_ && (!attempt || any_was_cancelled())) {
     attempt =
         fail(Code::kCancelled,
              "the transfer was cancelled; the source is untouched, nothing more is published");
@@ -611,9 +620,10 @@ void TargetTransfer::finish(Status attempt) {
   s.target_device = env_.settings.device;
   s.data_endpoint = data_endpoint_;
   env_.counters.fallback_parts.fetch_add(fallback_parts_);  // the source counts its own
-  log::info("transfer {}: {}, {} extents published, {} failed, {} bytes in {} ms{}", spec_.id,
-            to_string(phase_), done_count_, failed_count_, s.bytes, s.elapsed_ms,
-            s.status ? "" : ": " + s.status.error().message);
+  log::info(
+      "transfer {}: {}, {} extents published, {} already there, {} failed, {} bytes in {} ms{}",
+      spec_.id, to_string(phase_), done_count_ - there_count_, there_count_, failed_count_, s.bytes,
+      s.elapsed_ms, s.status ? "" : ": " + s.status.error().message);
   summary_ = std::move(s);
   wanted_.clear();
   extents_.clear();  // an ended transfer stays known for long, by its outcomes
@@ -636,6 +646,7 @@ void TargetTransfer::cancel() {
     cancel_requested_ = true;
     waited = !std::exchange(began_, true);
   }
+  cancel_.request_stop();
   stop_.request_stop();
   if (waited) finish(fail(Code::kCancelled, "cancelled while it waited in line"));
 }
@@ -958,6 +969,7 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
     return;
   }
   ++done_count_;
+  if (extent.receipt && extent.receipt->already_there) ++there_count_;
   if (!extent.receipt) {
     extent.receipt = receipt_of(extent, *extent.session.claim(), extent.session.target_crc32(),
                                 extent.stored.private_id());

@@ -188,6 +188,7 @@ class TargetTransfer final : private FrameSink {
   void note_lanes_ended();
   void await_second_call(std::chrono::milliseconds at_most);
   void give_up_if_hopeless_locked();
+  bool any_was_cancelled();
   void finish(Status attempt);
   void watch_limit(std::stop_token stop);
 
@@ -220,6 +221,7 @@ class TargetTransfer final : private FrameSink {
   const StoreLimits store_limits_;
   std::vector<Receipt> known_;  // until it runs
   std::stop_source stop_;       // before the place, which has its token
+  std::stop_source cancel_;     // asked to end; stop_ also ends a stream that is of no use any more
   const TargetPlace place_;
   std::vector<std::unique_ptr<Extent>> extents_;
   std::vector<Extent*> wanted_;  // those that are streamed, in the order of the frames' indices
@@ -253,6 +255,7 @@ class TargetTransfer final : private FrameSink {
   std::size_t publishers_ = 0;           // writers that publish these
   std::size_t publishers_to_start_ = 0;  // of which have not begun
   std::uint32_t done_count_ = 0;
+  std::uint32_t there_count_ = 0;  // of those, already there
   std::uint32_t failed_count_ = 0;
   std::optional<std::chrono::steady_clock::time_point> first_frame_at_, last_durable_at_;
   StreamEnd stream_end_;

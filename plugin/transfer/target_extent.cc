@@ -76,18 +76,23 @@ Status TargetExtent::check_blocks(const SealedHeader& header, BufferPool& pool,
   const std::uint64_t before = fallback_parts_of_this_thread();
   const std::uint32_t operation_bytes = place_.store.limits().operation_bytes;
   const ByteSource stored = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
-    SIPHON_TRY(go_on());
-    return read_pooled(
-        pool, operation_bytes, scratch_->part_bytes(), offset, out,
-        [&](std::uint64_t at, std::span<std::byte> piece) { return scratch_->read(at, piece); });
+    return read_pooled(pool, operation_bytes, scratch_->part_bytes(), offset, out,
+                       [&](std::uint64_t at, std::span<std::byte> piece) -> Status {
+                         SIPHON_TRY(go_on());
+                         return scratch_->read(at, piece);
+                       });
   };
   auto checked = verify_extent(stored, header, {});
   Status status;
   if (!checked && checked.error().code == Code::kDataLoss) {
     auto crc = crc32_of(stored, header.extent_bytes);
-    const bool as_received = crc && *crc == header.crc32;
-    status = fail(as_received ? source_is_damaged(std::move(checked).error())
-                              : target_is_damaged(std::move(checked).error()));
+    if (!crc) {  // nobody is to blame then
+      status = fail(std::move(crc).error());
+    } else if (*crc == header.crc32) {
+      status = fail(source_is_damaged(std::move(checked).error()));
+    } else {
+      status = fail(target_is_damaged(std::move(checked).error()));
+    }
   } else if (!checked) {
     status = fail(std::move(checked).error());
   }

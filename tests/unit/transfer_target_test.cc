@@ -122,6 +122,12 @@ class DirectCaller final : public SourceCaller {
   StreamEnd stream(const StreamCall& call,
                    const std::function<void(const SourceReport&)>& on_report,
                    std::stop_token stop) override {
+    if (call.headers_only && hang_at_headers) {
+      hang_at_headers(stop);
+      StreamEnd end;
+      end.status = fail(Code::kCancelled, "the second call was cancelled");
+      return end;
+    }
     if (fails) {
       const auto spoilt = [&](const SourceReport& said) {
         SourceReport report = said;
@@ -145,6 +151,8 @@ class DirectCaller final : public SourceCaller {
 
   Gate* lose_connection_when = nullptr;
   std::function<bool(std::uint32_t)> fails;  // by index: the source finds rot in it
+  // Instead of an answer to the question for headers; the call ends when it returns.
+  std::function<void(const std::stop_token&)> hang_at_headers;
   void join() {
     if (lost_.joinable()) lost_.join();
   }
@@ -343,6 +351,77 @@ TEST_F(TargetTransferTest, WhatTheTargetStoredWronglyIsTheTargets) {
   EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kTarget);
   expect_no_trace_of("e");
   expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, WhoCannotReadBackWhatIsWrongBlamesNobody) {
+  samples_["e"] = source_.put("e", rotten_with_a_fitting_header(3 * kMiB, 1));
+  order("e");
+  spec_.check_blocks = true;
+  std::atomic<int> from_the_start{0};  // once for the blocks, and once more for the crc32
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "read scratch" || op.offset_bytes != 0) return {};
+    return ++from_the_start == 2 ? fail(Code::kUnavailable, "no answer") : Status{};
+  };
+  run();
+  ASSERT_EQ(outcome("e"), "UNAVAILABLE");
+  EXPECT_EQ(outcomes_.at("e").error().message.find("damaged"), std::string::npos);
+  expect_no_trace_of("e");
+}
+
+// Two check their blocks at a time (kBlockChecksAtOnce), the others wait for a place.
+TEST_F(TargetTransferTest, ACancelEndsTheWaitForAPlaceToCheckBlocks) {
+  for (const char* name : {"e1", "e2", "e3", "e4"}) {
+    offer(name, kMiB);
+    order(name);
+  }
+  spec_.check_blocks = true;
+  std::mutex mutex;
+  std::map<std::string, int> reads;
+  Gate cancelled;
+  std::jthread canceller;
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "read scratch") return {};
+    bool first = false;
+    {
+      std::lock_guard lock(mutex);
+      first = ++reads[std::string(op.name)] == 1;
+      if (first && reads.size() == 2) {
+        canceller = std::jthread([&] {
+          transfer_->cancel();
+          cancelled.open();
+        });
+      }
+    }
+    if (first) cancelled.wait();
+    return {};
+  };
+  run();
+  EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  EXPECT_EQ(reads.size(), 2u) << "who waited has read nothing";
+  for (const auto& [name, count] : reads) EXPECT_EQ(count, 1) << name;
+  for (const auto& [name, sample] : samples_) {
+    EXPECT_EQ(outcome(name), "CANCELLED") << name;
+    expect_no_trace_of(name);
+  }
+  expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, ACancelEndsTheQuestionForTheSourcesHeaders) {
+  offer("e", kMiB);
+  order("e");
+  target_.put("e", kMiB);
+  bool stopped = false;
+  caller_.hang_at_headers = [&](const std::stop_token& stop) {
+    Gate hung_up;
+    std::stop_callback wake(stop, [&] { hung_up.open(); });
+    transfer_->cancel();
+    hung_up.wait();
+    stopped = stop.stop_requested();
+  };
+  run();
+  EXPECT_TRUE(stopped);
+  EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  EXPECT_EQ(source_.count("open"), 0);
 }
 
 TEST_F(TargetTransferTest, AnEarlierReceiptWithoutACheckOfBlocksIsNoReceiptForOne) {
