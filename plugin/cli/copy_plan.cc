@@ -257,6 +257,7 @@ void read_what_is_there(Session& session, CopyPlan& plan) {
       cannot_tell(right[i], Side::kTarget);
     } else if (same_content(left[i].outcome, right[i].outcome)) {
       item.state = ItemState::kAlreadyThere;
+      item.read_crc32 = {left[i].outcome.crc32, right[i].outcome.crc32};
     } else {
       differs(item);
     }
@@ -325,6 +326,16 @@ std::string_view to_string(ItemState state) {
       return "gone";
   }
   return "";
+}
+
+Json receipt_json(const CopyItem& item) {
+  if (!item.receipt) return {};
+  Json json = to_json(*item.receipt);
+  if (item.read_crc32) {
+    json["source_crc32"] = crc32_hex(item.read_crc32->source);
+    json["target_crc32"] = crc32_hex(item.read_crc32->target);
+  }
+  return json;
 }
 
 Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {

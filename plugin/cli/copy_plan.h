@@ -35,6 +35,11 @@ struct CopyItem {
   Device source_device, target_device;
   ItemState state = ItemState::kPending;
   std::optional<Receipt> receipt;
+  // Already there: computed at both ends in this run (--check, --deep). Else nobody has read it.
+  struct ReadCrc32 {
+    std::uint32_t source = 0, target = 0;
+  };
+  std::optional<ReadCrc32> read_crc32;
   Error error;
   std::string transfer_id;
   std::uint32_t attempts = 0;
@@ -61,6 +66,9 @@ struct CopyPlan {
   std::vector<Address> whole_sources;  // those arguments that name all of a store
   std::uint64_t total_bytes = 0;       // of the pending ones; 0: not known
 };
+
+// The item's receipt, with the checksums that were computed in this run and no others; null: none.
+Json receipt_json(const CopyItem& item);
 
 // From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when
 // the arguments contradict each other; what is wrong with single extents is in their items. Of a

@@ -30,6 +30,21 @@ bool may_try_again(const Error& error) {
   return is_retryable(error.code) || error.reason == Reason::kGrantUnknown;
 }
 
+// Without checksums: nothing was read for it.
+Receipt receipt_of_what_is_there(const CopyItem& item, const SealedHeader& header) {
+  Receipt there;
+  there.source_extent = item.source.extent;
+  there.target_extent = item.target.extent;
+  there.source = item.source.location;
+  there.target = item.target.location;
+  there.header = header;
+  there.bytes = header.extent_bytes;
+  there.finished_unix_ms = there.started_unix_ms = now_unix_ms();
+  there.attempts = 0;
+  there.already_there = true;
+  return there;
+}
+
 }  // namespace
 
 CopyRun::CopyRun(Session& session, CopyPlan& plan)
@@ -40,8 +55,7 @@ CopyRun::~CopyRun() = default;
 // With the lock.
 void CopyRun::write_receipt(CopyItem& item) {
   if (!receipts_.is_open() || !item.receipt) return;
-  const std::string line =
-      to_json(*item.receipt).dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string line = receipt_json(item).dump(-1, ' ', false, Json::error_handler_t::replace);
   item.receipt_lost = !receipts_.write(line);
 }
 
@@ -50,19 +64,9 @@ void CopyRun::keep_receipts() {
   if (!receipts_.is_open()) return;
   const std::lock_guard lock(mutex_);
   for (CopyItem& item : plan_.items) {
-    if (item.state != ItemState::kAlreadyThere || item.receipt || !item.info) continue;
-    Receipt there;
-    there.source_extent = item.source.extent;
-    there.target_extent = item.target.extent;
-    there.source = item.source.location;
-    there.target = item.target.location;
-    there.header = item.info->header;
-    there.bytes = there.header.extent_bytes;
-    there.source_crc32 = there.target_crc32 = there.header.crc32;
-    there.finished_unix_ms = there.started_unix_ms = now_unix_ms();
-    there.attempts = 0;
-    there.already_there = true;
-    item.receipt = std::move(there);
+    if (item.state != ItemState::kAlreadyThere) continue;
+    if (!item.receipt && item.info)
+      item.receipt = receipt_of_what_is_there(item, item.info->header);
     write_receipt(item);
   }
   const bool synced = receipts_.sync();
@@ -304,7 +308,8 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
          Side::kTarget, "siphon verify " + item.target.to_string() + ", and upgrade that daemon"});
   }
   item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
-  write_receipt(item);
+  // What is there already may still be read at both ends (--check), and found damaged.
+  if (item.state == ItemState::kCopied) write_receipt(item);
 }
 
 CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
@@ -392,9 +397,12 @@ void CopyRun::check_already_there() {
     CopyItem& item = plan_.items[taken[i]];
     if (same_content(left[i].outcome, right[i].outcome)) {
       item.state = ItemState::kAlreadyThere;
+      item.read_crc32 = {left[i].outcome.crc32, right[i].outcome.crc32};
+      if (!item.receipt) item.receipt = receipt_of_what_is_there(item, left[i].outcome.header);
       continue;
     }
     if (item.state != ItemState::kAlreadyThere) continue;
+    item.receipt.reset();
     const bool target_damaged = !right[i].outcome.status;
     const Status& bad = target_damaged ? right[i].outcome.status : left[i].outcome.status;
     item.fail_with(bad ? Error{Code::kDataLoss, "the two ends differ", Side::kNone, ""}

@@ -208,6 +208,8 @@ Json to_json(const ExtentInfo& info) {
 }
 
 Json to_json(const Receipt& r) {
+  // Of what was there already nothing was read: the header's crc32 is in the header.
+  const bool read = !r.already_there;
   return Json{{"transfer_id", r.transfer_id},
               {"source", to_json(r.source)},
               {"source_extent", r.source_extent},
@@ -216,8 +218,8 @@ Json to_json(const Receipt& r) {
               {"source_device", r.source_device},
               {"target_device", r.target_device},
               {"bytes", r.bytes},
-              {"source_crc32", crc32_hex(r.source_crc32)},
-              {"target_crc32", crc32_hex(r.target_crc32)},
+              {"source_crc32", read ? Json(crc32_hex(r.source_crc32)) : Json()},
+              {"target_crc32", read ? Json(crc32_hex(r.target_crc32)) : Json()},
               {"header", to_json(r.header)},
               {"private_id", to_hex(r.private_id)},
               {"data_endpoint", r.data_endpoint},

@@ -37,7 +37,7 @@ Json to_json(const CopyItem& item) {
             {"attempts", item.attempts}};
   json["bytes"] =
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
-  json["receipt"] = item.receipt ? to_json(*item.receipt) : Json();
+  json["receipt"] = receipt_json(item);
   json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
   return json;
 }
@@ -110,9 +110,13 @@ void print_errors(Session& session, const CopyPlan& plan) {
   }
 }
 
-// What the source's header says, where nothing has been computed.
-std::string header_crc(const CopyItem& item) {
-  return item.info ? crc32_hex(item.info->header.crc32) : "-";
+// What this run has computed; a header's word stays with the header (siphon stat).
+std::pair<std::string, std::string> computed_crc32(const CopyItem& item) {
+  if (item.read_crc32) {
+    return {crc32_hex(item.read_crc32->source), crc32_hex(item.read_crc32->target)};
+  }
+  if (!item.receipt || item.receipt->already_there) return {"-", "-"};
+  return {crc32_hex(item.receipt->source_crc32), crc32_hex(item.receipt->target_crc32)};
 }
 
 void print_table(const Output& out, const CopyPlan& plan) {
@@ -132,10 +136,9 @@ void print_table(const Output& out, const CopyPlan& plan) {
   for (const CopyItem& item : plan.items) {
     const bool proven = item.receipt.has_value();
     const std::uint64_t bytes = proven ? item.receipt->bytes : item.bytes();
+    const auto [source_crc32, target_crc32] = computed_crc32(item);
     table.add({item.source.to_string(), item.target.to_string(),
-               bytes > 0 ? std::to_string(bytes) : "-",
-               proven ? crc32_hex(item.receipt->source_crc32) : header_crc(item),
-               proven ? crc32_hex(item.receipt->target_crc32) : "-", way(item),
+               bytes > 0 ? std::to_string(bytes) : "-", source_crc32, target_crc32, way(item),
                std::string(to_string(item.state))});
   }
   if (!table.empty()) table.print();

@@ -415,16 +415,19 @@ Result<int> run_watch(Session& session) {
   auto found = find_transfer(session, id);
   if (!found) return fail(std::move(found).error());
   Json outcomes = Json::array();
+  std::uint32_t already_there = 0;
   auto on_event = [&](const rpc::TransferEvent& event) {
     if (const auto* p = std::get_if<Progress>(&event)) {
       session.meter().update(progress_of(*p, found->info.source_device, found->info.target_device));
     } else if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) {
       Json entry{{"source_extent", outcome->source_extent},
                  {"target_extent", outcome->target_extent}};
-      if (outcome->result)
+      if (outcome->result) {
         entry["receipt"] = to_json(*outcome->result);
-      else
+        already_there += outcome->result->already_there;
+      } else {
         entry["problem"] = to_json(outcome->result.error());
+      }
       outcomes.push_back(std::move(entry));
     }
   };
@@ -437,7 +440,9 @@ Result<int> run_watch(Session& session) {
     return static_cast<int>(Exit::kInterrupted);
   }
   if (!summary) return fail(std::move(summary).error());
-  const Tally tally{summary->extents_done, 0, summary->extents_failed,
+  const std::uint32_t published =
+      summary->extents_done - std::min(already_there, summary->extents_done);
+  const Tally tally{published, already_there, summary->extents_failed,
                     summary->status ? Code::kUnknown : summary->status.error().code};
   Exit exit = exit_for(tally);
   if (!summary->status && exit == Exit::kOk) exit = exit_for(summary->status.error().code);
@@ -446,13 +451,16 @@ Result<int> run_watch(Session& session) {
     doc["transfer"] = id;
     doc["phase"] = to_string(summary->phase);
     doc["extents"] = std::move(outcomes);
+    doc["published"] = published;
+    doc["already_there"] = already_there;
+    doc["failed"] = summary->extents_failed;
     doc["bytes"] = summary->bytes;
     doc["error"] = summary->status ? Json() : to_json(summary->status.error());
     session.out().document(std::move(doc), exit);
   }
-  session.out().line(fmt::format("{}: {}, {} published, {} failed, {}", id,
-                                 to_string(summary->phase),
-                                 counted(summary->extents_done, "extent"), summary->extents_failed,
+  session.out().line(fmt::format("{}: {}, {} published, {} already there, {} failed, {}", id,
+                                 to_string(summary->phase), counted(published, "extent"),
+                                 already_there, summary->extents_failed,
                                  human_bytes(summary->bytes)));
   if (!summary->status) {
     session.meter().note("siphon: " + error_text(summary->status.error()));

@@ -223,9 +223,11 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
                           {"target", to_json(right[i])},
                           {"problem", same ? Json() : to_json(same.error())}});
     }
+    const auto crc = [](const VerifyOutcome& o) { return o.status ? crc32_hex(o.crc32) : "-"; };
+    const auto where = [](const Verified& v) { return v.where.empty() ? "-" : v.where; };
     table.add({left[i].address.to_string(), right[i].address.to_string(),
-               std::to_string(left[i].outcome.bytes), crc32_hex(left[i].outcome.crc32),
-               crc32_hex(right[i].outcome.crc32), left[i].where + ", " + right[i].where,
+               left[i].outcome.status ? std::to_string(left[i].outcome.bytes) : "-",
+               crc(left[i].outcome), crc(right[i].outcome), where(left[i]) + ", " + where(right[i]),
                same ? "yes" : "NO"});
   }
   session.meter().finish(tally.failed == 0);

@@ -293,14 +293,17 @@ Result<std::vector<Address>> expand(Session& session, Role role, const Address& 
 
 Json to_json(const Verified& verified) {
   const VerifyOutcome& outcome = verified.outcome;
+  const bool ok = outcome.status.has_value();
+  const bool opened = outcome.private_id != PrivateId{};
+  // Computed now, or nothing.
   Json json{{"extent", verified.address.to_string()},
-            {"ok", outcome.status.has_value()},
-            {"where", verified.where},
-            {"bytes", outcome.bytes},
-            {"crc32", crc32_hex(outcome.crc32)},
-            {"content_digest", outcome.status ? Json(to_hex(outcome.content_digest)) : Json()},
-            {"blocks", outcome.block_count},
-            {"private_id", to_hex(outcome.private_id)}};
+            {"ok", ok},
+            {"where", verified.where.empty() ? Json() : Json(verified.where)},
+            {"bytes", ok ? Json(outcome.bytes) : Json()},
+            {"crc32", ok ? Json(crc32_hex(outcome.crc32)) : Json()},
+            {"content_digest", ok ? Json(to_hex(outcome.content_digest)) : Json()},
+            {"blocks", ok ? Json(outcome.block_count) : Json()},
+            {"private_id", opened ? Json(to_hex(outcome.private_id)) : Json()}};
   json["header"] = outcome.header.extent_bytes > 0 ? to_json(outcome.header) : Json();
   json["problem"] = outcome.status ? Json() : to_json(outcome.status.error());
   return json;
