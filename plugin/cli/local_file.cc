@@ -51,6 +51,12 @@ Status check_not_in_a_store(const std::string& path) {
           " FILE, or by siphon copy to the folder's daemon");
 }
 
+// What stdout does not take is told as for every verb, whatever the reason: not as a store's limit.
+Error not_taken(Error error) {
+  if (error.reason == Reason::kNone && error.code != Code::kCancelled) error.code = Code::kUnknown;
+  return error;
+}
+
 // Makes the name itself durable.
 Status sync_folder(const std::string& path) {
   const std::string folder = folder_of(path);
@@ -223,14 +229,19 @@ OutputFile::~OutputFile() {
 }
 
 Status OutputFile::write(std::span<const std::byte> bytes) {
-  return write_all(fd_, bytes, path_ == "-" ? "stdout" : path_);
+  if (path_ != "-") return write_all(fd_, bytes, path_);
+  Status written = write_all(fd_, bytes, "stdout");
+  if (!written) return fail(not_taken(std::move(written).error()));
+  return written;
 }
 
 Status OutputFile::commit() {
   if (temporary_.empty()) {
     // Pipes and the like cannot be synced; a device and a redirected file can.
     if (::fsync(fd_) == 0 || (!is_block_device_ && errno != EIO && errno != ENOSPC)) return {};
-    return fail(error_from_errno(errno, "sync " + path_, Side::kRequester));
+    Error error =
+        error_from_errno(errno, path_ == "-" ? "sync stdout" : "sync " + path_, Side::kRequester);
+    return fail(path_ == "-" ? not_taken(std::move(error)) : std::move(error));
   }
   if (::fsync(fd_) != 0) {
     return fail(error_from_errno(errno, "sync " + temporary_, Side::kRequester));

@@ -18,8 +18,8 @@ import subprocess
 import termios
 import unittest
 
-from cli_posix_test import (CONFIRM, FATAL, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK, OTHER,
-                            SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
+from cli_posix_test import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK,
+                            OTHER, SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CLOSED_PIPE, INTERRUPTED = 141, 130
@@ -146,6 +146,19 @@ class Streams(WordsTest):
                             self.assertIn(b"write to stdout: No space left on device", said)
                         process = self.run_with(*words, *more, stdout=None, close=1)
                         self.assertEqual(process.wait(60), expected)
+
+    def test_data_that_a_full_stdout_does_not_take_is_that_error_too(self):
+        for name, size in (("small", 10), ("large", 5_000_000)):
+            self.put(name, self.content(size))
+            for more in ((), ("-f", "json")):
+                with self.subTest(name=name, more=more), open("/dev/full", "wb") as full:
+                    process = self.run_with("get", *more, self.address(name), "-", stdout=full)
+                    said = process.stderr.read()
+                    self.assertEqual(process.wait(60), OTHER, said)
+                    self.assertIn(b"write to stdout: No space left on device", said)
+                    # A FILE that has no room is a limit, as it is of a store.
+                    run = self.siphon("get", self.address(name), "/dev/full", expect=LIMIT)
+                    self.assertIn(b"write to /dev/full: No space left on device", run.stderr)
 
     def test_a_closed_pipe_is_141_in_every_verb(self):
         for words, code in self.every_end():
