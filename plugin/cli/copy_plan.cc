@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <map>
 #include <mutex>
@@ -11,6 +12,7 @@
 #include <tuple>
 
 #include "plugin/cli/ends.h"
+#include "plugin/cli/headers.h"
 #include "plugin/cli/verify.h"
 
 namespace siphon::cli {
@@ -177,6 +179,77 @@ void differs(CopyItem& item) {
                   Reason::kDiffers});
 }
 
+// What a name that is taken at the target means, by what both heads say.
+void compare_headers(CopyItem& item, ExtentState state, const SealedHeader& there) {
+  const bool both_sealed = item.info && state == ExtentState::kSealed;
+  if (!both_sealed || !same_lengths(there, item.info->header)) return differs(item);
+  if (there.has_digest() && item.info->header.has_digest()) {
+    if (!same_content(there, item.info->header)) return differs(item);
+    item.state = ItemState::kAlreadyThere;
+  } else {
+    item.undecided = true;
+  }
+}
+
+// Folders' daemons list nothing, and are asked for what they record of the names. In earnest only
+// for the sizes, which the progress goes by, and which need not come: the devices look by
+// themselves.
+constexpr std::chrono::seconds kAskInEarnest{5};
+constexpr std::chrono::seconds kAskForAPlan{30};
+
+void look_at_daemon_sources(Session& session, CopyPlan& plan) {
+  const bool dry_run = session.options().dry_run;
+  if (!dry_run && !session.meter().shown()) return;
+  std::vector<std::size_t> items;
+  std::vector<Address> sources;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const CopyItem& item = plan.items[i];
+    if (item.source.where != Where::kDaemon || item.state != ItemState::kPending) continue;
+    items.push_back(i);
+    sources.push_back(item.source);
+  }
+  const auto headers = daemon_headers(session, sources, dry_run ? kAskForAPlan : kAskInEarnest);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    CopyItem& item = plan.items[items[i]];
+    if (headers[i]) {
+      item.said_bytes = headers[i]->extent_bytes;
+      if (!dry_run) continue;
+      item.info.emplace();
+      item.info->name = item.source.extent;
+      item.info->state = ExtentState::kSealed;
+      item.info->header = *headers[i];
+    } else if (dry_run) {
+      item.fail_with(Error(headers[i].error()).with_suspect(Side::kSource));
+    }
+  }
+}
+
+void look_at_daemon_targets(Session& session, CopyPlan& plan) {
+  if (!session.options().dry_run || session.options().replace) return;
+  std::vector<std::size_t> items;
+  std::vector<Address> targets;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    const CopyItem& item = plan.items[i];
+    if (item.target.where != Where::kDaemon || item.state != ItemState::kPending) continue;
+    items.push_back(i);
+    targets.push_back(item.target);
+  }
+  const auto headers = daemon_headers(session, targets, kAskForAPlan);
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    CopyItem& item = plan.items[items[i]];
+    if (headers[i]) {
+      // Without a look at the source that is for the devices to find out.
+      if (item.info) compare_headers(item, ExtentState::kSealed, *headers[i]);
+    } else if (headers[i].error().code == Code::kFailedPrecondition) {
+      differs(item);  // open
+    } else if (headers[i].error().code != Code::kNotFound) {
+      Error error = headers[i].error();
+      error.suspect = Side::kTarget;  // which was asked as sources are
+      item.fail_with(std::move(error));
+    }
+  }
+}
+
 // What the source and the target say of one item; `how` the target is asked: beside the source, if
 // there is a thread to be had, or after it. A client without the right to look leaves that to the
 // devices.
@@ -195,6 +268,8 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
       item.info = *info;
     } else if (info.error().code != Code::kPermissionDenied) {
       return item.fail_with(std::move(info).error().with_suspect(Side::kSource));
+    } else {
+      item.not_looked = std::move(info).error();
     }
   }
   if (item.info && item.info->state != ExtentState::kSealed) {
@@ -204,15 +279,12 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
   }
   if (!there.valid()) return;
   const auto found = there.get();
-  if (!found) return;
-  const bool both_sealed = item.info && found->state == ExtentState::kSealed;
-  if (!both_sealed || !same_lengths(found->header, item.info->header)) return differs(item);
-  if (found->header.has_digest() && item.info->header.has_digest()) {
-    if (!same_content(found->header, item.info->header)) return differs(item);
-    item.state = ItemState::kAlreadyThere;
-  } else {
-    item.undecided = true;
+  if (!found) {
+    if (found.error().code != Code::kNotFound) item.not_looked = found.error();
+    return;
   }
+  compare_headers(item, found->state, found->header);
+  if (item.state == ItemState::kFailed) return;
   auto store = session.store(item.target, Role::kTarget);
   const Status whole = store ? (*store)->check_parts(*found) : Status(fail(store.error()));
   if (!whole) {
@@ -227,7 +299,6 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
 // beside both devices, which find the digests.
 void read_what_is_there(Session& session, CopyPlan& plan) {
   std::vector<std::size_t> items;
-  std::vector<Address> sources, targets;
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     const CopyItem& item = plan.items[i];
     const bool undecided = item.undecided && item.state == ItemState::kPending;
@@ -235,12 +306,11 @@ void read_what_is_there(Session& session, CopyPlan& plan) {
                        item.state == ItemState::kAlreadyThere;
     if (!undecided && !check) continue;
     items.push_back(i);
-    sources.push_back(item.source);
-    targets.push_back(item.target);
   }
   if (items.empty()) return;
-  const auto left = verify_all(session, Role::kSource, sources);
-  const auto right = verify_all(session, Role::kTarget, targets);
+  const BothEnds both = verify_both_ends(session, plan, items);
+  const std::vector<Verified>&left = both.source, &right = both.target;
+  session.meter().begin_anew();  // what was read for this is nothing of what is to be copied
   for (std::size_t i = 0; i < items.size(); ++i) {
     CopyItem& item = plan.items[items[i]];
     const auto cannot_tell = [&](const Verified& end, Side side) {
@@ -328,6 +398,21 @@ std::string_view to_string(ItemState state) {
   return "";
 }
 
+BothEnds verify_both_ends(Session& session, const CopyPlan& plan,
+                          const std::vector<std::size_t>& items) {
+  VerifyEnd source{Role::kSource, {}, {}}, target{Role::kTarget, {}, {}};
+  for (const std::size_t i : items) {
+    const CopyItem& item = plan.items[i];
+    source.addresses.push_back(item.source);
+    target.addresses.push_back(item.target);
+    const std::uint64_t bytes = item.receipt ? item.receipt->bytes : item.bytes();
+    source.bytes.push_back(bytes);
+    target.bytes.push_back(bytes);
+  }
+  auto ends = verify_all(session, {std::move(source), std::move(target)});
+  return {std::move(ends[0]), std::move(ends[1])};
+}
+
 Json receipt_json(const CopyItem& item) {
   if (!item.receipt) return {};
   Json json = to_json(*item.receipt);
@@ -393,6 +478,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
       plan.items.push_back(std::move(item));
     }
   }
+  look_at_daemon_sources(session, plan);
   const auto target_list = list_target(session, plan, *target);
   // Many items are looked at side by side anyway; few of them wait for every answer.
   const auto how = plan.items.size() < kLookThreads ? std::launch::async | std::launch::deferred
@@ -400,11 +486,12 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
     if (!session.interrupted()) look(session, plan.items[i], target_list, how);
   });
+  look_at_daemon_targets(session, plan);
   read_what_is_there(session, plan);
   for (const CopyItem& item : plan.items) {
     if (item.state != ItemState::kPending) continue;
     plan.total_bytes += item.bytes();
-    if (!item.info) {
+    if (item.bytes() == 0) {
       plan.total_bytes = 0;
       break;
     }

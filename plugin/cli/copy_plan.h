@@ -9,6 +9,7 @@
 
 #include "plugin/cli/devices.h"
 #include "plugin/cli/session.h"
+#include "plugin/cli/verify.h"
 
 namespace siphon::cli {
 
@@ -29,6 +30,9 @@ struct CopyItem {
   Address source, target;
   std::optional<ExtentInfo> info;  // the source's; absent when nobody looked, or may
   bool by_name = false;            // listed, not looked at: small, and one of many
+  std::uint64_t said_bytes =
+      0;  // what the source's daemon said, where there is no info; 0: nothing
+  std::optional<Error> not_looked = {};  // why nobody has looked at one of its ends
   // A sealed extent of this name is at the target, and nobody has its content's digest: the two
   // must be read before it is known whether they are the same.
   bool undecided = false;
@@ -45,7 +49,7 @@ struct CopyItem {
   std::uint32_t attempts = 0;
   bool receipt_lost = false;  // --receipts: its line is not on the disk
 
-  std::uint64_t bytes() const { return info ? info->header.extent_bytes : 0; }
+  std::uint64_t bytes() const { return info ? info->header.extent_bytes : said_bytes; }
   void fail_with(Error e) {
     state = ItemState::kFailed;
     error = std::move(e);
@@ -66,6 +70,13 @@ struct CopyPlan {
   std::vector<Address> whole_sources;  // those arguments that name all of a store
   std::uint64_t total_bytes = 0;       // of the pending ones; 0: not known
 };
+
+// Reads some of the items anew, at both ends.
+struct BothEnds {
+  std::vector<Verified> source, target;
+};
+BothEnds verify_both_ends(Session& session, const CopyPlan& plan,
+                          const std::vector<std::size_t>& items);
 
 // The item's receipt, with the checksums that were computed in this run and no others; null: none.
 Json receipt_json(const CopyItem& item);

@@ -376,7 +376,6 @@ void CopyRun::drop_gone() {
 // With --check or --deep so is whatever a target found there by its digest.
 void CopyRun::check_already_there() {
   std::vector<std::size_t> taken;
-  std::vector<Address> sources, targets;
   for (std::size_t i = 0; i < plan_.items.size(); ++i) {
     const CopyItem& item = plan_.items[i];
     const bool unknown = item.state == ItemState::kFailed &&
@@ -386,13 +385,13 @@ void CopyRun::check_already_there() {
                         item.state == ItemState::kAlreadyThere;
     if (!(unknown || unread) || item.attempts == 0 || session_.interrupted()) continue;
     taken.push_back(i);
-    sources.push_back(item.source);
-    targets.push_back(item.target);
   }
   if (taken.empty()) return;
   session_.meter().note("siphon: names are taken at the target: comparing both ends");
-  const auto left = verify_all(session_, Role::kSource, sources);
-  const auto right = verify_all(session_, Role::kTarget, targets);
+  session_.meter().begin_anew();
+  const BothEnds both = verify_both_ends(session_, plan_, taken);
+  const std::vector<Verified>&left = both.source, &right = both.target;
+  session_.meter().begin_anew();
   for (std::size_t i = 0; i < taken.size(); ++i) {
     CopyItem& item = plan_.items[taken[i]];
     if (same_content(left[i].outcome, right[i].outcome)) {
@@ -426,22 +425,22 @@ ProgressState CopyRun::progress_of_all() {
   ProgressState state;
   state.counts = true;
   state.done_bytes = settled_bytes_;
-  std::uint64_t known_total = settled_bytes_;
   for (const auto& [key, s] : slots_) {
     const ProgressState one = progress_of(s.progress, s.source, s.target);
     state.done_bytes += one.done_bytes;
-    known_total += one.total_bytes;
     state.active += one.active;
     if (!one.limit.empty()) state.limit = one.limit;
   }
-  bool sizes_known = true;
+  std::uint64_t found_there = 0;
   for (const CopyItem& item : plan_.items) {
     state.failed += item.state == ItemState::kFailed;
     state.done_extents += item.state != ItemState::kPending;
-    sizes_known = sizes_known && !item.by_name;
+    if (item.state == ItemState::kAlreadyThere && item.attempts > 0) found_there += item.bytes();
   }
   state.total_extents = plan_.items.size();
-  if (sizes_known) state.total_bytes = plan_.total_bytes != 0 ? plan_.total_bytes : known_total;
+  // What the transfers under way have together is no total: others are still to come. Where the
+  // plan has none, the extents are counted.
+  state.total_bytes = plan_.total_bytes - std::min(found_there, plan_.total_bytes);
   state.retried = totals_.retried;
   return state;
 }

@@ -32,7 +32,9 @@ inline ProgressState progress_of(const Progress& p, const std::string& source_de
   state.done_bytes = p.durable_bytes;
   state.total_bytes = p.total_bytes;
   state.counts = true;
+  state.total_extents = p.extents_total;
   const std::uint32_t ended = p.extents_done + p.extents_failed;
+  state.done_extents = ended;
   state.active = p.extents_total > ended ? p.extents_total - ended : 0;
   state.failed = p.extents_failed;
   state.limit = limit_text(p.limit, source_device, target_device);

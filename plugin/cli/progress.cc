@@ -168,6 +168,15 @@ void ProgressMeter::settle(const ProgressState& state) {
   if (started_ && !finished_) take(state);
 }
 
+void ProgressMeter::begin_anew() {
+  const std::lock_guard lock(mutex_);
+  if (finished_) return;
+  state_ = {};
+  rate_ = 0;
+  last_sample_bytes_ = 0;
+  start_ = last_sample_ = Clock::now();
+}
+
 bool ProgressMeter::due() {
   if (mode_ == ProgressMode::kNone) return false;
   const std::lock_guard lock(mutex_);

@@ -42,6 +42,10 @@ class ProgressMeter {
   ~ProgressMeter() { clear(); }
   // The latest state; drawn when its time has come.
   void update(const ProgressState& state);
+  // Whether anybody looks at it at all.
+  bool shown() const { return mode_ != ProgressMode::kNone; }
+  // Another piece of work begins: what is done counts from nothing again.
+  void begin_anew();
   // Whether an update would be looked at: there is a line, and its time is near.
   bool due();
   // The state to finish with, if anything was shown at all.

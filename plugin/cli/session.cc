@@ -128,12 +128,16 @@ Result<ExtentStore*> Session::store(const Address& address, Role role) {
 }
 
 Result<std::unique_ptr<rpc::DeviceClient>> Session::device(const std::string& address) const {
+  return rpc::DeviceClient::connect(address, device_options());
+}
+
+rpc::ClientOptions Session::device_options() const {
   rpc::ClientOptions client;
   client.secret_file = options_.secret_file;
   client.tls_ca_file = options_.tls_ca;
   client.tls_cert_file = options_.tls_cert;
   client.tls_key_file = options_.tls_key;
-  return rpc::DeviceClient::connect(address, client);
+  return client;
 }
 
 const std::atomic<bool>& Session::stop() const { return interrupt_flag(); }

@@ -45,6 +45,7 @@ class Session {
   // UNIMPLEMENTED says what to do instead.
   Result<ExtentStore*> store(const Address& address, Role role = Role::kOnly);
   Result<std::unique_ptr<rpc::DeviceClient>> device(const std::string& address) const;
+  rpc::ClientOptions device_options() const;
 
   // Set by the first SIGINT or SIGTERM; the second ends the process at once.
   const std::atomic<bool>& stop() const;

@@ -39,6 +39,8 @@ Json to_json(const CopyItem& item) {
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = receipt_json(item);
   json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  const bool unseen = item.not_looked && item.state == ItemState::kPending;
+  if (unseen) json["not_looked_at"] = to_json(*item.not_looked);
   return json;
 }
 
@@ -211,12 +213,29 @@ std::string plan_of(const CopyItem& item, bool is_move) {
   std::string text =
       item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state));
   if (is_move && would_go(item)) text += ", then trash the source";
+  if (item.not_looked) text += " (not looked at)";
   return text;
+}
+
+// What this plan could not know, which the devices will.
+void note_not_looked(Session& session, const CopyPlan& plan) {
+  const auto unseen = [](const CopyItem& item) {
+    return item.not_looked && item.state == ItemState::kPending;
+  };
+  const auto first = std::ranges::find_if(plan.items, unseen);
+  if (first == plan.items.end()) return;
+  const auto count = static_cast<std::size_t>(std::ranges::count_if(plan.items, unseen));
+  session.meter().note(fmt::format(
+      "siphon: {} not looked at from here; the devices look when it is done in "
+      "earnest. {}: {}",
+      counted(count, "extent"), first->source.to_string(), error_text(*first->not_looked)));
 }
 
 Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   CopyRouter router(session);
   const std::vector<CopyGroup> groups = router.route(plan);
+  if (session.interrupted())
+    return fail(Session::interrupted_error("interrupted: no plan was made"));
   const Tally tally = tally_of(plan);
   Exit exit = exit_for(tally);
   std::size_t pending = 0;
@@ -257,6 +276,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
     }
   }
   print_errors(session, plan);
+  note_not_looked(session, plan);
   return static_cast<int>(exit);
 }
 
@@ -379,7 +399,7 @@ void look_again_at_daemons(Session& session, CopyPlan& plan, const std::vector<s
     targets.push_back(item.target);
   }
   if (asked.empty()) return;
-  const auto now = verify_all(session, Role::kTarget, targets);
+  const auto now = verify_all(session, {{Role::kTarget, targets, {}}}).front();
   for (std::size_t k = 0; k < asked.size(); ++k) {
     const std::size_t i = asked[k];
     const VerifyOutcome& outcome = now[k].outcome;
@@ -397,16 +417,15 @@ void look_again_at_daemons(Session& session, CopyPlan& plan, const std::vector<s
 // The last step of a move: verify both ends anew, then trash at the source what is proven.
 void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& trashed) {
   std::vector<std::size_t> items;
-  std::vector<Address> sources, targets;
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     const CopyItem& item = plan.items[i];
     if (item.state != ItemState::kCopied && item.state != ItemState::kAlreadyThere) continue;
     items.push_back(i);
-    sources.push_back(item.source);
-    targets.push_back(item.target);
   }
-  const auto left = verify_all(session, Role::kSource, sources);
-  const auto right = verify_all(session, Role::kTarget, targets);
+  const BothEnds ends_now = verify_both_ends(session, plan, items);
+  const std::vector<Verified>&left = ends_now.source, &right = ends_now.target;
+  std::vector<Address> targets;
+  for (const std::size_t i : items) targets.push_back(plan.items[i].target);
   const auto unsafe = session.options().accept_degraded ? std::map<std::size_t, Error>{}
                                                         : not_yet_safe(session, targets);
   EndsNow ends{session, {}, {}};
@@ -555,7 +574,8 @@ Result<int> run_move(Session& session) {
   auto plan = plan_copy(session, /*look_at_all=*/true);
   if (!plan) return plan_failed(session, plan.error());
   for (CopyItem& item : plan->items) {
-    if (item.state == ItemState::kFailed || item.info) continue;
+    const bool seen = item.info && item.source.where == Where::kCeph;
+    if (item.state == ItemState::kFailed || seen) continue;
     item.fail_with({Code::kPermissionDenied,
                     "a move must see and trash the source, and this client may not (or it is a "
                     "folder's daemon)",

@@ -124,7 +124,8 @@ int finish_verify(Session& session, Json extents, const Tally& tally,
 Result<int> verify_one_side(Session& session, const Address& address) {
   auto extents = expand(session, Role::kOnly, address);
   if (!extents) return fail(std::move(extents).error());
-  const std::vector<Verified> results = verify_all(session, Role::kOnly, *extents);
+  const std::vector<Verified> results =
+      verify_all(session, {end_of(Role::kOnly, *extents)}).front();
   Tally tally;
   Json json = Json::array();
   for (const Verified& item : results) count(tally, item.outcome.status);
@@ -187,24 +188,27 @@ void tell_only_there(Session& session, const Address& target,
 Result<int> verify_both_sides(Session& session, const Address& source, const Address& target) {
   auto sources = expand(session, Role::kSource, source);
   if (!sources) return fail(std::move(sources).error());
+  const VerifyEnd left_end = end_of(Role::kSource, *sources);
   std::vector<Address> only_there;
   if (source.extent.empty() && target.extent.empty() && target.where != Where::kDaemon) {
     auto there = expand(session, Role::kTarget, target);
     if (!there) return fail(std::move(there).error());
-    only_there = without(std::move(*there), *sources);
+    only_there = without(end_of(Role::kTarget, *there).addresses, left_end.addresses);
   }
-  if (sources->size() > 1 && !target.extent.empty()) {
+  if (left_end.addresses.size() > 1 && !target.extent.empty()) {
     return fail(Code::kInvalidArgument, "one extent cannot equal many", Side::kRequester,
                 "name a store as the target");
   }
-  std::vector<Address> targets;
-  for (const Address& address : *sources) {
+  // What is the same has the same size; what is not is no success, whose progress nobody keeps.
+  VerifyEnd right_end{Role::kTarget, {}, left_end.bytes};
+  for (const Address& address : left_end.addresses) {
+    std::vector<Address>& targets = right_end.addresses;
     targets.push_back(target.extent.empty() ? target.with_extent(address.extent) : target);
     if (target.all_namespaces) targets.back().location.nspace = address.location.nspace;
     targets.back().all_namespaces = false;
   }
-  const auto left = verify_all(session, Role::kSource, *sources);
-  const auto right = verify_all(session, Role::kTarget, targets);
+  const auto ends = verify_all(session, {left_end, right_end});
+  const std::vector<Verified>&left = ends[0], &right = ends[1];
   Tally tally;
   Json json = Json::array();
   Table table({{"SOURCE"},

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <map>
 #include <mutex>
@@ -12,6 +13,7 @@
 
 #include "plugin/cli/devices.h"
 #include "plugin/cli/extent_io.h"
+#include "plugin/cli/headers.h"
 
 namespace siphon::cli {
 namespace {
@@ -29,25 +31,31 @@ struct Batch {
   std::vector<std::size_t> items;
 };
 
-// The sum over everything that is verified at the same time.
+// The sum over everything that is verified by one command.
 class SharedProgress {
  public:
-  explicit SharedProgress(Session& session) : session_(session) {}
-  void update(std::size_t slot, std::uint64_t done_bytes, std::uint64_t total_bytes) {
+  SharedProgress(Session& session, std::uint64_t total_bytes, std::uint64_t total_extents)
+      : session_(session) {
+    state_.total_bytes = total_bytes;
+    state_.total_extents = total_extents;
+  }
+  void update(std::size_t slot, std::uint64_t done_bytes) {
     const std::lock_guard lock(mutex_);
-    slots_[slot] = {done_bytes, total_bytes};
-    ProgressState state;
-    for (const auto& [key, slot_bytes] : slots_) {
-      state.done_bytes += slot_bytes.first;
-      state.total_bytes += slot_bytes.second;
-    }
-    session_.meter().update(state);
+    std::uint64_t& before = slots_[slot];
+    state_.done_bytes += std::max(before, done_bytes) - before;
+    before = std::max(before, done_bytes);
+    session_.meter().update(state_);
+  }
+  void extent_done() {
+    const std::lock_guard lock(mutex_);
+    ++state_.done_extents;
   }
 
  private:
   Session& session_;
   std::mutex mutex_;
-  std::map<std::size_t, std::pair<std::uint64_t, std::uint64_t>> slots_;
+  ProgressState state_;
+  std::map<std::size_t, std::uint64_t> slots_;
 };
 
 void verify_here(Session& session, Role role, Verified& item, std::size_t slot,
@@ -58,11 +66,9 @@ void verify_here(Session& session, Role role, Verified& item, std::size_t slot,
     item.outcome.status = fail(std::move(store).error());
     return;
   }
-  std::uint64_t total = 0;
-  if (auto info = (*store)->stat(item.address.extent); info) total = info->header.extent_bytes;
-  IoControl control{&session.stop(),
-                    [&](std::uint64_t done) { progress.update(slot, done, total); }};
+  IoControl control{&session.stop(), [&](std::uint64_t done) { progress.update(slot, done); }};
   item.outcome = verify_extent_here(**store, item.address.extent, control);
+  progress.extent_done();
 }
 
 void verify_beside(Session& session, Role role, const Batch& batch, std::vector<Verified>& items,
@@ -104,10 +110,11 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
         batch.location, names, authority,
         [&](std::uint64_t done) {
           done_bytes = done;
-          progress.update(slot, done_before + done, 0);
+          progress.update(slot, done_before + done);
         },
         [&](const VerifyOutcome& outcome) {
           if (outcome.index >= count) return;
+          if (!answered[outcome.index]) progress.extent_done();
           answered[outcome.index] = true;
           items[some[outcome.index]].outcome = outcome;
         },
@@ -167,31 +174,87 @@ std::vector<Batch> plan(Session& session, Role role, std::vector<Verified>& item
   return result;
 }
 
-}  // namespace
+// So many extents are looked at, each by itself, for the sake of a progress line; a listing has
+// seen more than that.
+constexpr std::size_t kMostLooks = 64;
+constexpr std::chrono::seconds kHeaderPatience{5};
 
-std::vector<Verified> verify_all(Session& session, Role role,
-                                 const std::vector<Address>& addresses) {
+// Finds the sizes that are missing, where anybody will see a progress.
+void find_sizes(Session& session, VerifyEnd& end) {
+  end.bytes.resize(end.addresses.size(), 0);
+  if (!session.meter().shown()) return;
+  std::vector<std::size_t> daemons, others;
+  std::vector<Address> asked;
+  for (std::size_t i = 0; i < end.addresses.size(); ++i) {
+    if (end.bytes[i] != 0) continue;
+    if (end.addresses[i].where == Where::kDaemon) {
+      daemons.push_back(i);
+      asked.push_back(end.addresses[i]);
+    } else {
+      others.push_back(i);
+    }
+  }
+  const auto headers = daemon_headers(session, asked, kHeaderPatience);
+  for (std::size_t i = 0; i < daemons.size(); ++i) {
+    if (headers[i]) end.bytes[daemons[i]] = headers[i]->extent_bytes;
+  }
+  if (others.size() > kMostLooks) return;
+  run_parallel(others.size(), 8, [&](std::size_t i) {
+    const Address& address = end.addresses[others[i]];
+    auto store = session.store(address, end.role);
+    if (!store || session.interrupted()) return;
+    if (const auto info = (*store)->stat(address.extent); info) {
+      end.bytes[others[i]] = info->header.extent_bytes;
+    }
+  });
+}
+
+std::vector<Verified> verify_end(Session& session, const VerifyEnd& end, std::size_t first_slot,
+                                 SharedProgress& progress) {
   std::vector<Verified> items;
-  for (const Address& address : addresses) {
+  for (const Address& address : end.addresses) {
     Verified item;
     item.address = address;
     item.outcome.extent = address.extent;
     items.push_back(std::move(item));
   }
   std::vector<std::size_t> here;
-  const std::vector<Batch> batches = plan(session, role, items, here);
-  SharedProgress progress(session);
+  const std::vector<Batch> batches = plan(session, end.role, items, here);
   run_parallel(batches.size(), session.options().max_transfers, [&](std::size_t b) {
-    verify_beside(session, role, batches[b], items, b, progress);
+    verify_beside(session, end.role, batches[b], items, first_slot + batches[b].items.front(),
+                  progress);
   });
   for (const std::size_t i : here) {
     if (items[i].address.where == Where::kCeph && !session.options().local) {
       session.meter().note("siphon: " + items[i].address.to_string() +
                            ": no daemon answers beside its device; reading it here");
     }
-    verify_here(session, role, items[i], batches.size() + i, progress);
+    verify_here(session, end.role, items[i], first_slot + i, progress);
   }
   return items;
+}
+
+}  // namespace
+
+std::vector<std::vector<Verified>> verify_all(Session& session, std::vector<VerifyEnd> ends) {
+  std::uint64_t bytes = 0, extents = 0;
+  bool all_known = true;
+  for (VerifyEnd& end : ends) {
+    find_sizes(session, end);
+    extents += end.addresses.size();
+    for (const std::uint64_t size : end.bytes) {
+      bytes += size;
+      all_known = all_known && size != 0;
+    }
+  }
+  SharedProgress progress(session, all_known ? bytes : 0, extents);
+  std::vector<std::vector<Verified>> results;
+  std::size_t first_slot = 0;  // each extent has one; a batch uses that of its first
+  for (const VerifyEnd& end : ends) {
+    results.push_back(verify_end(session, end, first_slot, progress));
+    first_slot += end.addresses.size();
+  }
+  return results;
 }
 
 namespace {
@@ -282,13 +345,19 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
   return listed;
 }
 
-Result<std::vector<Address>> expand(Session& session, Role role, const Address& address) {
-  if (!address.extent.empty()) return std::vector<Address>{address};
-  auto listed = list_store(session, role, address);
-  if (!listed) return fail(std::move(listed).error());
-  std::vector<Address> addresses;
-  for (Listed& item : *listed) addresses.push_back(std::move(item.address));
-  return addresses;
+Result<std::vector<Listed>> expand(Session& session, Role role, const Address& address) {
+  if (!address.extent.empty()) return std::vector<Listed>{{address, {}}};
+  return list_store(session, role, address);
+}
+
+VerifyEnd end_of(Role role, const std::vector<Listed>& extents) {
+  VerifyEnd end{role, {}, {}};
+  for (const Listed& extent : extents) {
+    end.addresses.push_back(extent.address);
+    const bool sealed = extent.info.state == ExtentState::kSealed;
+    end.bytes.push_back(sealed ? extent.info.header.extent_bytes : 0);
+  }
+  return end;
 }
 
 Json to_json(const Verified& verified) {

@@ -1,6 +1,7 @@
 // Re-reading extents: beside their devices where a daemon answers, else here.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -16,24 +17,34 @@ struct Verified {
   std::string where;  // "osd.3", "127.0.0.1:7411", "here"; empty: nowhere
 };
 
-// One result per address, in order. An address whose device cannot be asked has that error in its
-// outcome. Blocks; Ctrl-C ends it with CANCELLED in the outcomes that are missing.
-std::vector<Verified> verify_all(Session& session, Role role,
-                                 const std::vector<Address>& addresses);
+// What is to be read at one end.
+struct VerifyEnd {
+  Role role = Role::kOnly;
+  std::vector<Address> addresses;
+  std::vector<std::uint64_t> bytes;  // of each, where somebody has seen it; 0: not known
+};
 
-// Every extent that the address names: itself, or all of its store, by name.
-Result<std::vector<Address>> expand(Session& session, Role role, const Address& address);
-// All of a store, by name, with what the listing saw of each (state kNone: nothing). `on_page` is
-// told how many there are so far; when it says false, that is all.
+// For each end, one after the other, a result per address, in order. An address whose device cannot
+// be asked has that error in its outcome. One progress for all ends: its total is what they have
+// together or, where a size cannot be known beforehand, the number of extents. Blocks; Ctrl-C ends
+// it with CANCELLED in the outcomes that are missing.
+std::vector<std::vector<Verified>> verify_all(Session& session, std::vector<VerifyEnd> ends);
+
+// An extent of a store, with what a listing saw of it (state kNone: nothing).
 struct Listed {
   Address address;
   ExtentInfo info;
   std::vector<PartsSeen> parts{};     // with kEverything, see ExtentPage
   std::optional<Error> problem = {};  // why nothing was seen of it: a head that does not decode
 };
+// All of a store, by name. `on_page` is told how many there are so far; when it says false, that is
+// all.
 Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
                                        Listing listing = Listing::kExtents,
                                        const std::function<bool(std::size_t)>& on_page = {});
+// Every extent that the address names: itself, which nobody has looked at, or all of its store.
+Result<std::vector<Listed>> expand(Session& session, Role role, const Address& address);
+VerifyEnd end_of(Role role, const std::vector<Listed>& extents);
 
 Json to_json(const Verified& verified);
 

@@ -329,6 +329,7 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
     for (auto& extent : extents_) {
       if (!extent->session.done()) wanted_.push_back(extent.get());
     }
+    wanted_count_ = wanted_.size();
     if (wanted_.empty()) {
       const auto failed = std::ranges::find_if(
           extents_, [](const auto& e) { return e->session.error().has_value(); });

@@ -248,6 +248,7 @@ class TargetTransfer final : private FrameSink {
   std::string data_endpoint_;
   std::uint64_t sized_bytes_ = 0;  // of the sized_count_ extents that have begun to arrive
   std::size_t sized_count_ = 0;
+  std::size_t wanted_count_ = 0;  // that are to arrive: what is there already is not among them
   std::uint64_t received_bytes_ = 0;
   std::uint64_t durable_bytes_ = 0;
   std::size_t pieces_ = 0;               // that all sessions remember

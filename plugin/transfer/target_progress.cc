@@ -15,7 +15,7 @@ Progress TargetTransfer::progress_locked() const {
   p.extents_total = static_cast<std::uint32_t>(spec_.extents.size());
   p.extents_done = done_count_;
   p.extents_failed = failed_count_;
-  if (sized_count_ == spec_.extents.size()) p.total_bytes = sized_bytes_;
+  if (sized_count_ == wanted_count_) p.total_bytes = sized_bytes_;
   p.received_bytes = received_bytes_;
   p.durable_bytes = std::min(durable_bytes_, received_bytes_);
   p.limit = limit_;

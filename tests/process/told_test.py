@@ -2,13 +2,20 @@
 """What the command line says of transfers between two folders' daemons: that it is true, and all of
 it. Text is what people read, so it is looked at as text."""
 
+import contextlib
+import itertools
 import json
+import os
 import re
-import unittest
+import shlex
+import signal
+import socket
+import subprocess
+import threading
 
 import two_daemons
-from two_daemons import (FATAL, KIB, MIB, NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, TwoDaemonsTest,
-                         wait_for)
+from two_daemons import (BIN_DIR, DEADLINE_S, FATAL, INTERRUPTED, KIB, MIB, NOT_FOUND,
+                         NOTHING_TO_DO, OK, SIPHON, TEMPORARY, TwoDaemonsTest, wait_for)
 
 PARTIAL = 6
 
@@ -118,6 +125,180 @@ class Verify(ToldTest):
         (extent,) = self.siphon("verify", both[1], code=FATAL).document["extents"]
         self.assertIsNone(extent["crc32"])
         self.assertTrue(extent["private_id"])
+
+
+class DryRun(ToldTest):
+    def put_open(self, folder, name):
+        ran = self.start([SIPHON, "put", "--open", f"posix:{folder}/{name}", SIPHON]).wait()
+        self.assertEqual(ran.code, OK, str(ran))
+
+    def test_between_daemons_it_says_what_a_copy_would_do(self):
+        for name in ("new", "there", "differs", "open-there"):
+            self.put(name, 2 * MIB)
+        self.siphon("copy", *self.to_target("there"))
+        (self.source.folder / "other").write_bytes(b"")  # no extent: not one of its names
+        ran = self.start([SIPHON, "put", f"posix:{self.target.folder}/differs", SIPHON]).wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        self.put_open(self.source.folder, "open")
+        self.put_open(self.target.folder, "open-there")
+        before = self.target.public_names(), self.transfers("--all")
+        names = self.to_target("new", "there", "differs", "open-there", "none", "open")
+        ran = self.siphon("copy", "--dry-run", *names, code=PARTIAL)
+        by_name = {e["source"].rpartition("/")[2]: e for e in ran.document["extents"]}
+        self.assertEqual({name: e["status"] for name, e in by_name.items()},
+                         {"new": "pending", "there": "already there", "differs": "failed",
+                          "open-there": "failed", "none": "failed", "open": "failed"})
+        size = (self.source.folder / "new").stat().st_size
+        self.assertEqual(by_name["new"]["bytes"], size)
+        self.assertEqual(ran.document["total_bytes"], size)
+        self.assertEqual(ran.document["transfers"], 1)
+        for name, code, suspect in (("none", "NOT_FOUND", "source"),
+                                    ("open", "FAILED_PRECONDITION", "source"),
+                                    ("differs", "ALREADY_EXISTS", "target"),
+                                    ("open-there", "ALREADY_EXISTS", "target")):
+            problem = by_name[name]["problem"]
+            self.assertEqual((problem["code"], problem["suspect"]), (code, suspect), problem)
+        said = self.text("copy", "--dry-run", *names, code=PARTIAL).stdout
+        self.assertIn("would copy 1 extent, 2.00 MiB, in 1 transfer; nothing was changed", said)
+        self.assertEqual((self.target.public_names(), self.transfers("--all")), before)
+        # What it says is what happens.
+        done = self.siphon("copy", *names, code=PARTIAL)
+        self.assertEqual({e["source"].rpartition("/")[2] for e in done.document["extents"]
+                          if e["status"] == "copied"}, {"new"})
+
+    def test_a_daemon_that_cannot_be_asked_is_named(self):
+        self.put("e1", MIB)
+        for daemon, suspect in ((self.target, "target"), (self.source, "source")):
+            daemon.kill()
+            ran = self.siphon("copy", "--dry-run", *self.to_target("e1"), code=TEMPORARY)
+            self.assertIn(daemon.address, ran.problem["message"])
+            self.assertEqual(ran.problem["suspect"], suspect)
+            daemon.start()
+
+    def test_an_interrupt_ends_the_question(self):
+        self.put("e1", MIB)
+        proxy = DeafControl(self.source.port)
+        self.addCleanup(proxy.close)
+        run = self.start([SIPHON, "copy", "--dry-run", f"127.0.0.1:{proxy.port}/e1",
+                          f"{self.target.address}/", "--secret-file", self.secret])
+        wait_for(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
+        self.assertFalse(run.ended())
+        run.send(signal.SIGINT)
+        self.assertEqual(run.wait(15).code, INTERRUPTED)
+
+
+class DeafControl:
+    """Before a daemon's control port. The first call (what are you?) passes; whoever asks more is
+    greeted, and nobody hears the question."""
+
+    QUESTION_BYTES = 300  # more than a greeting of HTTP/2, less than that and a request
+
+    def __init__(self, port):
+        self._target = ("127.0.0.1", port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.asked = False
+        self._sockets = [self._server]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            for hears in itertools.chain([True], itertools.repeat(False)):
+                client, _ = self._server.accept()
+                daemon = socket.create_connection(self._target)
+                self._sockets += [client, daemon]
+                threading.Thread(target=self._pass, args=(daemon, client), daemon=True).start()
+                threading.Thread(target=self._pass if hears else self._swallow,
+                                 args=(client, daemon), daemon=True).start()
+
+    @staticmethod
+    def _pass(source, sink):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+
+    def _swallow(self, client, _):
+        got = 0
+        with contextlib.suppress(OSError):
+            while piece := client.recv(65536):
+                got += len(piece)
+                self.asked = self.asked or got > self.QUESTION_BYTES
+
+    def close(self):
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+class Progress(ToldTest):
+    def progress(self, *words, code=OK):
+        ran = self.text(*words, "--progress", "json", code=code)
+        told = [json.loads(line)["progress"] for line in ran.stderr.splitlines()
+                if line.startswith("{")]
+        self.assertTrue(told)
+        return told
+
+    def assert_total(self, told, total_bytes):
+        """One total all along, and what is done grows up to it."""
+        self.assertEqual({p["total_bytes"] for p in told}, {total_bytes})
+        done = [p["done_bytes"] for p in told]
+        self.assertEqual(done, sorted(done))
+        self.assertTrue(told[-1]["finished"])
+        self.assertEqual(done[-1], total_bytes)
+
+    def bytes_of(self, *names):
+        return sum((self.source.folder / name).stat().st_size for name in names)
+
+    def test_a_copy_between_daemons_has_its_total_from_the_start(self):
+        third = self.make_daemon_beside("third")
+        names = [f"e{i}" for i in range(4)]
+        for name in names:
+            self.put(name, 2 * MIB)
+        for name in ("e2", "e3"):
+            (self.dir / f"content-{name}").rename(self.dir / "moved")
+            ran = self.start([SIPHON, "put", f"posix:{third.folder}/{name}",
+                              self.dir / "moved"]).wait()
+            self.assertEqual(ran.code, OK, str(ran))
+        # Two transfers, one after the other.
+        told = self.progress("copy", "--bwlimit", "3M", "--max-transfers", "1",
+                             f"{self.source.address}/e0", f"{self.source.address}/e1",
+                             f"{third.address}/e2", f"{third.address}/e3",
+                             f"{self.target.address}/")
+        self.assertGreater(len(told), 1)
+        self.assert_total(told, self.bytes_of(*names))
+        self.assertEqual({p["total_extents"] for p in told}, {4})
+
+    def make_daemon_beside(self, name):
+        (self.dir / name).mkdir()
+        return self.make_daemon(name, self.base_port + 2, range(
+            self.base_port + 30, self.base_port + 34), ()).start()
+
+    def test_a_verify_of_two_ends_has_one_total(self):
+        names = [f"e{i}" for i in range(3)]
+        for i, name in enumerate(names):
+            self.put(name, (i + 1) * MIB)
+        self.siphon("copy", *self.to_target(*names))
+        total = self.bytes_of(*names)
+        folders = [f"posix:{d.folder}/" for d in (self.source, self.target)]
+        self.assert_total(self.progress("verify", folders[0]), total)
+        self.assert_total(self.progress("verify", *folders), 2 * total)
+        self.assert_total(self.progress("verify", folders[0], f"{self.target.address}/"),
+                          2 * total)
+        for one in (f"{self.source.address}/e2", f"posix:{self.source.folder}/e2"):
+            self.assert_total(self.progress("verify", one), self.bytes_of("e2"))
+            self.assert_total(self.progress("verify", one, f"{self.target.address}/e2"),
+                              2 * self.bytes_of("e2"))
+
+    def test_what_a_check_has_read_is_no_progress_of_the_copy(self):
+        self.put("e1", 4 * MIB)
+        self.put("e2", 2 * MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        told = self.progress("copy", "--check", "--bwlimit", "1M", *self.to_target("e1", "e2"))
+        total = self.bytes_of("e2")
+        self.assertEqual([p["total_bytes"] for p in told if p["finished"]], [total])
+        going = [p for p in told if p["total_bytes"] == total and not p["finished"]]
+        self.assertLess(going[0]["done_bytes"], total)
 
 
 if __name__ == "__main__":

@@ -212,6 +212,7 @@ class TargetTransferTest : public ::testing::Test {
     transfer_ = nullptr;
     ASSERT_TRUE(update.summary);
     summary_ = *update.summary;
+    progress_ = update.progress;
     for (ExtentOutcome& o : update.outcomes) {
       const std::string name = o.target_extent;
       EXPECT_TRUE(outcomes_.emplace(name, std::move(o.result)).second) << name;
@@ -286,6 +287,7 @@ class TargetTransferTest : public ::testing::Test {
   std::vector<Receipt> known_;
   std::vector<Attempt> left_behind_;
   Summary summary_;
+  Progress progress_;
   std::map<std::string, Result<Receipt>> outcomes_;
 };
 
@@ -957,6 +959,18 @@ TEST_F(TargetTransferTest, TheSameContentUnderTheNameIsSuccessAndNothingMoves) {
   EXPECT_EQ(summary_.phase, Phase::kSucceeded);
   EXPECT_EQ(summary_.bytes, 0u) << "nothing was published";
   expect_journal_empty();
+}
+
+TEST_F(TargetTransferTest, TheTotalIsThatOfWhatIsToArrive) {
+  for (const char* name : {"there", "new"}) {
+    offer(name, kMiB);
+    order(name);
+  }
+  target_.put("there", kMiB);
+  run();
+  EXPECT_TRUE(outcomes_.at("there")->already_there);
+  EXPECT_EQ(progress_.total_bytes, samples_.at("new").bytes.size());
+  EXPECT_EQ(progress_.durable_bytes, progress_.total_bytes);
 }
 
 TEST_F(TargetTransferTest, OtherContentUnderTheNameDiffersBeforeTheFirstByte) {
