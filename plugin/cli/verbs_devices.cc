@@ -11,6 +11,7 @@
 #include "plugin/cli/devices.h"
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verbs.h"
+#include "plugin/transfer/manager.h"
 
 namespace siphon::cli {
 namespace {
@@ -176,6 +177,7 @@ struct Listing {
   std::vector<Discovery::Silent> silent;
   std::vector<std::pair<std::string, Error>> failures;  // by device
   std::size_t answered = 0;
+  std::map<std::string, std::uint64_t> known_since;  // by device that said so: its start
 };
 
 // The transfers at the devices behind the WHERE arguments; without any, those into the pools'
@@ -195,10 +197,16 @@ Result<Listing> list_transfers(Session& session, bool finished, const std::strin
     if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
     std::set<Location> places;
     const Status ok = list_peer(session, peer, finished, listing.transfers, places);
-    if (ok)
+    if (ok) {
       ++listing.answered;
-    else
+      if (only.empty()) {
+        if (const auto described = describe(session, peer); described) {
+          listing.known_since[described->device] = described->started_unix_ms;
+        }
+      }
+    } else {
       listing.failures.emplace_back(peer.found.device.name, ok.error());
+    }
     if (found_it()) return listing;
     if (!places.empty()) elsewhere.emplace(peer.found.device, std::move(places));
   }
@@ -377,6 +385,10 @@ Result<int> run_transfers(Session& session) {
     Json doc = session.out().new_document();
     doc["transfers"] = Json::array();
     for (const Listed& entry : listing->transfers) doc["transfers"].push_back(to_json(entry));
+    doc["known_since"] = Json::object();
+    for (const auto& [device, since] : listing->known_since) {
+      doc["known_since"][device] = rfc3339(since);
+    }
     session.out().document(std::move(doc), exit);
     return static_cast<int>(exit);
   }
@@ -405,6 +417,13 @@ Result<int> run_transfers(Session& session) {
     session.out().line(session.options().finished
                            ? "no transfers"
                            : "no transfers under way; --all lists those that have ended, too");
+  }
+  if (session.options().finished) {
+    for (const auto& [device, since] : listing->known_since) {
+      session.out().line(fmt::format(
+          "{} knows those since its start at {}, and of those that have ended the last {} at most",
+          device, rfc3339(since), TransferManager::kMaxEnded));
+    }
   }
   note_silent(session, listing->silent);
   return static_cast<int>(exit);

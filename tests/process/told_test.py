@@ -301,5 +301,20 @@ class Progress(ToldTest):
         self.assertLess(going[0]["done_bytes"], total)
 
 
+class Since(ToldTest):
+    def test_transfers_says_since_when_it_knows(self):
+        self.put("e1", MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        self.assertEqual(len(self.transfers("--all")), 1)
+        self.target.restart()
+        ran = self.siphon("transfers", "--all", f"{self.target.address}/")
+        self.assertEqual(ran.document["transfers"], [])
+        ((device, since),) = ran.document["known_since"].items()
+        self.assertEqual(device, f"posix:{self.target.folder}")
+        self.assertEqual(since, self.describe(self.target)["started_at"])
+        said = self.text("transfers", "--all", f"{self.target.address}/").stdout
+        self.assertIn(f"{device} knows those since its start at {since}", said)
+
+
 if __name__ == "__main__":
     two_daemons.main()
