@@ -11,6 +11,7 @@
 #include <set>
 #include <tuple>
 
+#include "plugin/cli/commands.h"
 #include "plugin/cli/ends.h"
 #include "plugin/cli/headers.h"
 #include "plugin/cli/verify.h"
@@ -273,9 +274,10 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
     }
   }
   if (item.info && item.info->state != ExtentState::kSealed) {
-    return item.fail_with({Code::kFailedPrecondition,
-                           "extent " + item.source.to_string() + " is open: only sealed ones move",
-                           Side::kSource, "siphon seal " + item.source.to_string()});
+    return item.fail_with(
+        {Code::kFailedPrecondition,
+         "extent " + item.source.to_string() + " is open: only sealed ones move", Side::kSource,
+         session.command("seal " + shell_word(item.source.to_string()), Role::kSource)});
   }
   if (!there.valid()) return;
   const auto found = there.get();

@@ -8,6 +8,7 @@
 #include <future>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verify.h"
 
@@ -78,10 +79,13 @@ void CopyRun::keep_receipts() {
   }
   if (totals_.receipts_lost == 0) return;
   if (receipts_.error()) totals_.receipts_error = receipts_.error()->message;
+  const std::vector<std::string>& names = session_.options().names;
+  const std::string both =
+      names.size() == 2 ? shell_word(names[0]) + " " + shell_word(names[1]) : "SOURCE TARGET";
   session_.meter().note(fmt::format(
       "siphon: {} receipts could not be written: {}; what was copied is at its target and proven\n"
-      "next: make room, then: siphon verify SOURCE TARGET",
-      totals_.receipts_lost, totals_.receipts_error));
+      "next: make room, then: {}",
+      totals_.receipts_lost, totals_.receipts_error, session_.command("verify " + both)));
 }
 
 const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {
@@ -292,6 +296,12 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
   if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
   if (!outcome.result) {
     item.fail_with(outcome.result.error());
+    if (item.error.code == Code::kDataLoss && item.error.suspect == Side::kSource) {
+      // The device does not know by which words its extent is found from here.
+      item.error.next_step =
+          session_.command("verify " + shell_word(item.source.to_string()), Role::kSource) +
+          ", and bring it back from another copy";
+    }
     const bool gone = item.error.code == Code::kNotFound && item.error.suspect == Side::kSource;
     if (item.by_name && gone) item.state = ItemState::kGone;
     return;
@@ -305,7 +315,9 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
          item.receipt->target_device +
              " published it without a look at its blocks: its daemon is of an "
              "older release, which has no --deep",
-         Side::kTarget, "siphon verify " + item.target.to_string() + ", and upgrade that daemon"});
+         Side::kTarget,
+         session_.command("verify " + shell_word(item.target.to_string()), Role::kTarget) +
+             ", and upgrade that daemon"});
   }
   item.state = item.receipt->already_there ? ItemState::kAlreadyThere : ItemState::kCopied;
   // What is there already may still be read at both ends (--check), and found damaged.

@@ -18,6 +18,7 @@
 #include "plugin/base/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/options.h"
 #include "plugin/cli/stdio.h"
 #include "plugin/cli/verbs.h"
@@ -161,6 +162,13 @@ class CommandLine {
     return text.str();
   }
   const std::string& verb_name() const { return verb_name_; }
+  std::vector<std::string> verbs() const {
+    std::vector<std::string> names;
+    for (const CLI::App* verb : app_.get_subcommands([](const CLI::App*) { return true; })) {
+      names.push_back(verb->get_name());
+    }
+    return names;
+  }
   const Run& run() const { return run_; }
 
  private:
@@ -532,6 +540,7 @@ int conclude(Session& session, const Result<int>& result) {
 // Ends the process when all is said. librados would take itself down thread by thread, for 4 of
 // the 32 ms of a `siphon stat`; its sockets the kernel closes as well.
 [[noreturn]] void run_verb(const CommandLine& line, Options options) {
+  set_commands(options, line.verbs());
   Session session(std::move(options), line.verb_name());
   const int status = conclude(session, line.run()(session));
   ::_exit(status);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/progress.h"
 #include "plugin/cli/stdio.h"
 
@@ -144,7 +145,7 @@ std::string error_text(const Error& error) {
       error.suspect == Side::kWire) {
     text += fmt::format(" (suspect: {})", to_string(error.suspect));
   }
-  if (!error.next_step.empty()) text += "\nnext: " + escaped(error.next_step);
+  if (!error.next_step.empty()) text += "\nnext: " + escaped(pasteable(error.next_step));
   return text;
 }
 
@@ -159,7 +160,7 @@ std::string pace_text(std::uint64_t bytes, double seconds) {
 Json to_json(const Error& error) {
   Json json{{"code", to_string(error.code)}, {"message", error.message}};
   json["suspect"] = error.suspect == Side::kNone ? Json() : Json(to_string(error.suspect));
-  json["next_step"] = error.next_step.empty() ? Json() : Json(error.next_step);
+  json["next_step"] = error.next_step.empty() ? Json() : Json(pasteable(error.next_step));
   return json;
 }
 

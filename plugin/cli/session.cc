@@ -11,20 +11,37 @@
 #include "adapters/posix/posix_store.h"
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
 namespace {
 
+// Made before anything can be interrupted, and never unmade.
+std::atomic<const std::string*> last_words{nullptr};
+
+// By which the transfers of a copy or a move are found again: the target's daemon, or the pools.
+std::string transfers_words(const std::string& verb, const Options& options) {
+  const bool begins_transfers = verb == "copy" || verb == "move";
+  std::string where;
+  for (const std::string& name : options.names) {
+    if (begins_transfers) where.clear();  // the last one is the target
+    const auto address = parse_address(name, Want::kEither);
+    if (address && address->where == Where::kDaemon) {
+      where += " " + shell_word(address->store() + "/");
+    }
+  }
+  return "transfers" + where;
+}
+
 // Only what a handler may do. The second interrupt ends the process, unless stderr is stuck with
 // its last words.
 void on_signal(int) {
   if (!interrupt_flag().exchange(true)) return;
-  static constexpr std::string_view kWords =
-      "siphon: ended at once; what runs at the devices goes on: siphon transfers\n";
+  const std::string* words = last_words.load();
   pollfd wait{STDERR_FILENO, POLLOUT, 0};
-  if (::poll(&wait, 1, 0) > 0) {
-    const ssize_t written = ::write(STDERR_FILENO, kWords.data(), kWords.size());
+  if (words != nullptr && ::poll(&wait, 1, 0) > 0) {
+    const ssize_t written = ::write(STDERR_FILENO, words->data(), words->size());
     (void)written;
   }
   ::_exit(static_cast<int>(Exit::kInterrupted));
@@ -67,6 +84,9 @@ Session::Session(Options options, const std::string& verb)
     : options_(std::move(options)),
       out_(options_.output_format(), verb),
       meter_(progress_mode(options_.progress, options_.no_progress, ::isatty(STDERR_FILENO) == 1)) {
+  static const std::string words = "siphon: ended at once; what runs at the devices goes on: " +
+                                   command(transfers_words(verb, options_)) + "\n";
+  last_words = &words;
 }
 Session::~Session() = default;
 
@@ -158,6 +178,13 @@ std::optional<int> Session::refused(const std::string& what) {
   return out_.error({Code::kFailedPrecondition, what + " needs your confirmation", Side::kRequester,
                      "look at the plan with --dry-run, then add --yes-i-really-mean-it"},
                     Exit::kNeedsConfirmation);
+}
+
+std::string Session::command(const std::string& words, Role role) const {
+  return "siphon" +
+         (role == Role::kOnly ? connection_words(options_)
+                              : connection_words(options_, cluster_options(role))) +
+         " " + words;
 }
 
 Error Session::interrupted_error(const std::string& what) {

@@ -56,6 +56,9 @@ class Session {
   // The exit status, with the error shown, when `what` is asked for in earnest but without
   // --yes-i-really-mean-it.
   std::optional<int> refused(const std::string& what);
+  // "siphon CONNECTION WORDS", to be pasted: with the connection that the user named. With a role,
+  // it is about that end of two alone, and names its cluster as if there were no other.
+  std::string command(const std::string& words, Role role = Role::kOnly) const;
   // The message of a change that Ctrl-C broke off.
   static Error interrupted_error(const std::string& what);
   // A part of a store could not be listed, and was told: whatever goes by that listing is partial.

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/copy_plan.h"
 #include "plugin/cli/copy_run.h"
 #include "plugin/cli/ends.h"
@@ -197,10 +198,10 @@ void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& tot
 // What Ctrl-C leaves running.
 void note_going_on(Session& session, const CopyTotals& totals) {
   for (const auto& [id, where] : totals.going_on) {
-    session.meter().note(fmt::format(
-        "siphon: transfer {0} goes on at its target\nnext: siphon watch {0} {1}, or siphon cancel "
-        "{0} {1}",
-        id, where));
+    const std::string words = id + " " + shell_word(where);
+    session.meter().note(fmt::format("siphon: transfer {} goes on at its target\nnext: {}, or {}",
+                                     id, session.command("watch " + words, Role::kTarget),
+                                     session.command("cancel " + words, Role::kTarget)));
   }
 }
 
@@ -282,7 +283,8 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
 
 Error the_two_differ(const CopyItem& item) {
   return {Code::kDataLoss, "the two ends differ", Side::kNone,
-          "siphon verify " + item.source.to_string() + " " + item.target.to_string()};
+          "siphon verify " + shell_word(item.source.to_string()) + " " +
+              shell_word(item.target.to_string())};
 }
 
 Error one_and_the_same(const CopyItem& item) {
@@ -379,9 +381,8 @@ void bring_back(Session& session, CopyItem& item, const Verified& left, Error wh
         std::move(why).with_context("the source stays: " + item.source.to_string()));
   }
   item.fail_with(std::move(why).with_context(
-      "the source is in the trash, and could not be "
-      "brought back (" +
-      back.error().message + "); siphon trash restore " + item.source.to_string()));
+      "the source is in the trash, and could not be brought back (" + back.error().message + "); " +
+      session.command("trash restore " + shell_word(item.source.to_string()), Role::kSource)));
 }
 
 // A folder's daemon has one way to say what it holds: it reads it. So a copy at one is read once

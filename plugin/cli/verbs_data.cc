@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/local_file.h"
 #include "plugin/cli/verbs.h"
@@ -306,8 +307,8 @@ Result<int> run_put(Session& session) {
         human_bytes(info->header.content_bytes), counted(info->header.block_count, "block"),
         crc32_hex(info->header.crc32), speed(info->header.extent_bytes, start)));
   } else {
-    session.out().line(address->to_string() + ": left open; seal it with: siphon seal " +
-                       address->to_string());
+    session.out().line(address->to_string() + ": left open; seal it with: " +
+                       session.command("seal " + shell_word(address->to_string())));
   }
   return 0;
 }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/limits.h"
 #include "plugin/cli/verbs.h"
@@ -290,9 +291,16 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
   }
   note_silent(session, listing->silent);
   if (!listing->failures.empty()) return fail(listing->failures.front().second);
-  return fail(Code::kNotFound, "no device knows a transfer " + id, Side::kRequester,
-              "siphon transfers --all lists those that are known; a folder's daemon must be named: "
-              "siphon watch ID HOST:PORT/");
+  std::string where;
+  for (const std::string& name : session.options().names) where += " " + shell_word(name);
+  return fail(
+      Code::kNotFound,
+      "no device knows a transfer " + id +
+          "; a device forgets its transfers when it is started again",
+      Side::kRequester,
+      "siphon transfers --all" + where + " lists those that are known" +
+          (where.empty() ? "; a folder's daemon must be named: siphon watch " + id + " HOST:PORT/"
+                         : ""));
 }
 
 }  // namespace
@@ -454,8 +462,9 @@ Result<int> run_watch(Session& session) {
   session.meter().finish(summary && summary->phase == Phase::kSucceeded);
   if (!summary && session.interrupted()) {
     std::string words = id;
-    for (const std::string& name : session.options().names) words += " " + name;
-    session.meter().note("siphon: the transfer goes on; end it with: siphon cancel " + words);
+    for (const std::string& name : session.options().names) words += " " + shell_word(name);
+    session.meter().note("siphon: the transfer goes on; end it with: " +
+                         session.command("cancel " + words));
     return static_cast<int>(Exit::kInterrupted);
   }
   if (!summary) return fail(std::move(summary).error());

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/ends.h"
 #include "plugin/cli/extent_io.h"
@@ -67,9 +68,11 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
     out.line(fmt::format("content      {} bytes in {}", info.header.content_bytes,
                          counted(info.header.block_count, "block")));
     out.line(fmt::format("crc32        {}", crc32_hex(info.header.crc32)));
-    out.line(fmt::format("digest       {}", info.header.has_digest()
-                                                ? to_hex(info.header.content_digest)
-                                                : "none (format version 1): siphon verify"));
+    out.line(fmt::format("digest       {}",
+                         info.header.has_digest()
+                             ? to_hex(info.header.content_digest)
+                             : "none (format version 1): " +
+                                   session.command("verify " + shell_word(address.to_string()))));
     out.line(fmt::format("sealed       {}", rfc3339(info.header.sealed_unix_ms)));
   }
   out.line(fmt::format("part bytes   {}", info.header.part_bytes));
@@ -138,7 +141,7 @@ Result<int> verify_one_side(Session& session, const Address& address) {
 }
 
 // Why the two ends do not hold the same extent, or OK.
-Status compare(const Verified& source, const Verified& target) {
+Status compare(const Session& session, const Verified& source, const Verified& target) {
   SIPHON_TRY(source.outcome.status);
   SIPHON_TRY(target.outcome.status);
   if (same_content(source.outcome, target.outcome)) return {};
@@ -146,10 +149,17 @@ Status compare(const Verified& source, const Verified& target) {
     return fmt::format("{} bytes, crc32 {}, digest {}", o.bytes, crc32_hex(o.crc32),
                        to_hex(o.content_digest));
   };
+  std::string looks;
+  for (const auto& [role, end] :
+       {std::pair(Role::kSource, &source.address), std::pair(Role::kTarget, &target.address)}) {
+    if (end->where == Where::kDaemon) continue;  // which says no more than this
+    looks += (looks.empty() ? ": " : "; ") +
+             session.command("stat " + shell_word(end->to_string()), role);
+  }
   return fail(Code::kDataLoss,
               fmt::format("the two differ: source {}; target {}", what(source.outcome),
                           what(target.outcome)),
-              Side::kNone, "each is whole in itself: see which one is meant: siphon stat");
+              Side::kNone, "each is whole in itself: see which one is meant" + looks);
 }
 
 // Those of `there` that have no counterpart among `here`: by namespace, where there are any, and
@@ -176,7 +186,8 @@ void tell_only_there(Session& session, const Address& target,
   const Error error{Code::kFailedPrecondition,
                     counted(only_there.size(), "extent") + " only in " + where +
                         ", the first: " + only_there.front().to_string(),
-                    Side::kTarget, "siphon ls " + where, Reason::kDiffers};
+                    Side::kTarget, session.command("ls " + shell_word(where), Role::kTarget),
+                    Reason::kDiffers};
   if (session.options().exact) {
     tally.fail(error);
     session.meter().note("siphon: " + error_text(error));
@@ -219,7 +230,7 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
                {"READ AT"},
                {"SAME"}});
   for (std::size_t i = 0; i < left.size(); ++i) {
-    const Status same = compare(left[i], right[i]);
+    const Status same = compare(session, left[i], right[i]);
     count(tally, same);
     if (session.out().json()) {
       json.push_back(Json{{"same", same.has_value()},
@@ -236,7 +247,7 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
   }
   session.meter().finish(tally.failed == 0);
   for (std::size_t i = 0; i < left.size(); ++i) {
-    if (const Status same = compare(left[i], right[i]); !same) {
+    if (const Status same = compare(session, left[i], right[i]); !same) {
       session.meter().note("siphon: " + escaped(left[i].address.to_string()) + ": " +
                            error_text(same.error()));
     }

@@ -15,6 +15,7 @@
 
 #include "adapters/store_util.h"
 #include "plugin/base/text.h"
+#include "plugin/cli/commands.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/ends.h"
 #include "plugin/cli/extent_io.h"
@@ -318,7 +319,7 @@ Result<std::optional<PrivateId>> wanted_id(const Options& options) {
   if (from_hex(options.private_id, id.bytes)) return std::optional(id);
   return fail(Code::kInvalidArgument,
               "'" + options.private_id + "' is no private id: 32 hex digits", Side::kRequester,
-              "siphon trash ls shows them");
+              "siphon trash ls " + shell_word(options.names.at(0)) + " shows them");
 }
 
 }  // namespace
@@ -351,7 +352,7 @@ Result<int> run_trash_restore(Session& session) {
     return fail(Code::kNotFound,
                 *id ? "the trash of " + address->to_string() + " does not hold that private id"
                     : "there is nothing of " + address->to_string() + " in the trash",
-                Side::kRequester, "siphon trash ls " + address->store());
+                Side::kRequester, "siphon trash ls " + shell_word(address->store()));
   }
   if (chosen->gone) {
     Error error = *chosen->gone;
@@ -436,8 +437,8 @@ Result<int> run_scratch_purge(Session& session) {
   if (headless > 0) {
     session.meter().note(fmt::format(
         "siphon: left alone, {}: parts without a head, which may be all there is of an extent\n"
-        "next: siphon scratch ls {}; scratch purge --all removes them",
-        counted(headless, "private id"), what));
+        "next: {}; scratch purge --all removes them",
+        counted(headless, "private id"), session.command("scratch ls " + shell_word(what))));
   }
   return remove_all(session, std::move(*found), "no attempt's lease is over (--all: those too)");
 }

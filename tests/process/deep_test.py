@@ -67,7 +67,8 @@ class DeepTest(TwoDaemonsTest):
             self.assertIn("SHA-256", message)
             self.assertIn(f"extent {name}", message)
             self.assertEqual(ran.problem["suspect"], "source")
-            self.assertIn("siphon verify", ran.problem["next_step"])
+            self.assertRegex(ran.problem["next_step"],
+                             f"^siphon .*verify {self.source.address}/{name}, and bring it back")
             self.assertEqual(sha256_of(self.source.folder / name), self.digests[name])
         self.assertEqual(self.target.public_names(), {})
         self.assertEqual(self.target.leftovers(), [])

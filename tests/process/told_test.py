@@ -301,6 +301,51 @@ class Progress(ToldTest):
         self.assertLess(going[0]["done_bytes"], total)
 
 
+class NextSteps(ToldTest):
+    def paste(self, command):
+        """Runs it as who has copied it from a terminal."""
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True,
+                              timeout=3 * DEADLINE_S, env={**os.environ, "PATH":
+                                                           f"{BIN_DIR}:{os.environ['PATH']}"})
+
+    def test_what_ctrl_c_says_of_a_transfer_works_when_pasted(self):
+        self.put("e1", 8 * MIB)
+        copy = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "4M"), "--secret-file",
+                           self.secret])
+        self.wait_streaming(copy)
+        copy.send(signal.SIGINT)
+        said = copy.wait().stderr
+        watch, cancel = re.search(r"^next: (siphon .* watch .*), or (siphon .* cancel .*)$", said,
+                                  re.MULTILINE).groups()
+        pasted = self.paste(watch)
+        self.assertEqual(pasted.returncode, OK, pasted)
+        self.assertIn("1 extent published", pasted.stdout)
+        pasted = self.paste(cancel)
+        self.assertEqual(pasted.returncode, NOTHING_TO_DO, pasted)  # it is over
+
+    def test_the_next_step_of_an_error_has_the_connection(self):
+        self.put("e1", MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        where = f"{self.target.address}/"
+        for more in ((), ("-f", "json")):
+            ran = self.text("watch", "0" * 32, where, *more, code=NOT_FOUND)
+            step = re.search(r"^next: (siphon .* transfers --all \S+)", ran.stderr,
+                             re.MULTILINE).group(1)
+            if more:
+                self.assertIn(step, json.loads(ran.stdout)["error"]["next_step"])
+            self.assertIn(f"--secret-file {shlex.quote(str(self.secret))}", step)
+            pasted = self.paste(step)
+            self.assertEqual(pasted.returncode, OK, pasted)
+            self.assertIn("succeeded", pasted.stdout)
+
+    def test_what_comes_from_the_environment_stays_there(self):
+        run = subprocess.run([SIPHON, "watch", "0" * 32, f"{self.target.address}/"],
+                             capture_output=True, text=True,
+                             env={**os.environ, "SIPHON_SECRET_FILE": str(self.secret)})
+        self.assertEqual(run.returncode, NOT_FOUND, run)
+        self.assertIn("next: siphon transfers --all", run.stderr)
+
+
 class Since(ToldTest):
     def test_transfers_says_since_when_it_knows(self):
         self.put("e1", MIB)
@@ -314,6 +359,8 @@ class Since(ToldTest):
         self.assertEqual(since, self.describe(self.target)["started_at"])
         said = self.text("transfers", "--all", f"{self.target.address}/").stdout
         self.assertIn(f"{device} knows those since its start at {since}", said)
+        ran = self.text("watch", "0" * 32, f"{self.target.address}/", code=NOT_FOUND)
+        self.assertIn("a device forgets its transfers when it is started again", ran.stderr)
 
 
 if __name__ == "__main__":
