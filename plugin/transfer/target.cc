@@ -73,17 +73,21 @@ Error too_large(const std::string& extent, std::uint64_t bytes, std::uint64_t li
           " of an extent"};
 }
 
+// A folder has no name but its device's.
+std::string already_at(const std::string& extent, const Location& place) {
+  const std::string in = place.pool.empty() ? "" : "in " + place.to_string() + " ";
+  return "extent " + extent + " is already " + in + "at the target";
+}
+
 Error name_taken(const std::string& extent, const Location& place) {
-  return {Code::kAlreadyExists,
-          "extent " + extent + " is already in " + place.to_string() +
-              " at the target; nothing was copied",
-          Side::kTarget, "copy with --replace, or remove it first"};
+  return {Code::kAlreadyExists, already_at(extent, place) + "; nothing was copied", Side::kTarget,
+          "copy with --replace, or remove it first"};
 }
 
 Error differs(const std::string& extent, const Location& place, ExtentState state) {
   return {Code::kAlreadyExists,
-          "extent " + extent + " is already in " + place.to_string() + " at the target and " +
-              (state == ExtentState::kOpen ? "open" : "differs") + "; nothing was copied",
+          already_at(extent, place) + " and " + (state == ExtentState::kOpen ? "open" : "differs") +
+              "; nothing was copied",
           Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it",
           Reason::kDiffers};
 }

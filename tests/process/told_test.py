@@ -165,6 +165,9 @@ class DryRun(ToldTest):
         done = self.siphon("copy", *names, code=PARTIAL)
         self.assertEqual({e["source"].rpartition("/")[2] for e in done.document["extents"]
                           if e["status"] == "copied"}, {"new"})
+        problems = [e["problem"]["message"] for e in done.document["extents"] if e["problem"]]
+        self.assertTrue(any("extent differs is already at the target and differs" in p
+                            for p in problems), problems)
 
     def test_a_daemon_that_cannot_be_asked_is_named(self):
         self.put("e1", MIB)
