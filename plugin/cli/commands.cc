@@ -9,15 +9,15 @@
 namespace siphon::cli {
 namespace {
 
-constexpr std::string_view kProgram = "siphon ";
-
-struct Commands {
-  std::string words;  // begins with a space, or is empty
-  std::vector<std::string> verbs;
+// A program that messages name commands of.
+struct Program {
+  std::string name;                // with the space behind it
+  std::string words;               // of the connection; begins with a space, or is empty
+  std::vector<std::string> verbs;  // what else stands behind the name is prose
 };
 
-Commands& commands() {
-  static Commands set;
+std::vector<Program>& programs() {
+  static std::vector<Program> set;
   return set;
 }
 
@@ -55,10 +55,43 @@ bool begins_word(std::string_view text, std::size_t at) {
          std::string_view("-_./").find(before) == std::string_view::npos;
 }
 
+// Who may mend a cluster is somebody else than who copies: its files, and not the user. Which of
+// two clusters a command is for cannot be known here.
+std::string ceph_words(const Options& options) {
+  std::string words;
+  for (const auto& [flag, value] :
+       {std::pair("conf", &options.cluster.conf), std::pair("cluster", &options.cluster.cluster)}) {
+    const std::string name = flag;
+    if (is_flag(options, "--source-" + name) || is_flag(options, "--target-" + name)) return {};
+    if (is_flag(options, "--" + name)) words += option("--" + name, *value);
+  }
+  return words;
+}
+
+std::string with_connection(const Program& program, std::string_view text) {
+  std::string out;
+  while (!program.words.empty()) {
+    const std::size_t at = text.find(program.name);
+    if (at == std::string_view::npos) break;
+    const std::string_view rest = text.substr(at + program.name.size());
+    const std::size_t length =
+        std::min(rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz"), rest.size());
+    const bool is_command =
+        begins_word(text, at) &&
+        std::ranges::find(program.verbs, rest.substr(0, length)) != program.verbs.end();
+    out += text.substr(0, at + program.name.size() - 1);
+    if (is_command) out += program.words;
+    out += ' ';
+    text = rest;
+  }
+  return out += text;
+}
+
 }  // namespace
 
 void set_commands(const Options& options, std::vector<std::string> verbs) {
-  commands() = {connection_words(options), std::move(verbs)};
+  programs() = {{"siphon ", connection_words(options), std::move(verbs)},
+                {"ceph ", ceph_words(options), {"osd", "auth", "config", "health", "df", "pg"}}};
 }
 
 std::string connection_words(const Options& options) {
@@ -88,22 +121,9 @@ std::string connection_words(const Options& options, const ClusterOptions& clust
 }
 
 std::string pasteable(std::string_view text) {
-  const Commands& set = commands();
-  std::string out;
-  while (!set.words.empty()) {
-    const std::size_t at = text.find(kProgram);
-    if (at == std::string_view::npos) break;
-    const std::string_view rest = text.substr(at + kProgram.size());
-    const std::size_t length =
-        std::min(rest.find_first_not_of("abcdefghijklmnopqrstuvwxyz"), rest.size());
-    const bool is_command = begins_word(text, at) &&
-                            std::ranges::find(set.verbs, rest.substr(0, length)) != set.verbs.end();
-    out += text.substr(0, at + kProgram.size() - 1);
-    if (is_command) out += set.words;
-    out += ' ';
-    text = rest;
-  }
-  return out += text;
+  std::string out(text);
+  for (const Program& program : programs()) out = with_connection(program, out);
+  return out;
 }
 
 std::string shell_word(const std::string& word) {

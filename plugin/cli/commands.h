@@ -21,7 +21,8 @@ std::string connection_words(const Options& options);
 // The same where a command is about `cluster` alone, which `options` gives to one of the two ends.
 std::string connection_words(const Options& options, const ClusterOptions& cluster);
 
-// Every "siphon VERB" in `text` becomes "siphon CONNECTION VERB".
+// Every "siphon VERB" in `text` becomes "siphon CONNECTION VERB", and a command of ceph's has the
+// cluster that was named.
 std::string pasteable(std::string_view text);
 
 // As a shell reads it as one word.

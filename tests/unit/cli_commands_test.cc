@@ -35,6 +35,17 @@ TEST_F(Commands, CarryWhatTheUserNamed) {
             "'moo'\\''s' --secret-file s --tls-ca /ca.pem watch");
 }
 
+TEST_F(Commands, OfCephAreForTheClusterThatWasNamed) {
+  options_.cluster = {"/a.conf", "moo", "me", "", "/k"};
+  for (const char* name : {"--conf", "--cluster", "--id", "--keyring"}) flag(name);
+  EXPECT_EQ(told("ceph osd pool ls; ceph auth get X; see /etc/ceph or a ceph of mine"),
+            "ceph --conf /a.conf --cluster moo osd pool ls; ceph --conf /a.conf --cluster moo auth "
+            "get X; see /etc/ceph or a ceph of mine")
+      << "its user is whoever may do that";
+  flag("--target-conf");
+  EXPECT_EQ(told("ceph osd pool ls"), "ceph osd pool ls") << "of which of the two?";
+}
+
 TEST_F(Commands, AreNotSeenWhereThereIsNone) {
   options_.secret_file = "s";
   flag("--secret-file");
