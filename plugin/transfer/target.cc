@@ -935,10 +935,10 @@ void TargetTransfer::publish_ready() {
 
 void TargetTransfer::published_locked(Extent& extent, Status status) {
   if (!status) {
-    extent.session.on_publish_failed(std::move(status)
-                                         .error()
-                                         .with_context("extent " + extent.pair.target)
-                                         .with_suspect(Side::kTarget));
+    Error error = std::move(status).error().with_suspect(Side::kTarget);
+    const bool sources = error.suspect == Side::kSource;
+    extent.session.on_publish_failed(std::move(error).with_context(
+        "extent " + (sources ? extent.pair.source : extent.pair.target)));
     return;
   }
   if (extent.inline_candidate) {

@@ -8,6 +8,7 @@ that holds nothing but the class caps (the devices find out).
 import re
 import secrets
 import signal
+import struct
 import subprocess
 import zlib
 
@@ -122,6 +123,72 @@ class Errors(ByHand, harness.ClusterTest):
         self.cluster.siphon("copy", "a/e", "b/rotten")
         self.assert_same("e", "rotten")
         self.purge("b/rotten")
+
+    def test_rot_under_a_header_written_anew_is_found_by_deep_and_not_published(self):
+        c = self.cluster
+        parts = Extent(c, "a", "e").object_names()
+        for name, object_name in (("e", parts[1]), ("small", "siphon.small")):
+            mend = self.rot(name, object_name,
+                            lambda data: data[:2000] + bytes([data[2000] ^ 1]) + data[2001:])
+            io = c.io("a", locator=name)
+            self.addCleanup(io.close)
+            register = io.get_xattr(f"siphon.{name}", "siphon.head")
+            objects = [object_name] if name == "small" else parts
+            fitting = zlib.crc32(b"".join(io.read(part, 64 * MIB) for part in objects))
+            anew = register[:48] + struct.pack("<I", fitting) + register[52:-4]
+            io.set_xattr(f"siphon.{name}", "siphon.head",
+                         anew + struct.pack("<I", harness.crc32c(anew)))
+            self.sources = harness.fingerprint(c, "a")
+            for ran in self.both_keys("--deep", f"a/{name}", "b/rotten"):
+                self.assert_fails(ran, harness.FATAL, f"extent {name}: ", "SHA-256")
+                self.assertEqual(ran.problem["suspect"], "source", str(ran))
+            self.assert_unharmed("rotten")
+            io.set_xattr(f"siphon.{name}", "siphon.head", register)
+            mend()
+        # What is sound passes, read back through the exchange.
+        ran = c.siphon("copy", "--deep", "a/e", "a/small", "b")
+        for extent in ran.extents:
+            self.assertTrue(extent["receipt"]["blocks_checked"])
+        self.assertEqual(ran.document["summary"]["fallback_parts"], 0)
+        self.assert_same("e", "e")
+        self.purge("b/e", "b/small")
+
+    def test_a_corrupt_head_is_told_of_and_given_up_when_its_bytes_are_kept(self):
+        c = self.cluster
+        c.create_pool("c")
+        for name, size in (("large", 9 * MIB), ("small", 5000), ("sound", 5000)):
+            c.put(f"c/{name}", size, 7)
+        raw = {}
+        for name in ("large", "small"):
+            io = c.io("c", locator=name)
+            self.addCleanup(io.close)
+            good = io.get_xattr(f"siphon.{name}", "siphon.head")
+            raw[name] = good[:50] + bytes([good[50] ^ 0xFF]) + good[51:]
+            io.set_xattr(f"siphon.{name}", "siphon.head", raw[name])
+        listed = c.siphon("ls", "c", check=False)
+        self.assertEqual(listed.code, harness.PARTIAL, str(listed))
+        bad = {e["name"]: e["problem"] for e in listed.document["extents"] if e.get("problem")}
+        self.assertEqual(sorted(bad), ["large", "small"], str(listed))
+        for name, problem in bad.items():
+            self.assertEqual(problem["code"], "DATA_LOSS")
+            self.assertIn("--corrupt-head", problem["next_step"])
+            for verb in (("rm", CONFIRM), ("rm", "--purge", CONFIRM)):
+                self.assertEqual(c.siphon(*verb, f"c/{name}", check=False).code, harness.FATAL)
+            record = c.scratch / f"record-{name}"
+            io = c.io("c", locator=name)
+            self.addCleanup(io.close)
+            data = io.read(f"siphon.{name}", MIB)
+            c.siphon("rm", "--corrupt-head", "--save", str(record), CONFIRM, f"c/{name}")
+            self.assertEqual(record.read_bytes(), raw[name])
+            if data:  # inline: its bytes went with the head
+                self.assertEqual((c.scratch / f"record-{name}.data").read_bytes(), data)
+            self.assertEqual(c.siphon("stat", f"c/{name}", check=False).code, harness.NOT_FOUND)
+            c.put(f"c/{name}", 6000, 8)  # the name is free again
+        self.assertEqual(c.siphon("ls", "c").code, harness.OK)
+        ran = c.siphon("rm", "--corrupt-head", "--save", str(c.scratch / "none"), CONFIRM,
+                       "c/sound", check=False)
+        self.assertEqual(ran.code, harness.FATAL, str(ran))
+        c.siphon("verify", "c/sound")
 
     def test_one_rotten_extent_of_a_batch_fails_alone(self):
         c = self.cluster
