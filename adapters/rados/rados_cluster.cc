@@ -7,6 +7,7 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <list>
 #include <mutex>
@@ -128,6 +129,29 @@ librados::IoCtx with_locator(const librados::IoCtx& base, std::string_view locat
   io.dup(base);
   io.locator_set_key(std::string(locator));
   return io;
+}
+
+PoolGroups::PoolGroups(librados::IoCtx& pool) : pool_id(pool.get_id()) {
+  for (int i = 0; i < 4096; ++i) {
+    std::uint32_t group = 0;
+    if (pool.get_object_pg_hash_position2(std::to_string(i), &group) == 0) {
+      count = std::max(count, group + 1);
+    }
+  }
+}
+
+std::size_t PoolGroups::shares() const { return std::bit_ceil(std::size_t{std::max(count, 1u)}); }
+
+// The order of a listing is that of the names' hashes, read backwards bit by bit; the last bits of
+// a hash say which group it is, one bit less where there is no group of that number.
+std::string PoolGroups::of_share(std::size_t share) const {
+  std::size_t group = 0;
+  for (std::size_t bit = 1; bit < shares(); bit <<= 1, share >>= 1)
+    group = group << 1 | (share & 1);
+  if (group >= count) group &= shares() / 2 - 1;
+  std::array<char, 24> hex{};
+  const auto end = std::to_chars(hex.data(), hex.data() + hex.size(), group, 16).ptr;
+  return std::to_string(pool_id) + "." + std::string(hex.data(), end);
 }
 
 std::string head_object(std::string_view extent) { return "siphon." + std::string(extent); }
@@ -367,18 +391,6 @@ int add_namespaces(librados::IoCtx& io, librados::ObjectCursor from,
   return 0;
 }
 
-// A power of two near the number of a pool's placement groups, without a question to anybody.
-std::size_t shares_of(librados::IoCtx& io) {
-  std::uint32_t last_group = 0;
-  for (int i = 0; i < 4096; ++i) {
-    std::uint32_t group = 0;
-    if (io.get_object_pg_hash_position2(std::to_string(i), &group) == 0) {
-      last_group = std::max(last_group, group);
-    }
-  }
-  return std::bit_ceil(std::size_t{last_group} + 1);
-}
-
 }  // namespace
 
 // In shares of about a placement group, several at a time: one that does not answer keeps no other.
@@ -386,7 +398,8 @@ Result<RadosCluster::Namespaces> RadosCluster::namespaces(const Location& locati
   constexpr std::size_t kThreads = 8;
   auto pool = open_pool(*this, location);
   if (!pool) return fail(std::move(pool).error());
-  const std::size_t shares = shares_of(*pool);
+  const rados_internal::PoolGroups groups(*pool);
+  const std::size_t shares = groups.shares();
   pool->set_namespace(librados::all_nspaces);
   const librados::ObjectCursor begin = pool->object_list_begin(), end = pool->object_list_end();
   Namespaces found;
@@ -407,7 +420,8 @@ Result<RadosCluster::Namespaces> RadosCluster::namespaces(const Location& locati
         ++answered;
         continue;
       }
-      found.unlisted.push_back(to_error(result, "list pool " + location.pool));
+      found.unlisted.push_back(to_error(
+          result, "list placement group " + groups.of_share(share) + " of pool " + location.pool));
       // Every share costs a whole timeout: nothing answers, or nothing may be seen.
       if (answered == 0 && found.unlisted.size() >= kThreads) next_share = shares;
       if (found.unlisted.back().code == Code::kPermissionDenied) next_share = shares;

@@ -57,5 +57,16 @@ librados::IoCtx with_locator(const librados::IoCtx& base, std::string_view locat
 
 std::string head_object(std::string_view extent);
 
+// A pool's placement groups, as librados slices its listing: in a power of two of equal shares,
+// none of which holds more than one group. Found without a question to anybody.
+struct PoolGroups {
+  explicit PoolGroups(librados::IoCtx& pool);
+  std::size_t shares() const;
+  std::string of_share(std::size_t share) const;  // "3.1a", as ceph names the share's group
+
+  std::int64_t pool_id = 0;
+  std::uint32_t count = 0;
+};
+
 }  // namespace rados_internal
 }  // namespace siphon

@@ -545,15 +545,16 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
       Error error = to_error(result, "list pool " + location_.to_string());
       if (!is_retryable(error.code)) return fail(std::move(error));
       const bool one_by_one = until < end;
-      until = end_of_group(start);
+      const GroupEnd group = end_of_group(start);
+      until = group.end;
       if (!one_by_one && until < end) continue;
       start = until;
       if (!any_answer && page.unlisted.size() == 2) return fail(std::move(error));
       page.unlisted.push_back(std::move(error).with_context(
-          "a placement group does not answer; the extents in it are not listed"));
-      page.unlisted.back().next_step = "ceph pg ls-by-pool " + location_.pool + "; then list again";
+          "placement group " + group.name + " does not answer; the extents in it are not listed"));
+      page.unlisted.back().next_step = "ceph pg " + group.name + " query; then list again";
       if (any_answer) break;
-      until = end_of_group(start);
+      until = end_of_group(start).end;
       continue;
     }
     any_answer = true;
@@ -568,7 +569,7 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
       }
     }
     start = next;
-    if (until < end && !(start < until)) until = end_of_group(start);
+    if (until < end && !(start < until)) until = end_of_group(start).end;
     if (listing != Listing::kExtents) {
       page.names.insert(page.names.end(), heads.begin(), heads.end());
     } else {
@@ -583,31 +584,23 @@ Result<ExtentPage> RadosStore::list(std::string_view cursor, std::size_t max_nam
   return fail(Code::kUnavailable, "list pool " + location_.to_string() + ": " + e.what());
 }
 
-// Where the listing leaves the placement group that `at` lies in. They are of equal shares of the
-// order, except where their number is no power of two: then a share may hold two of them.
-librados::ObjectCursor RadosStore::end_of_group(const librados::ObjectCursor& at) {
-  std::uint32_t last_group = 0;  // among those of so many names; nothing is asked over the network
-  for (int i = 0; i < 4096; ++i) {
-    std::uint32_t group = 0;
-    if (pool_.get_object_pg_hash_position2(std::to_string(i), &group) == 0) {
-      last_group = std::max(last_group, group);
-    }
-  }
-  const std::size_t shares = std::bit_ceil(std::size_t{last_group} + 1);
+// Where the listing leaves the share of a placement group that `at` lies in, and which group it is.
+RadosStore::GroupEnd RadosStore::end_of_group(const librados::ObjectCursor& at) {
+  const rados_internal::PoolGroups groups(pool_);
   const librados::ObjectCursor begin = pool_.object_list_begin(), end = pool_.object_list_end();
-  for (std::size_t low = 0, high = shares; low < high;) {
+  for (std::size_t low = 0, high = groups.shares(); low < high;) {
     const std::size_t middle = low + (high - low) / 2;
     librados::ObjectCursor from, to;
-    pool_.object_list_slice(begin, end, middle, shares, &from, &to);
+    pool_.object_list_slice(begin, end, middle, groups.shares(), &from, &to);
     if (at < from) {
       high = middle;
     } else if (at < to) {
-      return to;
+      return {to, groups.of_share(middle)};
     } else {
       low = middle + 1;
     }
   }
-  return end;
+  return {end, groups.of_share(groups.shares() - 1)};
 }
 
 void RadosStore::add_current(const std::vector<std::string>& names, ExtentPage& page) {

@@ -91,7 +91,11 @@ class RadosStore final : public ExtentStore {
               std::optional<std::uint64_t> trashed_unix_ms = {});
   Status write_tail(librados::IoCtx& io, const HeadRegister& reg, std::uint64_t offset_bytes,
                     std::span<const std::byte> tail);
-  librados::ObjectCursor end_of_group(const librados::ObjectCursor& at);
+  struct GroupEnd {
+    librados::ObjectCursor end;
+    std::string name;  // "3.1a"
+  };
+  GroupEnd end_of_group(const librados::ObjectCursor& at);
   // Adds those of `names` that have a current extent, and those whose heads cannot be read, with
   // why; the heads are read side by side.
   void add_current(const std::vector<std::string>& names, ExtentPage& page);

@@ -11,6 +11,7 @@
 #include "adapters/posix/posix_store.h"
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
+#include "plugin/base/text.h"
 #include "plugin/cli/commands.h"
 #include "plugin/cli/stdio.h"
 
@@ -185,6 +186,36 @@ std::string Session::command(const std::string& words, Role role) const {
          (role == Role::kOnly ? connection_words(options_)
                               : connection_words(options_, cluster_options(role))) +
          " " + words;
+}
+
+void Session::note_unlisted(const std::string& store, const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto known = [&](const auto& entry) {
+      return entry.first == store && entry.second.message == error.message;
+    };
+    if (std::ranges::any_of(unlisted_, known)) return;
+    unlisted_.emplace_back(store, error);
+  }
+  meter_.note("siphon: " + escaped(store) + ": " + error_text(error));
+}
+
+bool Session::listed_all() const {
+  const std::lock_guard lock(mutex_);
+  return unlisted_.empty();
+}
+
+Json Session::unlisted() const {
+  const std::lock_guard lock(mutex_);
+  Json list = Json::array();
+  for (const auto& [store, error] : unlisted_) {
+    list.push_back(Json{{"store", store}, {"problem", to_json(error)}});
+  }
+  return list;
+}
+
+Exit Session::exit_of_listed(Exit exit) const {
+  return (exit == Exit::kOk || exit == Exit::kNothingToDo) && !listed_all() ? Exit::kPartial : exit;
 }
 
 Error Session::interrupted_error(const std::string& what) {

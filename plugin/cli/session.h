@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "adapters/extent_store.h"
@@ -61,19 +62,23 @@ class Session {
   std::string command(const std::string& words, Role role = Role::kOnly) const;
   // The message of a change that Ctrl-C broke off.
   static Error interrupted_error(const std::string& what);
-  // A part of a store could not be listed, and was told: whatever goes by that listing is partial.
-  void count_unlisted() { ++unlisted_; }
-  bool listed_all() const { return unlisted_ == 0; }
+  // A part of `store` could not be listed: told once, and whatever goes by that listing is partial.
+  void note_unlisted(const std::string& store, const Error& error);
+  bool listed_all() const;
+  // As documents have it: what could not be listed, and why.
+  Json unlisted() const;
+  // Of a verb that did what it was asked with all that was listed.
+  Exit exit_of_listed(Exit exit) const;
 
  private:
-  std::atomic<int> unlisted_{0};
   struct Cluster;
   ClusterOptions cluster_options(Role role) const;
 
   const Options options_;
   Output out_;
   ProgressMeter meter_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::vector<std::pair<std::string, Error>> unlisted_;  // the store, and why
   std::map<Role, Cluster*> by_role_;
   std::vector<std::unique_ptr<Cluster>> clusters_;
   std::map<std::string, std::unique_ptr<StoreProvider>> folders_;

@@ -245,10 +245,12 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   const auto going = static_cast<std::size_t>(std::ranges::count_if(plan.items, would_go));
   if (is_move && going > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
   if (plan.items.empty()) exit = Exit::kNothingToDo;
+  exit = session.exit_of_listed(exit);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = true;
     doc["extents"] = nullptr;
+    doc["unlisted"] = session.unlisted();
     if (is_move) {
       doc["would_trash"] = Json::array();
       for (const CopyItem& item : plan.items) {
@@ -483,16 +485,18 @@ std::string text_of(const StoreLeft& left) {
 }
 
 std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
+  // What could not be listed a moment ago is not waited for again.
+  const auto count_extents = [&session](const Address& store) -> Result<std::size_t> {
+    if (session.listed_all()) {
+      auto listed = list_store(session, Role::kSource, store);
+      if (!listed) return fail(std::move(listed).error());
+      if (session.listed_all()) return listed->size();
+    }
+    return fail(Code::kUnavailable, "not all of it could be listed");
+  };
   std::vector<StoreLeft> stores;
   for (const Address& source : plan.whole_sources) {
-    StoreLeft left{source.store(), 0};
-    auto listed = list_store(session, Role::kSource, source);
-    if (listed) {
-      left.extents = listed->size();
-    } else {
-      left.extents = fail(listed.error());
-    }
-    stores.push_back(std::move(left));
+    stores.push_back({source.store(), count_extents(source)});
   }
   return stores;
 }
@@ -505,14 +509,15 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
   const std::vector<StoreLeft> left =
       trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
   // What was asked for was not all done: the copies are there, their records are not.
-  // Or not everything was seen.
-  const bool in_part = totals.receipts_lost > 0 || !session.listed_all();
-  if (in_part && (exit == Exit::kOk || exit == Exit::kNothingToDo)) exit = Exit::kPartial;
+  const bool unrecorded = totals.receipts_lost > 0;
+  if (unrecorded && (exit == Exit::kOk || exit == Exit::kNothingToDo)) exit = Exit::kPartial;
+  exit = session.exit_of_listed(exit);
   const Output& out = session.out();
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = false;
     doc["extents"] = nullptr;
+    doc["unlisted"] = session.unlisted();
     if (trashed != nullptr) {
       doc["trashed_sources"] = Json::array();
       for (const std::size_t i : *trashed) {

@@ -107,10 +107,12 @@ int finish_verify(Session& session, Json extents, const Tally& tally,
                   const std::vector<Address>* only_there = nullptr) {
   Exit exit = exit_for(tally);
   if (tally.done + tally.failed == 0) exit = Exit::kNothingToDo;
+  exit = session.exit_of_listed(exit);
   if (session.interrupted()) exit = Exit::kInterrupted;
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["extents"] = std::move(extents);
+    doc["unlisted"] = session.unlisted();
     doc["verified"] = tally.done;
     doc["failed"] = tally.failed;
     if (only_there != nullptr) {
@@ -289,7 +291,7 @@ Result<int> run_ls(Session& session) {
     if (i < infos.size()) return infos[i] ? nullptr : &infos[i].error();
     return (*extents)[i].problem ? &*(*extents)[i].problem : nullptr;
   };
-  bool all_well = session.listed_all();
+  bool all_well = true;
   for (std::size_t i = 0; i < extents->size(); ++i) {
     const Error* problem = problem_of(i);
     if (problem == nullptr) continue;
@@ -297,7 +299,7 @@ Result<int> run_ls(Session& session) {
     session.meter().note("siphon: " + escaped((*extents)[i].address.to_string()) + ": " +
                          error_text(*problem));
   }
-  const Exit exit = all_well ? Exit::kOk : Exit::kPartial;
+  const Exit exit = session.exit_of_listed(all_well ? Exit::kOk : Exit::kPartial);
   if (session.out().json()) {
     Json list = Json::array();
     for (std::size_t i = 0; i < extents->size(); ++i) {
@@ -310,6 +312,7 @@ Result<int> run_ls(Session& session) {
     Json doc = session.out().new_document();
     doc["store"] = address->store();
     doc["extents"] = std::move(list);
+    doc["unlisted"] = session.unlisted();
     session.out().document(std::move(doc), exit);
   } else if (session.options().long_listing) {
     print_long_list(infos, *extents);

@@ -247,13 +247,16 @@ int show(Session& session, const Found& found, bool trash) {
                e.since_unix_ms > 0 ? age_text(e.since_unix_ms, now) : "-", last});
   }
   Json doc = session.out().new_document();
-  const Exit exit = note_failures(session, found, doc);
+  const Exit exit = session.exit_of_listed(note_failures(session, found, doc));
+  doc["unlisted"] = session.unlisted();
   doc["entries"] = std::move(rows);
   doc["bytes"] = total_bytes;
   if (session.out().json()) {
     session.out().document(std::move(doc), exit);
   } else if (table.empty()) {
-    session.out().line(trash ? "the trash is empty" : "no attempts in progress or left over");
+    const std::string nothing =
+        trash ? "the trash is empty" : "no attempts in progress or left over";
+    session.out().line(nothing + (session.listed_all() ? "" : ", as far as it could be listed"));
   } else {
     table.print();
     session.out().line(
@@ -304,8 +307,10 @@ int remove_all(Session& session, Found found, const std::string& what) {
     exit = Exit::kNothingToDo;
     session.out().line("nothing to remove: " + what);
   }
+  exit = session.exit_of_listed(exit);
   if (session.interrupted()) exit = Exit::kInterrupted;
   doc["dry_run"] = dry_run;
+  doc["unlisted"] = session.unlisted();
   doc["entries"] = std::move(rows);
   doc["bytes"] = bytes;
   if (session.out().json()) session.out().document(std::move(doc), exit);

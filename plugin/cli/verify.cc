@@ -273,7 +273,7 @@ Result<std::set<std::string>> namespaces_of(Session& session, Role role, const A
   }
   if (!found) return fail(std::move(found).error());
   for (const Error& error : found->unlisted) {
-    session.meter().note("siphon: its namespaces: " + error_text(error));
+    session.note_unlisted(pool.store(), error.with_context("its namespaces"));
   }
   found->names.insert("");
   return std::move(found->names);
@@ -330,8 +330,7 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
     }
     for (auto& [name, seen] : page->parts) add_parts(parts[name], seen);
     for (const Error& error : page->unlisted) {
-      session.meter().note(fmt::format("siphon: {}: {}", address.store(), error_text(error)));
-      session.count_unlisted();
+      session.note_unlisted(address.store(), error);
     }
     cursor = std::move(page->next_cursor);
     if (on_page && !on_page(listed.size())) break;

@@ -105,9 +105,10 @@ class ClusterUnderTest {
     return {out.c_str(), out.length()};
   }
   // Makes the pool, tagged for siphon, if it is not there. `more` are further JSON members.
-  void need_pool(const std::string& pool, const std::string& more = {}) {
+  void need_pool(const std::string& pool, const std::string& more = {}, int groups = 8) {
     if (connection_->pool_id(pool)) return;
-    command(R"({"prefix": "osd pool create", "pg_num": 8, "pool": ")" + pool + "\"" + more + "}");
+    command(R"({"prefix": "osd pool create", "pg_num": )" + std::to_string(groups) +
+            R"(, "pool": ")" + pool + "\"" + more + "}");
     command(R"({"prefix": "osd pool application enable", "app": "siphon", "pool": ")" + pool +
             "\"}");
     connection_->impl().rados.wait_for_latest_osdmap();
@@ -122,6 +123,18 @@ class ClusterUnderTest {
                 "pool": ")" +
             pool + "\"}");
     connection_->impl().rados.wait_for_latest_osdmap();
+  }
+
+  // Which placement group the mon says that a name is in: "3.1a".
+  std::string group_of(const Location& location, const std::string& name) {
+    const std::string map =
+        command(R"({"prefix": "osd map", "format": "json", "pool": ")" + location.pool +
+                R"(", "nspace": ")" + location.nspace + R"(", "object": ")" + name + "\"}");
+    static constexpr std::string_view kKey = R"("pgid":")";
+    const std::size_t at = map.find(kKey);
+    if (at == map.npos) give_up("no pgid in " + map);
+    const std::size_t from = at + kKey.size();
+    return map.substr(from, map.find('"', from) - from);
   }
 
   // The region of one of this cluster's OSDs, as its companion would have it.
