@@ -47,6 +47,17 @@ void run_parallel(std::size_t count, std::size_t threads,
   work();
 }
 
+void run_by_name(std::span<const Address> addresses, std::size_t threads,
+                 const std::function<void(std::size_t)>& task) {
+  std::map<std::string, std::vector<std::size_t>> names;
+  for (std::size_t i = 0; i < addresses.size(); ++i) names[addresses[i].to_string()].push_back(i);
+  std::vector<const std::vector<std::size_t>*> items;
+  for (const auto& [name, of_name] : names) items.push_back(&of_name);
+  run_parallel(items.size(), threads, [&](std::size_t n) {
+    for (const std::size_t i : *items[n]) task(i);
+  });
+}
+
 Result<Device> Placement::device_of(const Location& location, std::string_view locator) {
   auto group = cluster_.placement_group(location, locator);
   if (!group) return fail(std::move(group).error());

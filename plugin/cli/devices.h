@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -29,6 +30,11 @@ Device device_from(const exchange::Hello& hello);
 // Runs task(0) .. task(count - 1) on up to `threads` threads, and waits.
 void run_parallel(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& task);
+
+// task(i) for each address, in any order and side by side, but for those of one name, which would
+// change one register: one after the other.
+void run_by_name(std::span<const Address> addresses, std::size_t threads,
+                 const std::function<void(std::size_t)>& task);
 
 // The device of every extent of one cluster, one hello per placement group. Thread safe.
 class Placement {

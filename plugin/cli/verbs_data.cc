@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <span>
@@ -10,6 +11,7 @@
 
 #include "plugin/base/text.h"
 #include "plugin/cli/commands.h"
+#include "plugin/cli/devices.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/local_file.h"
 #include "plugin/cli/verbs.h"
@@ -194,6 +196,9 @@ struct Removal {
   std::size_t purged = 0;
   std::vector<TrashEntry> gone;  // left the trash, to make room
 };
+
+constexpr std::size_t kRemoveThreads = 8;
+constexpr std::size_t kToldTogether = 500;  // removals: what they came to is told so many at a time
 
 Status nothing_of_that_name() {
   return fail(Code::kNotFound, "there is neither an extent nor trash of that name");
@@ -463,31 +468,39 @@ Result<int> run_rm(Session& session) {
   if (const auto refused = session.refused("removing extents")) return *refused;
   Tally tally;
   Json extents = Json::array();
-  for (const Address& address : addresses) {
-    if (session.interrupted()) {
-      session.meter().note("siphon: interrupted; nothing was done to " +
-                           counted(addresses.size() - extents.size(), "more extent"));
-      break;
+  for (std::size_t from = 0; from < addresses.size(); from += kToldTogether) {
+    const std::span<const Address> some =
+        std::span(addresses).subspan(from, std::min(kToldTogether, addresses.size() - from));
+    std::vector<Removal> removals(some.size());
+    std::vector<std::optional<Status>> ends(some.size());  // none: interrupted before
+    run_by_name(some, kRemoveThreads, [&](std::size_t i) {
+      if (session.interrupted()) return;
+      removals[i].address = some[i];
+      ends[i] = remove_one(session, removals[i]);
+    });
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      if (!ends[i]) continue;
+      Json entry{{"extent", some[i].to_string()},
+                 {"purged", removals[i].purged},
+                 {"left_for_good", gone_json(removals[i].gone)}};
+      for (const TrashEntry& gone : removals[i].gone) {
+        session.out().line(some[i].to_string() + ": " + gone_text(gone, options.dry_run));
+      }
+      if (*ends[i]) {
+        ++tally.done;
+        session.out().line(removal_text(removals[i], options));
+      } else {
+        if (tally.failed++ == 0) tally.first_failure = ends[i]->error().code;
+        const Error error = ends[i]->error().with_context("rm " + some[i].to_string());
+        entry["problem"] = to_json(error);
+        session.meter().note("siphon: " + error_text(error));
+      }
+      extents.push_back(std::move(entry));
     }
-    Removal removal;
-    removal.address = address;
-    Status status = remove_one(session, removal);
-    Json entry{{"extent", address.to_string()},
-               {"purged", removal.purged},
-               {"left_for_good", gone_json(removal.gone)}};
-    for (const TrashEntry& gone : removal.gone) {
-      session.out().line(address.to_string() + ": " + gone_text(gone, options.dry_run));
-    }
-    if (status) {
-      ++tally.done;
-      session.out().line(removal_text(removal, options));
-    } else {
-      if (tally.failed++ == 0) tally.first_failure = status.error().code;
-      const Error error = status.error().with_context("rm " + address.to_string());
-      entry["problem"] = to_json(error);
-      session.meter().note("siphon: " + error_text(error));
-    }
-    extents.push_back(std::move(entry));
+  }
+  if (extents.size() < addresses.size()) {
+    session.meter().note("siphon: interrupted; nothing was done to " +
+                         counted(addresses.size() - extents.size(), "more extent"));
   }
   const bool all = extents.size() == addresses.size();
   const Exit exit = all ? exit_for(tally) : Exit::kInterrupted;

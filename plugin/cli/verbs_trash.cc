@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "adapters/store_util.h"
@@ -26,6 +27,7 @@ namespace siphon::cli {
 namespace {
 
 constexpr std::size_t kInspectThreads = 8;
+constexpr std::size_t kToldTogether = 500;  // removals: what they came to is told so many at a time
 
 // One entry behind a name: a generation in the trash, or an attempt.
 struct Entry {
@@ -265,39 +267,47 @@ int show(Session& session, const Found& found, bool trash) {
   return static_cast<int>(exit);
 }
 
+Status remove_entry(Session& session, const Entry& e) {
+  auto store = session.store(e.address);
+  if (!store) return fail(std::move(store).error());
+  const std::string& name = e.address.extent;
+  if (e.unnamed) return (*store)->remove_unnamed(name, *e.unnamed);
+  return e.in_trash ? (*store)->purge(name, e.id, e.since_unix_ms) : (*store)->collect(name, e.id);
+}
+
 // Removes the entries, or says which would go.
 int remove_all(Session& session, Found found, const std::string& what) {
   Tally tally;
   Json rows = Json::array();
   std::uint64_t bytes = 0;
   const bool dry_run = session.options().dry_run;
-  for (const Entry& e : found.entries) {
-    if (session.interrupted()) break;
-    Status gone;
-    if (!dry_run) {
-      auto store = session.store(e.address);
-      if (!store) {
-        gone = fail(store.error());
+  for (std::size_t from = 0; from < found.entries.size(); from += kToldTogether) {
+    const std::span<const Entry> some =
+        std::span(found.entries)
+            .subspan(from, std::min(kToldTogether, found.entries.size() - from));
+    std::vector<Address> addresses;
+    for (const Entry& e : some) addresses.push_back(e.address);
+    std::vector<std::optional<Status>> ends(some.size());  // none: interrupted before
+    run_by_name(addresses, kInspectThreads, [&](std::size_t i) {
+      if (!session.interrupted()) ends[i] = dry_run ? Status{} : remove_entry(session, some[i]);
+    });
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      if (!ends[i]) continue;
+      const Entry& e = some[i];
+      Json row = entry_json(e);
+      if (*ends[i]) {
+        ++tally.done;
+        bytes += e.bytes;
+        session.out().line(fmt::format("{} {} {}", dry_run ? "would remove" : "removed",
+                                       e.address.to_string(), to_hex(e.id)));
       } else {
-        const std::string& name = e.address.extent;
-        gone = e.unnamed    ? (*store)->remove_unnamed(name, *e.unnamed)
-               : e.in_trash ? (*store)->purge(name, e.id, e.since_unix_ms)
-                            : (*store)->collect(name, e.id);
+        if (tally.failed++ == 0) tally.first_failure = ends[i]->error().code;
+        const Error error = ends[i]->error().with_context(e.address.to_string());
+        session.meter().note("siphon: " + error_text(error));
+        row["problem"] = to_json(error);
       }
+      rows.push_back(std::move(row));
     }
-    Json row = entry_json(e);
-    if (gone) {
-      ++tally.done;
-      bytes += e.bytes;
-      session.out().line(fmt::format("{} {} {}", dry_run ? "would remove" : "removed",
-                                     e.address.to_string(), to_hex(e.id)));
-    } else {
-      if (tally.failed++ == 0) tally.first_failure = gone.error().code;
-      const Error error = gone.error().with_context(e.address.to_string());
-      session.meter().note("siphon: " + error_text(error));
-      row["problem"] = to_json(error);
-    }
-    rows.push_back(std::move(row));
   }
   Json doc = session.out().new_document();
   Exit exit = note_failures(session, {{}, found.failed}, doc);

@@ -318,6 +318,24 @@ class Removing(CliTest):
         self.assertIn(b"none", run.stderr)
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
 
+    def test_many_at_once_each_name_and_each_generation_once(self):
+        """Side by side, but for what changes one register; told in the order they were named."""
+        names = [f"e{number:03}" for number in range(40)]
+        for name in names:
+            self.put(name, name.encode())
+        twice = [self.address(name) for name in names for _ in range(2)]
+        ran = self.json("rm", CONFIRM, *twice, expect=PARTIAL)
+        self.assertEqual([entry["extent"] for entry in ran["extents"]], twice)
+        for number, entry in enumerate(ran["extents"]):
+            problem = entry.get("problem")
+            self.assertEqual(problem and problem["code"], "NOT_FOUND" if number % 2 else None)
+        for name in names:
+            self.put(name, name.encode() * 2)
+        self.siphon("rm", CONFIRM, *(self.address(name) for name in names))
+        ran = self.json("trash", "purge", CONFIRM, self.address())
+        self.assertEqual(len(ran["entries"]), 2 * len(names))
+        self.assertEqual(self.leftovers(), [])
+
 
 class CorruptHeads(CliTest):
     def corrupt(self, name):
