@@ -123,14 +123,15 @@ class Identity(harness.ClusterTest):
         for i, name in enumerate(("e", "gone", "small")):
             c.put(f"{self.a}/{name}", 3 * MIB if i < 2 else 1000, i + 40)
         with harness.folder_daemon(c, self.name) as (folder, control, secret):
-            removed = threading.Event()
+            removed, one_by_one = threading.Event(), threading.Lock()
 
             def remove_the_copy(_):
                 """Once the source is in the trash, and before the daemon is asked again."""
-                if removed.is_set() or "gone" in self.names(self.a):
-                    return
-                removed.set()
-                c.siphon("rm", f"posix:{folder}/gone", CONFIRM)
+                with one_by_one:
+                    if removed.is_set() or "gone" in self.names(self.a):
+                        return
+                    c.siphon("rm", f"posix:{folder}/gone", CONFIRM)
+                    removed.set()
             door = LaneProxy([control])  # of the calls, here
             self.addCleanup(door.close)
             door.before_connect = remove_the_copy
