@@ -83,9 +83,10 @@ void CopyRun::keep_receipts() {
   const std::string both =
       names.size() == 2 ? shell_word(names[0]) + " " + shell_word(names[1]) : "SOURCE TARGET";
   session_.meter().note(fmt::format(
-      "siphon: {} receipts could not be written: {}; what was copied is at its target and proven\n"
+      "siphon: {} could not be written: {}; what was copied is at its target and proven\n"
       "next: make room, then: {}",
-      totals_.receipts_lost, totals_.receipts_error, session_.command("verify " + both)));
+      counted(totals_.receipts_lost, "receipt"), totals_.receipts_error,
+      session_.command("verify " + both)));
 }
 
 const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {

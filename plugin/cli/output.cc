@@ -69,9 +69,9 @@ std::string dump(const Json& json, Format format, std::size_t depth = 0) {
 
 }  // namespace
 
-void Table::print() const {
+std::string Table::text() const {
   struct libscols_table* table = scols_new_table();
-  if (table == nullptr) return;
+  if (table == nullptr) return {};
   for (const Column& column : columns_) {
     scols_table_new_column(table, column.title.c_str(), 0, column.right ? SCOLS_FL_RIGHT : 0);
   }
@@ -85,13 +85,14 @@ void Table::print() const {
   // It writes whatever is not printable as \x1b, and a backslash before an x as \x5c.
   // Never cut to the terminal's width: names are to be copied.
   scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
+  std::string printed;
   char* text = nullptr;
   if (scols_print_table_to_string(table, &text) == 0 && text != nullptr) {
-    standard_output().write(text);
-    standard_output().write("\n");  // it leaves out the last one
+    printed = std::string(text) + "\n";  // it leaves out the last one
   }
   std::free(text);
   scols_unref_table(table);
+  return printed;
 }
 
 Json Output::new_document() const {
@@ -127,6 +128,11 @@ void Output::document(Json document, Exit exit, const Rows& rows) {
 void Output::line(const std::string& text) const {
   if (json()) return;
   (document_to_stderr_ ? standard_error() : standard_output()).write(escaped(text) + "\n");
+}
+
+void Output::table(const Table& table) const {
+  if (json() || table.empty()) return;
+  (document_to_stderr_ ? standard_error() : standard_output()).write(table.text());
 }
 
 int Output::error(const Error& error, Exit exit) {

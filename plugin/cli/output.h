@@ -33,7 +33,7 @@ class Table {
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
   bool empty() const { return rows_.empty(); }
-  void print() const;
+  std::string text() const;
 
  private:
   std::vector<Column> columns_;
@@ -60,8 +60,10 @@ class Output {
   // Prints the document, with the exit code in it, and with `rows` where it has null under their
   // key. At most once.
   void document(Json document, Exit exit, const Rows& rows = {});
-  // A line on stdout, unless JSON was asked for.
+  // A line on stdout, unless JSON was asked for; beside data of another kind on stderr.
   void line(const std::string& text) const;
+  // The same of a table that has rows.
+  void table(const Table& table) const;
   // The error as it is read by people; with JSON and no document so far, also as a document.
   // Returns `exit` as the process's status.
   int error(const Error& error, Exit exit);

@@ -144,7 +144,7 @@ void print_table(const Output& out, const CopyPlan& plan) {
                bytes > 0 ? std::to_string(bytes) : "-", source_crc32, target_crc32, way(item),
                std::string(to_string(item.state))});
   }
-  if (!table.empty()) table.print();
+  out.table(table);
 }
 
 // "8388608 bytes (8.00 MiB)"
@@ -267,7 +267,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
                  item.info ? std::to_string(item.bytes()) : "-", way(item),
                  plan_of(item, is_move)});
     }
-    if (!table.empty()) table.print();
+    session.out().table(table);
     session.out().line(fmt::format("would copy {}, {}, in {}; nothing was changed",
                                    counted(pending, "extent"),
                                    plan.total_bytes > 0 ? human_bytes(plan.total_bytes)

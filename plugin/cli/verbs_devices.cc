@@ -372,9 +372,8 @@ Result<int> run_daemons(Session& session) {
           Json{{"pool", s.pool}, {"placement_groups", s.groups}, {"problem", to_json(s.error)}});
     }
     session.out().document(std::move(doc), exit);
-  } else if (!table.empty()) {
-    table.print();
   }
+  session.out().table(table);
   note_silent(session, peers->silent);
   return static_cast<int>(exit);
 }
@@ -420,7 +419,7 @@ Result<int> run_transfers(Session& session) {
                std::to_string(t.progress.extents_failed), rfc3339(t.started_unix_ms)});
   }
   if (!table.empty()) {
-    table.print();
+    session.out().table(table);
   } else if (tally.done > 0) {
     session.out().line(session.options().finished
                            ? "no transfers"

@@ -33,7 +33,7 @@ std::string digest_or_dash(const ExtentInfo& info) {
   return info.header.has_digest() ? to_hex(info.header.content_digest) : "-";
 }
 
-void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
+void print_long_list(const Output& out, const std::vector<Result<ExtentInfo>>& infos,
                      const std::vector<Listed>& extents) {
   Table table({{"NAME"},
                {"BYTES", true},
@@ -54,7 +54,7 @@ void print_long_list(const std::vector<Result<ExtentInfo>>& infos,
                std::to_string(info.header.block_count), std::to_string(info.generation),
                digest_or_dash(info)});
   }
-  if (!table.empty()) table.print();
+  out.table(table);
 }
 
 void print_stat(Session& session, const Address& address, const ExtentInfo& info) {
@@ -254,7 +254,7 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
                            error_text(same.error()));
     }
   }
-  if (!session.out().json() && !table.empty()) table.print();
+  session.out().table(table);
   tell_only_there(session, target, only_there, tally);
   return finish_verify(session, std::move(json), tally, &only_there);
 }
@@ -315,7 +315,7 @@ Result<int> run_ls(Session& session) {
     doc["unlisted"] = session.unlisted();
     session.out().document(std::move(doc), exit);
   } else if (session.options().long_listing) {
-    print_long_list(infos, *extents);
+    print_long_list(session.out(), infos, *extents);
   } else {
     for (const Listed& extent : *extents) session.out().line(shown_name(extent.address));
   }
@@ -370,7 +370,7 @@ Result<int> run_blocks(Session& session) {
     session.out().document(std::move(doc), Exit::kOk);
     return 0;
   }
-  if (!table.empty()) table.print();
+  session.out().table(table);
   if (blocks->bytes != blocks->valid_bytes) {
     session.meter().note(fmt::format("siphon: torn behind the last whole block: {}",
                                      counted(blocks->bytes - blocks->valid_bytes, "byte")));
@@ -442,7 +442,7 @@ Result<int> run_config_show(Session& session) {
     doc["settings"] = std::move(list);
     session.out().document(std::move(doc), Exit::kOk);
   } else {
-    table.print();
+    session.out().table(table);
   }
   return 0;
 }

@@ -260,7 +260,7 @@ int show(Session& session, const Found& found, bool trash) {
         trash ? "the trash is empty" : "no attempts in progress or left over";
     session.out().line(nothing + (session.listed_all() ? "" : ", as far as it could be listed"));
   } else {
-    table.print();
+    session.out().table(table);
     session.out().line(
         fmt::format("{} entries, {}", found.entries.size(), human_bytes(total_bytes)));
   }

@@ -81,6 +81,21 @@ class AlreadyThere(ToldTest):
         rows = self.rows(self.text("copy", *self.to_target("e1"), code=NOTHING_TO_DO).stdout)
         self.assertRegex(rows[f"{self.source.address}/e1"], r" - +- +\S+ -> \S+ +already there")
 
+    def test_receipts_that_stdout_does_not_take_are_counted(self):
+        with open("/dev/full", "wb") as full:
+            run = subprocess.run([SIPHON, "copy", "--receipts", "-", *self.to_target("e1"),
+                                  "--secret-file", self.secret], stdout=full,
+                                 stderr=subprocess.PIPE, text=True)
+        self.assertEqual(run.returncode, PARTIAL, run.stderr)
+        self.assertIn("siphon: 1 receipt could not be written: write a receipt to stdout: No space",
+                      run.stderr)
+
+    def test_receipts_have_stdout_for_themselves(self):
+        ran = self.text("copy", "--receipts", "-", *self.to_target("e1", "e3"))
+        self.assertEqual([json.loads(line)["source_extent"] for line in ran.stdout.splitlines()],
+                         ["e3", "e1"])
+        self.assertIn("already there", ran.stderr)
+
     def test_what_was_read_for_a_check_is_shown(self):
         receipts = self.dir / "receipts"
         ran = self.siphon("copy", "--check", "--receipts", receipts, *self.to_target("e1"),
@@ -325,6 +340,21 @@ class NextSteps(ToldTest):
         self.assertIn("1 extent published", pasted.stdout)
         pasted = self.paste(cancel)
         self.assertEqual(pasted.returncode, NOTHING_TO_DO, pasted)  # it is over
+
+    def test_the_last_words_of_who_is_interrupted_twice_work_when_pasted(self):
+        self.put("e1", 8 * MIB)
+        copy = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "2M"), "--secret-file",
+                           self.secret])
+        self.wait_streaming(copy)
+        copy.send(signal.SIGINT)
+        copy.send(signal.SIGTERM)
+        ran = copy.wait()
+        self.assertEqual(ran.code, INTERRUPTED)
+        command = re.search(r"what runs at the devices goes on: (siphon .*)$", ran.stderr,
+                            re.MULTILINE).group(1)
+        pasted = self.paste(command)
+        self.assertEqual(pasted.returncode, OK, pasted)
+        self.assertIn("stream", pasted.stdout)
 
     def test_the_next_step_of_an_error_has_the_connection(self):
         self.put("e1", MIB)

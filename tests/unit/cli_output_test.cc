@@ -77,7 +77,7 @@ TEST(OutputText, ControlCharactersOfNamesAreEscaped) {
   Table table({{"NAME"}, {"BYTES", true}});
   table.add({"odd\r\n\xff", "1"});
   table.add({"caf\xc3\xa9", "2"});
-  table.print();
+  out.table(table);
   ASSERT_TRUE(standard_output().flush());
   EXPECT_EQ(testing::internal::GetCapturedStdout(),
             "name\\x1b[2J\\n\nNAME            BYTES\nodd\\x0d\\x0a\\xff     1\n"
