@@ -65,11 +65,15 @@ Result<Device> Placement::device_of(const Location& location, std::string_view l
   {
     const std::lock_guard lock(mutex_);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
+    if (const auto known = silent_.find(key); known != silent_.end()) return fail(known->second);
   }
   auto hello = cluster_.hello(location, locator);
-  if (!hello) return fail(std::move(hello).error());
-  Device device = device_from(*hello);
   const std::lock_guard lock(mutex_);
+  if (!hello) {
+    if (hello.error().code == Code::kDeadlineExceeded) silent_.emplace(key, hello.error());
+    return fail(std::move(hello).error());
+  }
+  Device device = device_from(*hello);
   known_[key] = device;
   return device;
 }
@@ -77,6 +81,7 @@ Result<Device> Placement::device_of(const Location& location, std::string_view l
 void Placement::forget() {
   const std::lock_guard lock(mutex_);
   known_.clear();
+  silent_.clear();
 }
 
 Status request_grant(RadosCluster& cluster, const Location& location, std::string_view locator,

@@ -41,7 +41,7 @@ class Placement {
  public:
   // `cluster` must outlive it.
   explicit Placement(RadosCluster& cluster) : cluster_(cluster) {}
-  // Errors as RadosCluster::hello.
+  // Errors as RadosCluster::hello. A group that does not answer is not asked again.
   Result<Device> device_of(const Location& location, std::string_view locator);
   void forget();  // primaries may have moved
 
@@ -50,6 +50,7 @@ class Placement {
   RadosCluster& cluster_;
   std::mutex mutex_;
   std::map<Group, Device> known_;
+  std::map<Group, Error> silent_;
 };
 
 // How long a grant lasts. What waits in a device's queue for longer needs it renewed.

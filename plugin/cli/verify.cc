@@ -131,6 +131,37 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
   }
 }
 
+// Placement groups that did not answer for one extent: no other extent waits for them as long
+// again.
+class SilentGroups {
+ public:
+  void note(Session& session, Role role, const Verified& item) {
+    if (item.outcome.status || item.outcome.status.error().code != Code::kDeadlineExceeded) return;
+    if (const auto group = group_of(session, role, item.address)) groups_.insert(*group);
+  }
+  // What to say of an extent in such a group.
+  std::optional<Error> known(Session& session, Role role, const Address& address) {
+    if (groups_.empty()) return std::nullopt;
+    const auto group = group_of(session, role, address);
+    if (!group || !groups_.contains(*group)) return std::nullopt;
+    return Error{Code::kDeadlineExceeded,
+                 "verify " + address.extent + ": its placement group does not answer", Side::kNone,
+                 "see why its placement groups do not serve: ceph health detail"};
+  }
+
+ private:
+  using Group = std::pair<Location, std::uint32_t>;
+  static std::optional<Group> group_of(Session& session, Role role, const Address& address) {
+    if (address.where != Where::kCeph) return std::nullopt;
+    auto cluster = session.cluster(role);
+    if (!cluster) return std::nullopt;
+    const auto group = (*cluster)->placement_group(address.location, address.extent);
+    return group ? std::optional(Group(address.location, *group)) : std::nullopt;
+  }
+
+  std::set<Group> groups_;
+};
+
 // Sorts the addresses into batches by device; what must be read here goes to `here`.
 std::vector<Batch> plan(Session& session, Role role, std::vector<Verified>& items,
                         std::vector<std::size_t>& here) {
@@ -224,12 +255,18 @@ std::vector<Verified> verify_end(Session& session, const VerifyEnd& end, std::si
     verify_beside(session, end.role, batches[b], items, first_slot + batches[b].items.front(),
                   progress);
   });
+  SilentGroups silent;
   for (const std::size_t i : here) {
+    if (auto error = silent.known(session, end.role, items[i].address)) {
+      items[i].outcome.status = fail(std::move(*error));
+      continue;
+    }
     if (items[i].address.where == Where::kCeph && !session.options().local) {
       session.meter().note("siphon: " + items[i].address.to_string() +
                            ": no daemon answers beside its device; reading it here");
     }
     verify_here(session, end.role, items[i], first_slot + i, progress);
+    silent.note(session, end.role, items[i]);
   }
   return items;
 }

@@ -192,10 +192,13 @@ class OneBadItem(harness.ClusterTest):
             self.wait_serving("a", osd, lost)
             self.wait_serving("b", osd)
             self.wait_serving("c", osd)
+            self.wait_serving("d", osd)
 
         # What is in the group that is down is listed by nobody: named, it is one of five.
         named = [f"a/{bad['down']}", "--timeout", str(SILENCE_S)] if lost else []
         looks = self.start_looking_at("few") if lost else []
+        into = [self.start_siphon(*verb, "d", "few", "--timeout", str(SILENCE_S))
+                for verb in (("copy",), ("verify",))] if lost else []
         ran = self.timed("copied", "copy", "a", *named, "b", check=False)
         self.assertEqual(ran.code, harness.PARTIAL, str(ran))
         self.summary(ran, listed=COUNT, copied=len(good), already_there=0)
@@ -203,6 +206,13 @@ class OneBadItem(harness.ClusterTest):
         if lost:
             self.assert_unlisted(ran, lost)
             self.see_the_rest_of(*few, looks)
+            # One silence is waited for, or a few: not one for each extent.
+            for run in into:
+                ran = run.wait()
+                self.assertEqual(ran.code, harness.TEMPORARY, str(ran))
+                self.assertEqual(len(ran.extents), 500)
+                self.assertEqual({e["problem"]["code"] for e in ran.extents},
+                                 {"DEADLINE_EXCEEDED"}, str(ran))
             c.tool("start", f"osd.{osd}")
             c.wait_companions()
             for pool in ("a", "b"):
@@ -210,13 +220,18 @@ class OneBadItem(harness.ClusterTest):
         self.every_verb_bears_as_many(good, bad)
 
     def make_a_few(self, osd):
-        """(group, names): a pool of sound extents, some of them in that group at that OSD."""
-        self.cluster.create_pool("few", size=1, pg_num=4)
-        self.cluster.create_pool("c", size=2, pg_num=4)
+        """(group, names): a pool of sound extents, some of them in that group at that OSD. Pool d
+        has many whose names are all of that group."""
+        self.cluster.create_pool("few", size=1, pg_num=2)
+        for pool in ("c", "d"):
+            self.cluster.create_pool(pool, size=2, pg_num=2)
         group = self.leave_one_group("few", osd)
-        there, lost = self.names("few", "e", 20, group), self.names("few", "e", 2, group, True)
+        there = self.names("few", "e", 20, group)
+        lost = self.names("few", "e", 500, group, True)
         self.cluster.put(f"few/{there[0]}", 300, 4)
-        self.multiply("few", there[0], there[1:] + lost)
+        self.multiply("few", there[0], there[1:] + lost[:2])
+        self.cluster.put(f"d/{lost[0]}", 300, 4)
+        self.multiply("d", lost[0], lost[1:])
         return group, there
 
     def start_looking_at(self, pool):
