@@ -26,12 +26,16 @@ class ByteCall final : public grpc::ServerGenericBidiReactor {
     StartWrite(message);
     return wait();
   }
-  // Finish(status), which does not block, is the last thing that may be done with it. This is
-  // Finish, and `going` counts it until gRPC has let go of the call.
+  // Finish(status), which does not block, is the last thing that may be done with it. So are these
+  // two, for calls that get no thread: `going` counts them until gRPC has let go of the call.
   void refuse(const grpc::Status& status, std::atomic<int>& going) {
-    going_ = &going;
-    ++going;
+    count_in(going);
     Finish(status);
+  }
+  void answer(grpc::ByteBuffer message, std::atomic<int>& going) {
+    count_in(going);
+    answer_ = std::move(message);
+    StartWriteAndFinish(&answer_, grpc::WriteOptions(), grpc::Status::OK);
   }
 
  private:
@@ -41,6 +45,11 @@ class ByteCall final : public grpc::ServerGenericBidiReactor {
   void OnReadDone(bool ok) override { settle(ok); }
   void OnWriteDone(bool ok) override { settle(ok); }
   void OnDone() override { delete this; }
+
+  void count_in(std::atomic<int>& going) {
+    going_ = &going;
+    ++going;
+  }
 
   bool wait() {
     std::unique_lock lock(mutex_);
@@ -60,6 +69,7 @@ class ByteCall final : public grpc::ServerGenericBidiReactor {
   std::condition_variable settled_;
   std::optional<bool> ok_;
   std::atomic<int>* going_ = nullptr;
+  grpc::ByteBuffer answer_;
 };
 
 }  // namespace siphon::rpc

@@ -24,7 +24,7 @@ inline constexpr char kReadProof[] = "siphon-read-bin";      // of a grant_read
 inline constexpr char kWriteProof[] = "siphon-write-bin";    // of a grant_write
 inline constexpr char kSecretProof[] = "siphon-secret-bin";  // of the shared secret
 inline constexpr char kScope[] = "siphon-scope-bin";         // what a source_key is good for
-inline constexpr std::size_t kMaxScopeBytes = 1024;
+inline constexpr std::size_t kMaxScopeBytes = 1152;
 // What a refusal of Describe tells.
 inline constexpr char kVersion[] = "siphon-version-bin";
 inline constexpr char kHome[] = "siphon-home-bin";

@@ -58,6 +58,7 @@ struct Connection {
   std::string address;
   std::unique_ptr<Stub> stub;
   Secret secret;
+  bool has_tls = false;
 
   // Adds to `context` what proves that this call with `request` is entitled by `keys` and by the
   // secret, if there is one. Before, the device is told their names and nothing else, and shows
@@ -68,7 +69,11 @@ struct Connection {
   Status prove(grpc::ClientContext& context, const std::string& method, std::vector<Key> keys,
                const Request& request, const std::string& scope = {}) const {
     if (!secret.empty()) keys.push_back({kSecretProof, "secret", {}, secret.reveal()});
-    if (keys.empty()) return {};
+    if (keys.empty()) {
+      // A certificate is all: the device gets to know us before we send it anything large.
+      if (has_tls) (void)challenge({}, {}, nullptr);
+      return {};
+    }
     auto known = known_by_device(keys, scope);
     if (!known) return fail(std::move(known).error());
     const std::string bytes = request.SerializeAsString();
@@ -88,21 +93,37 @@ struct Connection {
     DeviceTime device;
   };
 
-  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
-    std::vector<CallProof> shown;
-    for (const Key& key : keys) {
-      shown.push_back(make_call_proof(key.bytes, key.id, "Challenge", address, {}, {}));
-      context.AddMetadata(key.entry, shown.back().encode());
+  // Without effects, so it is asked again when a flooded device has turned us away.
+  Result<v1::ChallengeResponse> challenge(const std::vector<Key>& keys, const std::string& scope,
+                                          std::vector<CallProof>* shown) const {
+    constexpr int kTries = 3;
+    for (int attempt = 1;; ++attempt) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+      if (shown != nullptr) shown->clear();
+      for (const Key& key : keys) {
+        shown->push_back(make_call_proof(key.bytes, key.id, "Challenge", address, {}, {}));
+        context.AddMetadata(key.entry, shown->back().encode());
+      }
+      if (!scope.empty()) context.AddMetadata(kScope, scope);
+      v1::ChallengeResponse response;
+      const grpc::Status status = stub->Challenge(&context, {}, &response);
+      if (status.ok()) return response;
+      const bool turned_away = status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+                               status.error_details().empty() && attempt < kTries;
+      if (!turned_away) return fail(error(status));
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }
-    if (!scope.empty()) context.AddMetadata(kScope, scope);
-    v1::ChallengeResponse response;
-    const grpc::Status status = stub->Challenge(&context, {}, &response);
-    if (!status.ok()) {
-      Error refused = error(status);
+  }
+
+  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
+    std::vector<CallProof> shown;
+    auto answered = challenge(keys, scope, &shown);
+    if (!answered) {
+      Error refused = std::move(answered).error();
       return fail(refused.reason == Reason::kGrantUnknown ? unknown(keys) : std::move(refused));
     }
+    const v1::ChallengeResponse& response = *answered;
     Known known;
     if (response.life().size() == known.device.life.size()) {
       std::memcpy(known.device.life.data(), response.life().data(), response.life().size());
@@ -158,6 +179,7 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   auto credentials = channel_credentials(*endpoint, options);
   if (!credentials) return fail(std::move(credentials).error());
   Connection connection;
+  connection.has_tls = !options.tls_cert_file.empty();
   if (!options.secret_file.empty()) {
     auto secret = read_secret_file(options.secret_file);
     if (!secret) return fail(std::move(secret).error());

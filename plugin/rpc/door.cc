@@ -31,6 +31,8 @@ constexpr int kReceiveBuffer = 16 << 10;
 constexpr std::chrono::milliseconds kLook{200};
 // How often it is asked whether gRPC is still behind.
 constexpr std::chrono::milliseconds kBehind{5};
+// As often for one connection: whoever makes gRPC lag for good only slows the others.
+constexpr int kMostBehind = 40;
 // Out of descriptors: the port is left alone for this long, so that the loop does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{50};
 
@@ -83,6 +85,7 @@ struct Door::Stranger {
   std::string peer;
   Clock::time_point came_at;
   int refusals = 0;
+  int challenges = 0;
   bool has_spoken = false;
 };
 
@@ -140,7 +143,9 @@ void Door::close() {
   watcher_.request_stop();
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t n = ::write(wake_, &one, sizeof one);  // full: readable already
-  for (std::jthread& acceptor : acceptors_) acceptor.join();
+  for (std::jthread& acceptor : acceptors_) {
+    if (acceptor.joinable()) acceptor.join();
+  }
   watcher_.join();
 }
 
@@ -153,9 +158,20 @@ void Door::now_known(const Endpoint& peer) {
 
 void Door::was_refused(const Endpoint& peer) {
   const std::lock_guard lock(mutex_);
-  if (auto it = by_peer_.find(peer.to_string()); it != by_peer_.end()) {
-    if (++it->second->refusals > kMostRefusals) forget_locked(it->second, /*hang_up=*/true);
-  }
+  count_locked(peer, &Stranger::refusals);
+}
+
+void Door::was_challenged(const Endpoint& peer) {
+  const std::lock_guard lock(mutex_);
+  count_locked(peer, &Stranger::challenges);
+}
+
+void Door::count_locked(const Endpoint& peer, int Stranger::*what) {
+  const auto it = by_peer_.find(peer.to_string());
+  if (it == by_peer_.end()) return;
+  ++((*it->second).*what);
+  if (it->second->refusals + it->second->challenges > kMostRefusals)
+    forget_locked(it->second, /*hang_up=*/true);
 }
 
 std::size_t Door::strangers() const {
@@ -168,7 +184,7 @@ void Door::accept(const std::stop_token& stop) {
     std::array<pollfd, 2> fds{{{listener_, POLLIN, 0}, {wake_, POLLIN, 0}}};
     ::poll(fds.data(), fds.size(), -1);
     do {
-      while (is_behind_() && !stop.stop_requested())
+      for (int i = 0; i < kMostBehind && is_behind_() && !stop.stop_requested(); ++i)
         ::poll(&fds[1], 1, static_cast<int>(kBehind.count()));
     } while (!stop.stop_requested() && accept_one());
   }
@@ -194,7 +210,7 @@ void Door::look_at_locked(const epoll_event& event) {
   const auto at = std::ranges::find(strangers_, event.data.u64, &Stranger::id);
   if (at == strangers_.end()) return;
   if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-    forget_locked(at, /*hang_up=*/false);
+    forget_locked(at, /*hang_up=*/true);  // what he said before he went is not read any more
   } else if (received_bytes(at->fd) > kMostBytes) {
     log::debug("{} has shown no authority: closed", at->peer);
     forget_locked(at, /*hang_up=*/true);
@@ -250,7 +266,7 @@ bool Door::accept_one() {
     if (auto it = by_peer_.find(endpoint->to_string()); it != by_peer_.end()) {
       forget_locked(it->second, /*hang_up=*/false);
     }
-    strangers_.push_back({++last_id_, second, endpoint->to_string(), Clock::now(), 0, false});
+    strangers_.push_back({++last_id_, second, endpoint->to_string(), Clock::now(), 0, 0, false});
     by_peer_[strangers_.back().peer] = std::prev(strangers_.end());
     epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = strangers_.back().id}};
     if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, second, &event) != 0) {
@@ -263,6 +279,7 @@ bool Door::accept_one() {
 
 void Door::forget_locked(Strangers::iterator at, bool hang_up) {
   if (hang_up) reset(at->fd);
+  ::epoll_ctl(epoll_, EPOLL_CTL_DEL, at->fd, nullptr);  // gRPC's descriptor keeps the connection
   ::close(at->fd);
   by_peer_.erase(at->peer);
   strangers_.erase(at);

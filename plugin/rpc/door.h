@@ -1,6 +1,6 @@
 // Door: the control port's listener. It hands every connection on to gRPC, and resets those of
 // strangers: a connection whose caller has not shown any authority yet may stay for kPatience, say
-// kMostBytes and be refused kMostRefusals calls, and there are kMostStrangers of them; one that was
+// kMostBytes and make kMostRefusals calls, and there are kMostStrangers of them; one that was
 // refused, else one that is silent, else any makes room for the next. So what strangers can make
 // gRPC hold is bounded, whatever they say and however many come. A caller needs a few milliseconds
 // and a kilobyte (with TLS: six) to become known.
@@ -50,8 +50,10 @@ class Door {
 
   // The caller at the other end has shown authority.
   void now_known(const Endpoint& peer);
-  // A call of his had none. Too many: he is hung up.
+  // A call of his had none, or was a Challenge (whose proof may be overheard). Too many: he is hung
+  // up.
   void was_refused(const Endpoint& peer);
+  void was_challenged(const Endpoint& peer);
   std::size_t strangers() const;
 
  private:
@@ -64,6 +66,7 @@ class Door {
   void watch(const std::stop_token& stop);
   void look_at_locked(const epoll_event& event);
   void make_room_locked();
+  void count_locked(const Endpoint& peer, int Stranger::*what);
   void forget_locked(Strangers::iterator at, bool hang_up);
 
   const int listener_, epoll_, wake_;

@@ -48,7 +48,8 @@ void ReplayGuard::forget_old_locked(std::uint64_t now_ms) {
   while (!by_time_.empty() && by_time_.front().came_ms + kWindowMs < now_ms) {
     const Used& old = by_time_.front();
     nonces_.erase(old.nonce);
-    if (const auto of_key = of_key_.find(old.key_id); --of_key->second == 0) of_key_.erase(of_key);
+    const auto of_key = of_key_.find(old.key_id);
+    if (of_key != of_key_.end() && --of_key->second == 0) of_key_.erase(of_key);
     by_time_.pop_front();
   }
 }
@@ -63,13 +64,16 @@ Status ReplayGuard::check(const CallProof& proof, std::uint64_t now_ms) {
   if (nonces_.contains(proof.nonce)) {
     return fail(Code::kUnauthenticated, "the call's proof was used before", Side::kRequester);
   }
-  if (nonces_.size() >= kMaxRemembered || of_key_[proof.key_id] >= kMaxOfOneKey) {
+  // A secret is everybody's.
+  const std::size_t most = proof.key_id == KeyId{} ? kMaxRemembered : kMaxOfOneKey;
+  std::size_t& of_key = of_key_[proof.key_id];
+  if (nonces_.size() >= kMaxRemembered || of_key >= most) {
     return fail_busy("too many calls within five minutes: busy", Side::kRequester,
                      "try again in a few minutes");
   }
-  by_time_.push_back({now_ms, proof.key_id, proof.nonce});
   nonces_.insert(proof.nonce);
-  ++of_key_[proof.key_id];
+  by_time_.push_back({now_ms, proof.key_id, proof.nonce});
+  ++of_key;
   return {};
 }
 

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <new>
 #include <set>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 
@@ -26,7 +25,8 @@ namespace {
 
 // 10,000 extents of the longest names are 4.2 million bytes.
 constexpr int kMaxRequestBytes = 6 << 20;
-// Refused calls of which gRPC has not let go, before further connections wait.
+constexpr char kChallenge[] = "/siphon.v1.SiphonService/Challenge";
+// Calls that got no thread, of which gRPC has not let go, before further connections wait.
 constexpr int kMostGoing = 512;
 // Of all requests that are being read and decoded.
 constexpr std::size_t kMaxRequestsBytes = 16u << 20;
@@ -65,13 +65,23 @@ Sha256 digest_of(const grpc::ByteBuffer& buffer) {
 class RequestRoom {
  public:
   RequestRoom(std::atomic<std::size_t>& taken, std::size_t bytes)
-      : taken_(taken), bytes_(bytes), got_((taken_ += bytes) <= kMaxRequestsBytes) {}
-  ~RequestRoom() { taken_ -= bytes_; }
+      : taken_(taken), bytes_(bytes), got_(take()) {}
+  ~RequestRoom() {
+    if (got_) taken_ -= bytes_;
+  }
   RequestRoom(const RequestRoom&) = delete;
   RequestRoom& operator=(const RequestRoom&) = delete;
   bool got() const { return got_; }
 
  private:
+  bool take() {
+    std::size_t now = taken_;
+    while (now + bytes_ <= kMaxRequestsBytes) {
+      if (taken_.compare_exchange_weak(now, now + bytes_)) return true;
+    }
+    return false;
+  }
+
   std::atomic<std::size_t>& taken_;
   const std::size_t bytes_;
   const bool got_;
@@ -179,7 +189,6 @@ class Service final : public grpc::CallbackGenericService {
         places_(options.max_threads),
         calls_(options.peer_patience) {
     fill_random(life_);
-    add("Challenge", &Service::challenge);
     add("Transfer", &Service::transfer);
     add("Watch", &Service::watch);
     add("Stream", &Service::stream);
@@ -195,10 +204,11 @@ class Service final : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override {
     auto* call = new ByteCall;
-    if (Status begun = begin(*context, *call); !begun) call->refuse(to_grpc(begun.error()), going_);
+    const Status begun = guarded([&] { return begin(*context, *call); });
+    if (!begun) call->refuse(to_grpc(begun.error()), going_);
     return call;
   }
-  // Calls that were refused, and of which gRPC still holds something.
+  // Calls that got no thread, and of which gRPC still holds something.
   int going() const { return going_; }
 
  private:
@@ -219,15 +229,30 @@ class Service final : public grpc::CallbackGenericService {
   // proven, and only then what they mean.
   Status begin(grpc::GenericCallbackServerContext& context, ByteCall& call) {
     const auto method = methods_.find(context.method());
-    if (method == methods_.end()) return fail(Code::kUnimplemented, "no such method");
+    const bool is_challenge = context.method() == kChallenge;
+    if (method == methods_.end() && !is_challenge) {
+      return fail(Code::kUnimplemented, "no such method");
+    }
+    const std::string name = is_challenge ? "Challenge" : method->second.name;
     auto caller = std::make_shared<Caller>(context, call);
-    const Status admitted = admit(method->second.name, *caller);
+    const Status admitted = admit(name, *caller);
     if (auto whom = peer_endpoint(context.peer())) {
-      admitted ? door_.now_known(*whom) : door_.was_refused(*whom);
+      // The proof of a Challenge may be somebody else's that was overheard.
+      if (!admitted) {
+        door_.was_refused(*whom);
+      } else if (is_challenge && caller->any() != nullptr) {
+        door_.was_challenged(*whom);
+      } else {
+        door_.now_known(*whom);
+      }
     }
     if (!admitted) {
-      if (method->second.name == "Describe") describe_to_stranger(context);
+      if (name == "Describe") describe_to_stranger(context);
       return admitted;
+    }
+    if (is_challenge) {
+      call.answer(challenge(*caller), going_);
+      return {};
     }
     if (!places_.take()) return busy();
     try {
@@ -240,7 +265,7 @@ class Service final : public grpc::CallbackGenericService {
         call.Finish(ended ? grpc::Status::OK : to_grpc(ended.error()));
         places_.give_back();
       }).detach();
-    } catch (const std::system_error&) {
+    } catch (...) {  // no thread, no memory
       places_.give_back();
       return busy();
     }
@@ -272,7 +297,7 @@ class Service final : public grpc::CallbackGenericService {
     }
     if (!secret_.empty()) {
       caller.secret = proven(name, caller, kSecretProof, secret_.reveal());
-      if (!caller.secret) {
+      if (!caller.secret || caller.secret->proof.key_id != KeyId{}) {
         return fail(Code::kPermissionDenied,
                     "the caller does not prove knowledge of this device's secret", Side::kRequester,
                     "name the same secret file on both sides (--secret-file, or secret_file in the "
@@ -290,7 +315,12 @@ class Service final : public grpc::CallbackGenericService {
     for (const auto* shown : {&caller.read, &caller.write, &caller.secret}) {
       if (!*shown) continue;
       const CallProof& proof = (*shown)->proof;
-      if (proof.request_digest != first->request_digest || proof.device.life != life_) {
+      if (proof.request_digest != first->request_digest ||
+          proof.request_bytes != first->request_bytes) {
+        return fail(Code::kPermissionDenied, "the call's proofs are of different requests",
+                    Side::kRequester);
+      }
+      if (proof.device.life != life_) {
         return fail(Code::kUnavailable, "this device has been started again since it was asked",
                     Side::kNone, "run the command again");
       }
@@ -348,19 +378,21 @@ class Service final : public grpc::CallbackGenericService {
   template <typename Request>
   Status read(Caller& caller, Request& request) {
     const CallProof* proof = caller.any();
-    const std::size_t bytes = proof != nullptr ? proof->request_bytes : kMaxRequestBytes;
-    if (bytes > kMaxRequestBytes) {
-      return fail(Code::kInvalidArgument, "the request is too large", Side::kRequester);
-    }
-    const RequestRoom room(requests_bytes_, bytes);
-    if (!room.got()) {
+    auto too_many = [] {
       return fail_busy("this device reads too many requests: busy", Side::kNone,
                        "try again in a minute");
+    };
+    if (proof != nullptr && proof->request_bytes > kMaxRequestBytes) {
+      return fail(Code::kInvalidArgument, "the request is too large", Side::kRequester);
     }
+    const RequestRoom announced(requests_bytes_, proof != nullptr ? proof->request_bytes : 0);
+    if (!announced.got()) return too_many();
     grpc::ByteBuffer raw;
     if (!caller.peer->wait_for_peer([&] { return caller.call.read(&raw); })) {
       return fail(Code::kInvalidArgument, "a call without a request", Side::kRequester);
     }
+    const RequestRoom came(requests_bytes_, proof != nullptr ? 0 : raw.Length());
+    if (!came.got()) return too_many();
     if (proof != nullptr &&
         (raw.Length() != proof->request_bytes || digest_of(raw) != proof->request_digest)) {
       return fail(Code::kPermissionDenied, "the request is not the one that was proven",
@@ -379,7 +411,8 @@ class Service final : public grpc::CallbackGenericService {
 
   // ---- the methods ------------------------------------------------------------------------------
 
-  Status challenge(Caller& caller, v1::ChallengeRequest&, Answers<v1::ChallengeResponse>& answers) {
+  // Takes no thread and reads nothing: whoever overheard a caller can ask this in his name.
+  grpc::ByteBuffer challenge(const Caller& caller) const {
     const DeviceTime now{life_, clock_ms()};
     v1::ChallengeResponse response;
     response.set_life(now.life.data(), now.life.size());
@@ -392,8 +425,9 @@ class Service final : public grpc::CallbackGenericService {
     answer(caller.read, response.mutable_read());
     answer(caller.write, response.mutable_write());
     answer(caller.secret, response.mutable_secret());
-    answers.write(response);
-    return {};
+    const std::string bytes = response.SerializeAsString();
+    const grpc::Slice slice(bytes);
+    return grpc::ByteBuffer(&slice, 1);
   }
 
   Status transfer(Caller& caller, v1::TransferRequest& request,
@@ -438,7 +472,8 @@ class Service final : public grpc::CallbackGenericService {
     TargetTransfer::Update update;
     do {
       update = (*transfer)->wait_update(&cursor, std::chrono::milliseconds(200));
-    } while (!update.summary && std::chrono::steady_clock::now() < until);
+    } while (!update.summary && !caller.context.IsCancelled() &&
+             std::chrono::steady_clock::now() < until);
     v1::CancelResponse response;
     response.set_phase(static_cast<v1::TransferPhase>(update.progress.phase));
     answers.write(response);
@@ -651,6 +686,8 @@ class DeviceServer::Impl {
     builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 32);
     builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 8192);
+    // A few bytes would become gigabytes before anybody looks at them.
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
     builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60000);

@@ -1,8 +1,8 @@
 // DeviceServer: a device's control port. The only listener of gRPC; no gRPC type leaves here.
 //
-// Synchronous handlers on gRPC's threads, bounded by a resource quota: a call is a loop that reads
-// from top to bottom (docs/adr/2026-11-22-threads-on-the-data-plane.md). Plain text is served on
-// loopback only.
+// A call whose caller has shown authority has a thread of its own, of a bounded number: a loop that
+// reads from top to bottom (docs/adr/2026-11-22-threads-on-the-data-plane.md,
+// docs/adr/2026-11-27-authority-before-parsing.md). Plain text is served on loopback only.
 #pragma once
 
 #include <chrono>

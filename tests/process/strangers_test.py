@@ -153,6 +153,21 @@ class OneCall(TwoDaemonsTest):
         again = self.listing(self.target, self.device_time(self.target))
         self.assertEqual(len(call(self.target.address, "List", again)), 1)
 
+    def test_a_challenge_that_was_overheard_makes_nobody_known(self):
+        """It gets answers, no thread, and an end."""
+        self.start_daemons()
+        overheard = secret_proof(self.secret.read_bytes(), "Challenge", self.target.address)
+        host, port = self.target.address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection, \
+                contextlib.suppress(ConnectionError):
+            connection.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0))
+            for number in range(20):
+                connection.sendall(h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * number + 1,
+                                            h2.headers("Challenge", *overheard)))
+            while connection.recv(65536):
+                pass
+        self.assertEqual(len(call(self.target.address, "Challenge", overheard)), 1)
+
 
 class Flood(TwoDaemonsTest):
     def secrets_in(self, heard):

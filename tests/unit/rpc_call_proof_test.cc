@@ -117,16 +117,24 @@ TEST(ReplayGuard, FullItRefusesAndForgetsNothing) {
   EXPECT_TRUE(guard.check(used(number, number, later), later));
 }
 
-TEST(ReplayGuard, WhoHoldsOneKeyKeepsNobodyElseOut) {
+TEST(ReplayGuard, WhoHoldsOneGrantKeepsNobodyElseOut) {
   ReplayGuard guard;
   const std::uint64_t start = ReplayGuard::kWindowMs;
   std::size_t number = 0;
-  while (guard.check(used(number, 0, start), start)) ++number;
+  while (guard.check(used(number, 1, start), start)) ++number;
   EXPECT_EQ(number, ReplayGuard::kMaxOfOneKey);
-  EXPECT_EQ(guard.check(used(number, 0, start), start).error().reason, Reason::kBusy);
-  EXPECT_TRUE(guard.check(used(number, 1, start), start));
+  EXPECT_EQ(guard.check(used(number, 1, start), start).error().reason, Reason::kBusy);
+  EXPECT_TRUE(guard.check(used(number, 2, start), start));
   const std::uint64_t later = start + ReplayGuard::kWindowMs + 1;
-  EXPECT_TRUE(guard.check(used(number, 0, later), later));
+  EXPECT_TRUE(guard.check(used(number, 1, later), later));
+}
+
+TEST(ReplayGuard, TheSecretIsEverybodysAndHasNoShare) {
+  ReplayGuard guard;
+  const std::uint64_t start = ReplayGuard::kWindowMs;
+  for (std::size_t i = 0; i <= ReplayGuard::kMaxOfOneKey; ++i) {
+    ASSERT_TRUE(guard.check(used(i, 0, start), start)) << i;
+  }
 }
 
 }  // namespace
