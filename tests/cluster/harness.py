@@ -519,12 +519,15 @@ class Cluster:
             command += ["-f", "json"]
         return [str(word) for word in command]
 
-    def siphon(self, *arguments, check=True, as_json=True, key=None, timeout=RUN_DEADLINE_S):
-        """Runs the CLI to its end. `check`: fails unless it exits 0. `key`: "client.NAME"."""
+    def siphon(self, *arguments, check=True, as_json=True, key=None, timeout=RUN_DEADLINE_S,
+               environment=None):
+        """Runs the CLI to its end. `check`: fails unless it exits 0. `key`: "client.NAME".
+        `environment`: beside our own."""
         command = self.command(*arguments, key=key, as_json=as_json)
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
-                                  text=True, timeout=timeout, check=False)
+                                  text=True, timeout=timeout, check=False,
+                                  env={**os.environ, **(environment or {})})
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"did not end within {timeout} s: {' '.join(command)}\n"
                                  f"{error.stderr}") from None

@@ -16,6 +16,7 @@ sys.path.insert(0, str(harness.REPO / "tests" / "support"))
 from lane_proxy import LaneProxy  # noqa: E402 (after the path is known)
 
 CONFIRM = "--yes-i-really-mean-it"
+REDIRECT = harness.BIN_DIR / "redirect_connect.so"
 
 
 class Identity(harness.ClusterTest):
@@ -31,8 +32,8 @@ class Identity(harness.ClusterTest):
         ran = self.cluster.siphon("ls", pool, *options)
         return {f"{e['namespace']}/{e['name']}".lstrip("/") for e in ran.document["extents"]}
 
-    def move(self, *words, check=True):
-        return self.cluster.siphon("move", *words, CONFIRM, check=check)
+    def move(self, *words, check=True, environment=None):
+        return self.cluster.siphon("move", *words, CONFIRM, check=check, environment=environment)
 
     # ---- A1
 
@@ -137,7 +138,9 @@ class Identity(harness.ClusterTest):
             door.before_connect = remove_the_copy
             ran = self.move("--secret-file", secret, *(f"{self.a}/{n}" for n in
                                                        ("e", "gone", "small")),
-                            f"127.0.0.2:{control}/", check=False)
+                            f"127.0.0.1:{control}/", check=False, environment={
+                                "LD_PRELOAD": str(REDIRECT),
+                                "SIPHON_TEST_REDIRECT_PORTS": f"{control}-{control}"})
             self.assertTrue(removed.is_set(), str(ran))
             self.assert_fails(ran, harness.PARTIAL)
             self.assertEqual(ran.document["trashed_sources"],

@@ -42,6 +42,18 @@ bool swap_address(sockaddr_in* address, in_addr_t from, in_addr_t to) {
   return true;
 }
 
+// The same for an IPv4 address in IPv6's clothes, as gRPC has them.
+bool swap_address(sockaddr_in6* address, in_addr_t from, in_addr_t to) {
+  if (address->sin6_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->sin6_addr)) return false;
+  sockaddr_in inner{};
+  inner.sin_family = AF_INET;
+  inner.sin_port = address->sin6_port;
+  std::memcpy(&inner.sin_addr, &address->sin6_addr.s6_addr[12], sizeof inner.sin_addr);
+  if (!swap_address(&inner, from, to)) return false;
+  std::memcpy(&address->sin6_addr.s6_addr[12], &inner.sin_addr, sizeof inner.sin_addr);
+  return true;
+}
+
 }  // namespace
 
 extern "C" int connect(int fd, const sockaddr* address, socklen_t length) {
@@ -52,6 +64,13 @@ extern "C" int connect(int fd, const sockaddr* address, socklen_t length) {
     std::memcpy(&changed, address, sizeof changed);
     if (is_on() && swap_address(&changed, kReal, kProxy)) {
       return real(fd, reinterpret_cast<const sockaddr*>(&changed), sizeof changed);
+    }
+  }
+  sockaddr_in6 changed6{};
+  if (address != nullptr && length == sizeof changed6) {
+    std::memcpy(&changed6, address, sizeof changed6);
+    if (is_on() && swap_address(&changed6, kReal, kProxy)) {
+      return real(fd, reinterpret_cast<const sockaddr*>(&changed6), sizeof changed6);
     }
   }
   return real(fd, address, length);
