@@ -53,6 +53,31 @@ struct Key {
   std::span<const std::byte> bytes;
 };
 
+// Cancels a call when `should_stop` says so; looks ten times a second.
+class Hangup {
+ public:
+  Hangup(grpc::ClientContext& context, std::function<bool()> should_stop)
+      : thread_([&context, should_stop = std::move(should_stop)](std::stop_token done) {
+          std::mutex mutex;
+          std::condition_variable_any tick;
+          std::unique_lock lock(mutex);
+          while (!done.stop_requested()) {
+            if (should_stop()) {
+              context.TryCancel();
+              return;
+            }
+            tick.wait_for(lock, done, std::chrono::milliseconds(100), [] { return false; });
+          }
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
+std::function<bool()> stop_when(const std::atomic<bool>* stop) {
+  return [stop] { return stop != nullptr && stop->load(); };
+}
+
 // One device: its channel, and how we prove ourselves to it.
 struct Connection {
   std::string address;
@@ -67,14 +92,15 @@ struct Connection {
   // the call goes as it is.
   template <typename Request>
   Status prove(grpc::ClientContext& context, const std::string& method, std::vector<Key> keys,
-               const Request& request, const std::string& scope = {}) const {
+               const Request& request, const std::function<bool()>& should_stop = {},
+               const std::string& scope = {}) const {
     if (!secret.empty()) keys.push_back({kSecretProof, "secret", {}, secret.reveal()});
     if (keys.empty()) {
       // A certificate is all: the device gets to know us before we send it anything large.
-      if (has_tls) (void)challenge({}, {}, nullptr);
+      if (has_tls) (void)challenge({}, {}, should_stop, nullptr);
       return {};
     }
-    auto known = known_by_device(keys, scope);
+    auto known = known_by_device(keys, scope, should_stop);
     if (!known) return fail(std::move(known).error());
     const std::string bytes = request.SerializeAsString();
     for (const Key& key : known->keys) {
@@ -94,7 +120,9 @@ struct Connection {
   };
 
   // Without effects, so it is asked again when a flooded device has turned us away.
+  // Blocks for 20 s at most, or until `should_stop` says so.
   Result<v1::ChallengeResponse> challenge(const std::vector<Key>& keys, const std::string& scope,
+                                          const std::function<bool()>& should_stop,
                                           std::vector<CallProof>* shown) const {
     constexpr int kTries = 3;
     for (int attempt = 1;; ++attempt) {
@@ -106,6 +134,8 @@ struct Connection {
         context.AddMetadata(key.entry, shown->back().encode());
       }
       if (!scope.empty()) context.AddMetadata(kScope, scope);
+      std::optional<Hangup> hangup;
+      if (should_stop) hangup.emplace(context, should_stop);
       v1::ChallengeResponse response;
       const grpc::Status status = stub->Challenge(&context, {}, &response);
       if (status.ok()) return response;
@@ -116,9 +146,10 @@ struct Connection {
     }
   }
 
-  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
+  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope,
+                                const std::function<bool()>& should_stop) const {
     std::vector<CallProof> shown;
-    auto answered = challenge(keys, scope, &shown);
+    auto answered = challenge(keys, scope, should_stop, &shown);
     if (!answered) {
       Error refused = std::move(answered).error();
       return fail(refused.reason == Reason::kGrantUnknown ? unknown(keys) : std::move(refused));
@@ -205,31 +236,6 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   return connection;
 }
 
-// Cancels a call when `should_stop` says so; looks ten times a second.
-class Hangup {
- public:
-  Hangup(grpc::ClientContext& context, std::function<bool()> should_stop)
-      : thread_([&context, should_stop = std::move(should_stop)](std::stop_token done) {
-          std::mutex mutex;
-          std::condition_variable_any tick;
-          std::unique_lock lock(mutex);
-          while (!done.stop_requested()) {
-            if (should_stop()) {
-              context.TryCancel();
-              return;
-            }
-            tick.wait_for(lock, done, std::chrono::milliseconds(100), [] { return false; });
-          }
-        }) {}
-
- private:
-  std::jthread thread_;
-};
-
-std::function<bool()> stop_when(const std::atomic<bool>* stop) {
-  return [stop] { return stop != nullptr && stop->load(); };
-}
-
 constexpr auto kUnaryTimeout = std::chrono::seconds(60);
 constexpr auto kDeadlineSlack = std::chrono::seconds(30);
 
@@ -297,7 +303,8 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
   }
   grpc::ClientContext context;
   const Authority here{std::nullopt, spec.authority.write_nonce};
-  SIPHON_TRY(impl_->connection_.prove(context, "Transfer", keys_of(here), request));
+  SIPHON_TRY(
+      impl_->connection_.prove(context, "Transfer", keys_of(here), request, stop_when(stop)));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Transfer(&context, request);
   v1::TransferResponse response;
@@ -311,7 +318,8 @@ Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Author
   v1::WatchRequest request;
   request.set_transfer_id(transfer_id);
   grpc::ClientContext context;
-  SIPHON_TRY(impl_->connection_.prove(context, "Watch", keys_of(authority), request));
+  SIPHON_TRY(
+      impl_->connection_.prove(context, "Watch", keys_of(authority), request, stop_when(stop)));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Watch(&context, request);
   v1::WatchResponse response;
@@ -355,7 +363,8 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
   encode(location, request.mutable_place());
   for (const std::string& e : extents) request.add_extents(e);
   grpc::ClientContext context;
-  SIPHON_TRY(impl_->connection_.prove(context, "Verify", keys_of(authority), request));
+  SIPHON_TRY(
+      impl_->connection_.prove(context, "Verify", keys_of(authority), request, stop_when(stop)));
   Hangup hangup(context, stop_when(stop));
   auto reader = impl_->connection_.stub->Verify(&context, request);
   v1::VerifyResponse response;
@@ -413,7 +422,7 @@ class GrpcSourceCaller final : public SourceCaller {
     v1::StreamRequest request;
     encode(call, &request);
     grpc::ClientContext context;
-    if (Status proven = prove(*connection, context, call, request); !proven) {
+    if (Status proven = prove(*connection, context, call, request, stop); !proven) {
       end.status = fail(std::move(proven).error().with_suspect(Side::kSource));
       return end;
     }
@@ -449,12 +458,14 @@ class GrpcSourceCaller final : public SourceCaller {
  private:
   // The source, too, shows that it knows the grant before it gets the ticket.
   static Status prove(const Connection& connection, grpc::ClientContext& context,
-                      const StreamCall& call, const v1::StreamRequest& request) {
-    if (!call.source_key) return connection.prove(context, "Stream", {}, request);
+                      const StreamCall& call, const v1::StreamRequest& request,
+                      const std::stop_token& stop) {
+    const auto should_stop = [&stop] { return stop.stop_requested(); };
+    if (!call.source_key) return connection.prove(context, "Stream", {}, request, should_stop);
     const SourceKey& source = *call.source_key;
     return connection.prove(context, "Stream",
                             {{kReadProof, "grant_read", source.key_id, source.key}}, request,
-                            source_scope(call.transfer_id, call.source));
+                            should_stop, source_scope(call.transfer_id, call.source));
   }
 
   const ClientOptions options_;
