@@ -13,7 +13,6 @@ that takes time is polled for, with a deadline.
 
 import contextlib
 import errno
-import functools
 import hashlib
 import json
 import mmap
@@ -25,10 +24,14 @@ import secrets
 import signal
 import struct
 import subprocess
+import sys
 import time
 import unittest
 
 import rados
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from crc32c import crc32c as inverted_crc32c  # noqa: E402 (after the path is known)
 
 
 def key_id(nonce):
@@ -65,22 +68,9 @@ def until(what, condition, timeout_s=DEADLINE_S):
         time.sleep(0.05)
 
 
-@functools.cache
-def crc32c_table():
-    table = []
-    for i in range(256):
-        for _ in range(8):
-            i = (i >> 1) ^ (0x82F63B78 if i & 1 else 0)
-        table.append(i)
-    return table
-
-
 def crc32c(data):
     """As Ceph's: seed ~0, no final inversion."""
-    table, crc = crc32c_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
-    return crc
+    return inverted_crc32c(data) ^ 0xFFFFFFFF
 
 
 def link(path):

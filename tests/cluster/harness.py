@@ -20,7 +20,6 @@ free range), SIPHON_KEEP_CLUSTER=1 (a cluster stays up after a failure).
 import atexit
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -46,6 +45,9 @@ import rados
 sys.dont_write_bytecode = True
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "tests" / "support"))
+from crc32c import crc32c  # noqa: E402, F401 (after the path is known; for the tests)
+
 BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
 CLUSTER_TOOL = REPO / "vstart-scripts" / "cluster"
 WITH_CLUSTER = REPO / "tests" / "support" / "with_cluster"
@@ -103,27 +105,6 @@ def sha256_of(path):
         for piece in iter(lambda: file.read(4 * MIB), b""):
             digest.update(piece)
     return digest.hexdigest()
-
-
-@functools.cache
-def crc32c_table():
-    table = []
-    for i in range(256):
-        for _ in range(8):
-            i = (i >> 1) ^ (0x82F63B78 if i & 1 else 0)
-        table.append(i)
-    return table
-
-
-def crc32c(data):
-    """As docs/extent_format.md has it."""
-    table, crc = crc32c_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-# --------------------------------------------------------------------------------------- processes
 
 
 def read_proc(pid, name):
