@@ -240,10 +240,15 @@ Json to_json(const Receipt& r) {
 }
 
 Json to_json(const Progress& p) {
-  return Json{{"phase", to_string(p.phase)},        {"total_bytes", p.total_bytes},
-              {"received_bytes", p.received_bytes}, {"durable_bytes", p.durable_bytes},
-              {"extents_total", p.extents_total},   {"extents_done", p.extents_done},
-              {"extents_failed", p.extents_failed}, {"data_endpoint", p.data_endpoint},
+  return Json{{"phase", to_string(p.phase)},
+              {"total_bytes", p.total_bytes},
+              {"received_bytes", p.received_bytes},
+              {"durable_bytes", p.durable_bytes},
+              {"extents_total", p.extents_total},
+              {"extents_done", p.extents_done},
+              {"extents_already_there", p.extents_already_there},
+              {"extents_failed", p.extents_failed},
+              {"data_endpoint", p.data_endpoint},
               {"elapsed_ms", p.elapsed_ms}};
 }
 

@@ -408,6 +408,7 @@ Result<int> run_transfers(Session& session) {
                {"DURABLE", true},
                {"", true},
                {"DONE", true},
+               {"ALREADY THERE", true},
                {"FAILED", true},
                {"STARTED"}});
   for (const Listed& entry : listing->transfers) {
@@ -416,6 +417,7 @@ Result<int> run_transfers(Session& session) {
                std::string(to_string(t.progress.phase)), human_bytes(t.progress.durable_bytes),
                percent_text(t.progress),
                fmt::format("{}/{}", t.progress.extents_done, t.progress.extents_total),
+               std::to_string(t.progress.extents_already_there),
                std::to_string(t.progress.extents_failed), rfc3339(t.started_unix_ms)});
   }
   if (!table.empty()) {
@@ -441,7 +443,6 @@ Result<int> run_watch(Session& session) {
   auto found = find_transfer(session, id);
   if (!found) return fail(std::move(found).error());
   Json outcomes = Json::array();
-  std::uint32_t already_there = 0;
   auto on_event = [&](const rpc::TransferEvent& event) {
     if (const auto* p = std::get_if<Progress>(&event)) {
       session.meter().update(progress_of(*p, found->info.source_device, found->info.target_device));
@@ -450,7 +451,6 @@ Result<int> run_watch(Session& session) {
                  {"target_extent", outcome->target_extent}};
       if (outcome->result) {
         entry["receipt"] = to_json(*outcome->result);
-        already_there += outcome->result->already_there;
       } else {
         entry["problem"] = to_json(outcome->result.error());
       }
@@ -467,8 +467,9 @@ Result<int> run_watch(Session& session) {
     return static_cast<int>(Exit::kInterrupted);
   }
   if (!summary) return fail(std::move(summary).error());
-  const std::uint32_t published =
-      summary->extents_done - std::min(already_there, summary->extents_done);
+  const std::uint32_t already_there =
+      std::min(summary->extents_already_there, summary->extents_done);
+  const std::uint32_t published = summary->extents_done - already_there;
   const Tally tally{published, already_there, summary->extents_failed,
                     summary->status ? Code::kUnknown : summary->status.error().code};
   Exit exit = exit_for(tally);

@@ -276,6 +276,7 @@ void encode(const Progress& in, v1::Progress* out) {
   out->set_durable_bytes(in.durable_bytes);
   out->set_extents_total(in.extents_total);
   out->set_extents_done(in.extents_done);
+  out->set_extents_already_there(in.extents_already_there);
   out->set_extents_failed(in.extents_failed);
   out->set_limit(static_cast<v1::Limit>(in.limit));
   out->set_data_endpoint(in.data_endpoint);
@@ -289,6 +290,7 @@ Progress decode(const v1::Progress& in) {
   out.durable_bytes = in.durable_bytes();
   out.extents_total = in.extents_total();
   out.extents_done = in.extents_done();
+  out.extents_already_there = in.extents_already_there();
   out.extents_failed = in.extents_failed();
   out.limit = static_cast<Limit>(in.limit());
   out.data_endpoint = in.data_endpoint();
@@ -363,6 +365,7 @@ ExtentOutcome decode(const v1::ExtentOutcome& in) {
 void encode(const Summary& in, v1::Summary* out) {
   out->set_phase(static_cast<v1::TransferPhase>(in.phase));
   out->set_extents_done(in.extents_done);
+  out->set_extents_already_there(in.extents_already_there);
   out->set_extents_failed(in.extents_failed);
   out->set_bytes(in.bytes);
   out->set_lane_bytes(in.lane_bytes);
@@ -380,6 +383,7 @@ Summary decode(const v1::Summary& in) {
   Summary out;
   out.phase = static_cast<Phase>(in.phase());
   out.extents_done = in.extents_done();
+  out.extents_already_there = in.extents_already_there();
   out.extents_failed = in.extents_failed();
   out.bytes = in.bytes();
   out.lane_bytes = in.lane_bytes();

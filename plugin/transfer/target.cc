@@ -610,6 +610,7 @@ void TargetTransfer::finish(Status attempt) {
   Summary s;
   s.phase = phase_;
   s.extents_done = done_count_;
+  s.extents_already_there = there_count_;
   s.extents_failed = failed_count_;
   s.bytes = published_bytes_;
   s.lane_bytes = lane_bytes_;

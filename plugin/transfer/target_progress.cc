@@ -14,6 +14,7 @@ Progress TargetTransfer::progress_locked() const {
   p.phase = phase_;
   p.extents_total = static_cast<std::uint32_t>(spec_.extents.size());
   p.extents_done = done_count_;
+  p.extents_already_there = there_count_;
   p.extents_failed = failed_count_;
   if (sized_count_ == wanted_count_) p.total_bytes = sized_bytes_;
   p.received_bytes = received_bytes_;

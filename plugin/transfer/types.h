@@ -83,7 +83,8 @@ struct Progress {
   std::uint64_t received_bytes = 0;
   std::uint64_t durable_bytes = 0;
   std::uint32_t extents_total = 0;
-  std::uint32_t extents_done = 0;
+  std::uint32_t extents_done = 0;           // published, or there already
+  std::uint32_t extents_already_there = 0;  // of those
   std::uint32_t extents_failed = 0;
   Limit limit = Limit::kNone;
   std::string data_endpoint;
@@ -118,7 +119,8 @@ struct ExtentOutcome {
 
 struct Summary {
   Phase phase = Phase::kFailed;
-  std::uint32_t extents_done = 0;
+  std::uint32_t extents_done = 0;           // published, or there already
+  std::uint32_t extents_already_there = 0;  // of those
   std::uint32_t extents_failed = 0;
   std::uint64_t bytes = 0;
   std::uint64_t lane_bytes = 0;

@@ -66,6 +66,18 @@ class AlreadyThere(ToldTest):
         self.assertIn("0 extents published, 1 already there, 0 failed", said)
         self.assertIn("1 extents published, 2 already there", self.target.log.read_text())
 
+    def test_transfers_tells_what_was_there_from_what_was_published(self):
+        transfer = self.copied_again()
+        progress = {t["id"]: t["progress"] for t in self.transfers("--all")}[transfer]
+        self.assertEqual((progress["extents_total"], progress["extents_done"],
+                          progress["extents_already_there"], progress["extents_failed"]),
+                         (3, 3, 2, 0))
+        said = self.text("transfers", "--all", f"{self.target.address}/").stdout
+        head = next(line for line in said.splitlines() if line.startswith("TRANSFER"))
+        self.assertRegex(head, " DONE +ALREADY THERE +FAILED ")
+        row = next(line for line in said.splitlines() if line.startswith(transfer))
+        self.assertRegex(row, " 3/3 +2 +0 ")
+
     def test_no_checksum_is_shown_that_nobody_computed(self):
         receipts = self.dir / "receipts"
         ran = self.siphon("copy", "--receipts", receipts, *self.to_target("e1", "e3"))

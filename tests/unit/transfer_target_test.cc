@@ -958,6 +958,7 @@ TEST_F(TargetTransferTest, TheSameContentUnderTheNameIsSuccessAndNothingMoves) {
   EXPECT_EQ(counters_.bytes_received, 0u);
   EXPECT_EQ(summary_.phase, Phase::kSucceeded);
   EXPECT_EQ(summary_.bytes, 0u) << "nothing was published";
+  EXPECT_EQ(summary_.extents_already_there, 2u);
   expect_journal_empty();
 }
 
@@ -971,6 +972,10 @@ TEST_F(TargetTransferTest, TheTotalIsThatOfWhatIsToArrive) {
   EXPECT_TRUE(outcomes_.at("there")->already_there);
   EXPECT_EQ(progress_.total_bytes, samples_.at("new").bytes.size());
   EXPECT_EQ(progress_.durable_bytes, progress_.total_bytes);
+  EXPECT_EQ(progress_.extents_done, 2u);
+  EXPECT_EQ(progress_.extents_already_there, 1u);
+  EXPECT_EQ(summary_.extents_done, 2u);
+  EXPECT_EQ(summary_.extents_already_there, 1u);
 }
 
 TEST_F(TargetTransferTest, OtherContentUnderTheNameDiffersBeforeTheFirstByte) {
