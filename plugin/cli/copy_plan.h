@@ -45,6 +45,9 @@ struct CopyItem {
   };
   std::optional<ReadCrc32> read_crc32;
   Error error;
+  // Generations that left the trash, to make room: at the target in all tries; at the source for a
+  // move.
+  std::vector<TrashEntry> left_for_good, source_left_for_good;
   std::string transfer_id;
   std::uint32_t attempts = 0;
   bool receipt_lost = false;  // --receipts: its line is not on the disk

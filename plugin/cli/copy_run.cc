@@ -295,6 +295,8 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
   CopyItem& item = plan_.items[it->second];
   if (item.source.extent != outcome.source_extent) return;
   if (item.state != ItemState::kPending) return;  // a second telling, after a rejoin
+  const std::vector<TrashEntry>& gone = outcome.all_left_for_good();
+  item.left_for_good.insert(item.left_for_good.end(), gone.begin(), gone.end());
   if (!outcome.result) {
     item.fail_with(outcome.result.error());
     if (item.error.code == Code::kDataLoss && item.error.suspect == Side::kSource) {

@@ -192,6 +192,12 @@ Json to_json(const TrashEntry& gone) {
               {"bytes", gone.header.extent_bytes > 0 ? Json(gone.header.extent_bytes) : Json()}};
 }
 
+Json gone_json(const std::vector<TrashEntry>& gone) {
+  Json rows = Json::array();
+  for (const TrashEntry& entry : gone) rows.push_back(to_json(entry));
+  return rows;
+}
+
 std::string gone_text(const TrashEntry& gone, bool dry_run) {
   return fmt::format(
       "an older generation {} for good, to make room: private id {}, {}, in the "
@@ -236,7 +242,8 @@ Json to_json(const Receipt& r) {
               {"attempts", r.attempts},
               {"fallback_parts", r.fallback_parts},
               {"already_there", r.already_there},
-              {"blocks_checked", r.blocks_checked}};
+              {"blocks_checked", r.blocks_checked},
+              {"left_for_good", gone_json(r.left_for_good)}};
 }
 
 Json to_json(const Progress& p) {

@@ -91,6 +91,7 @@ Json to_json(const SealedHeader& header);
 Json to_json(const ExtentInfo& info);
 // A generation that leaves the trash for good, to make room: {"private_id", "since", "bytes"}.
 Json to_json(const TrashEntry& gone);
+Json gone_json(const std::vector<TrashEntry>& gone);
 std::string gone_text(const TrashEntry& gone, bool dry_run = false);
 Json to_json(const Receipt& receipt);
 Json to_json(const Progress& progress);

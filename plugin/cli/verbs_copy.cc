@@ -40,6 +40,10 @@ Json to_json(const CopyItem& item) {
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = receipt_json(item);
   json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  json["left_for_good"] = gone_json(item.left_for_good);
+  if (!item.source_left_for_good.empty()) {
+    json["source_left_for_good"] = gone_json(item.source_left_for_good);
+  }
   const bool unseen = item.not_looked && item.state == ItemState::kPending;
   if (unseen) json["not_looked_at"] = to_json(*item.not_looked);
   return json;
@@ -111,6 +115,28 @@ void print_errors(Session& session, const CopyPlan& plan) {
     session.meter().note(
         fmt::format("siphon: and {} more; -f json tells every extent's", not_shown));
   }
+}
+
+// Generations that nobody can bring back any more.
+void print_gone(Session& session, const CopyPlan& plan) {
+  std::size_t shown = 0, not_shown = 0;
+  const auto print = [&](const Address& address, const std::vector<TrashEntry>& gone) {
+    for (const TrashEntry& entry : gone) {
+      if (shown == kMaxErrorsShown) {
+        ++not_shown;
+        continue;
+      }
+      ++shown;
+      session.meter().note("siphon: " + escaped(address.to_string()) + ": " + gone_text(entry));
+    }
+  };
+  for (const CopyItem& item : plan.items) {
+    print(item.target, item.left_for_good);
+    print(item.source, item.source_left_for_good);
+  }
+  if (not_shown == 0) return;
+  session.meter().note(fmt::format("siphon: and {} left the trash; -f json tells each",
+                                   counted(not_shown, "more older generation")));
 }
 
 // What this run has computed; a header's word stays with the header (siphon stat).
@@ -446,8 +472,8 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
     Status gone =
         store ? (*store)->trash(item.source.extent, *generation) : Status(fail(store.error()));
     if (!gone && gone.error().code == Code::kResourceExhausted) {  // so much is kept of the name
-      gone = (*store)->make_room(item.source.extent, true, [&](const TrashEntry& left) {
-        session.meter().note("siphon: " + item.source.to_string() + ": " + gone_text(left));
+      gone = (*store)->make_room(item.source.extent, true, [&](const TrashEntry& entry) {
+        item.source_left_for_good.push_back(entry);
       });
       if (gone) gone = (*store)->trash(item.source.extent, *generation);
     }
@@ -546,6 +572,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       for (const StoreLeft& store : left) out.line(text_of(store));
     }
   }
+  print_gone(session, plan);
   print_errors(session, plan);
   note_going_on(session, totals);
   return static_cast<int>(exit);

@@ -36,12 +36,6 @@ std::string speed(std::uint64_t bytes, std::chrono::steady_clock::time_point sin
                    std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count());
 }
 
-Json gone_json(const std::vector<TrashEntry>& gone) {
-  Json rows = Json::array();
-  for (const TrashEntry& entry : gone) rows.push_back(to_json(entry));
-  return rows;
-}
-
 // What was announced of the content with --expect-bytes and --expect-sha256, and what came.
 class Expectation {
  public:

@@ -454,6 +454,10 @@ Result<int> run_watch(Session& session) {
       } else {
         entry["problem"] = to_json(outcome->result.error());
       }
+      entry["left_for_good"] = gone_json(outcome->all_left_for_good());
+      for (const TrashEntry& gone : outcome->all_left_for_good()) {
+        session.meter().note("siphon: " + escaped(outcome->target_extent) + ": " + gone_text(gone));
+      }
       outcomes.push_back(std::move(entry));
     }
   };

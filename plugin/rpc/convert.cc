@@ -298,10 +298,38 @@ Progress decode(const v1::Progress& in) {
   return out;
 }
 
+namespace {
+
+using GoneList = google::protobuf::RepeatedPtrField<v1::GoneGeneration>;
+
+void encode(const std::vector<TrashEntry>& in, GoneList* out) {
+  for (const TrashEntry& entry : in) {
+    auto* gone = out->Add();
+    gone->set_private_id(to_hex(entry.id));
+    gone->set_trashed_unix_ms(entry.trashed_unix_ms);
+    gone->set_bytes(entry.header.extent_bytes);
+  }
+}
+std::vector<TrashEntry> decode(const GoneList& in) {
+  std::vector<TrashEntry> out;
+  for (const auto& gone : in) {
+    if (out.size() == HeadRegister::kMaxTrash) break;  // no name has more
+    TrashEntry& entry = out.emplace_back();
+    entry.id = id_from_hex(gone.private_id());
+    entry.trashed_unix_ms = gone.trashed_unix_ms();
+    entry.header.extent_bytes = gone.bytes();
+    entry.was_published = true;
+  }
+  return out;
+}
+
+}  // namespace
+
 void encode(const ExtentOutcome& in, v1::ExtentOutcome* out) {
   out->set_index(in.index);
   out->set_source_extent(in.source_extent);
   out->set_target_extent(in.target_extent);
+  encode(in.left_for_good, out->mutable_left_for_good());
   if (!in.result) {
     encode(in.result.error(), out->mutable_problem());
     return;
@@ -328,10 +356,11 @@ void encode(const ExtentOutcome& in, v1::ExtentOutcome* out) {
   o->set_fallback_parts(r.fallback_parts);
   o->set_already_there(r.already_there);
   o->set_blocks_checked(r.blocks_checked);
+  encode(r.left_for_good, o->mutable_left_for_good());
 }
 ExtentOutcome decode(const v1::ExtentOutcome& in) {
   ExtentOutcome out{in.index(), in.source_extent(), in.target_extent(),
-                    fail(Code::kUnknown, "no outcome")};
+                    fail(Code::kUnknown, "no outcome"), decode(in.left_for_good())};
   if (Status problem = decode(in.problem()); !problem) {
     out.result = fail(std::move(problem).error());
     return out;
@@ -358,6 +387,7 @@ ExtentOutcome decode(const v1::ExtentOutcome& in) {
   o.fallback_parts = r.fallback_parts();
   o.already_there = r.already_there();
   o.blocks_checked = r.blocks_checked();
+  o.left_for_good = decode(r.left_for_good());
   out.result = std::move(o);
   return out;
 }

@@ -7,7 +7,8 @@ namespace siphon {
 
 namespace {
 
-constexpr std::uint8_t kVersion = 2;
+constexpr std::uint8_t kVersion = 3;
+constexpr std::uint8_t kVersionWithoutGone = 2;  // of an older release: read all the same
 
 class Writer {
  public:
@@ -64,6 +65,7 @@ class Reader {
     const std::string_view raw = take(N);
     if (raw.size() == N) std::memcpy(bytes.data(), raw.data(), N);
   }
+  bool ok() const { return ok_; }
   bool whole() const { return ok_ && in_.empty(); }
 
  private:
@@ -115,12 +117,21 @@ void each_field(Io& io, R& r) {
   io.value(r.blocks_checked);
 }
 
+template <typename Io, typename E>
+void each_field_of_gone(Io& io, E& entry) {
+  io.value(entry.id.bytes);
+  io.value(entry.trashed_unix_ms);
+  io.value(entry.header.extent_bytes);
+}
+
 }  // namespace
 
 std::string encode_receipt(const Receipt& receipt) {
   Writer writer;
   writer.value(kVersion);
   each_field(writer, receipt);
+  writer.value(static_cast<std::uint8_t>(receipt.left_for_good.size()));
+  for (const TrashEntry& entry : receipt.left_for_good) each_field_of_gone(writer, entry);
   return writer.take();
 }
 
@@ -129,8 +140,15 @@ std::optional<Receipt> decode_receipt(std::string_view record) {
   std::uint8_t version = 0;
   reader.value(version);
   Receipt receipt;
-  if (version != kVersion) return std::nullopt;
+  if (version != kVersion && version != kVersionWithoutGone) return std::nullopt;
   each_field(reader, receipt);
+  std::uint8_t gone = 0;
+  if (version == kVersion) reader.value(gone);
+  for (; gone > 0 && reader.ok(); --gone) {
+    TrashEntry& entry = receipt.left_for_good.emplace_back();
+    each_field_of_gone(reader, entry);
+    entry.was_published = true;
+  }
   if (!reader.whole()) return std::nullopt;
   return receipt;
 }

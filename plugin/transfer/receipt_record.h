@@ -1,5 +1,5 @@
 // A receipt as the journal keeps it: little-endian numbers, texts behind their lengths. Local to
-// one device, never sent; a record of another version is none.
+// one device, never sent; a record of a version that is not known is none.
 #pragma once
 
 #include <optional>

@@ -971,6 +971,7 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   if (extent.session.state() != ExtentSession::State::kPublished) {
     ++failed_count_;
     outcome.result = fail(*extent.session.error());
+    outcome.left_for_good = extent.stored.left_for_good();
     outcomes_.push_back(std::move(outcome));
     return;
   }
@@ -1007,6 +1008,7 @@ Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& clai
   r.finished_unix_ms = now_unix_ms();
   r.fallback_parts = extent.stored.fallback_parts();
   r.blocks_checked = spec_.check_blocks;
+  r.left_for_good = extent.stored.left_for_good();
   return r;
 }
 

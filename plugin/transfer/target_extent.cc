@@ -133,7 +133,9 @@ void TargetExtent::begin_locked(std::uint64_t extent_bytes) {
 
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.
 Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
-  SIPHON_TRY(place_.store.make_room(name_, place_.spec.replace));
+  SIPHON_TRY(place_.store.make_room(name_, place_.spec.replace, [this](const TrashEntry& entry) {
+    left_for_good_.push_back(entry);
+  }));
   private_id_ = new_private_id();
   SIPHON_TRY(place_.journal.add({place_.store.location(), name_, private_id_}));
   const auto lease = static_cast<std::uint64_t>(place_.scratch_lease.count());

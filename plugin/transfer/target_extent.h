@@ -13,6 +13,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
@@ -82,6 +83,9 @@ class TargetExtent {
   void drop_later();
 
   const PrivateId& private_id() const { return private_id_; }
+  // Published generations of the name that left the trash, so that there is room for this one. When
+  // nobody writes any more.
+  const std::vector<TrashEntry>& left_for_good() const { return left_for_good_; }
   // Operations of this extent's that went another way than planned.
   std::uint64_t fallback_parts() const { return fallback_parts_; }
 
@@ -103,6 +107,7 @@ class TargetExtent {
   Status begin_status_;
   std::unique_ptr<ScratchExtent> scratch_;  // valid when begin() has returned
   std::optional<ExtentInfo> occupant_;
+  std::vector<TrashEntry> left_for_good_;
   std::atomic<std::uint64_t> fallback_parts_{0};
 };
 

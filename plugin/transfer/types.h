@@ -10,6 +10,7 @@
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/exchange/head_register.h"
 
 namespace siphon {
 
@@ -109,12 +110,20 @@ struct Receipt {
   std::uint64_t fallback_parts = 0;
   bool already_there = false;
   bool blocks_checked = false;
+  // Generations of the name that left its trash, to make room: of each the id, since when it was
+  // there, and its bytes.
+  std::vector<TrashEntry> left_for_good;
 };
 
 struct ExtentOutcome {
   std::uint32_t index = 0;
   std::string source_extent, target_extent;
   Result<Receipt> result = fail(Code::kUnknown, "no outcome");
+  std::vector<TrashEntry> left_for_good = {};  // on failure; else the receipt's
+
+  const std::vector<TrashEntry>& all_left_for_good() const {
+    return result ? result->left_for_good : left_for_good;
+  }
 };
 
 struct Summary {

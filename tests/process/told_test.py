@@ -130,6 +130,48 @@ class AlreadyThere(ToldTest):
         self.assertIsNone(ran.document["extents"][0]["receipt"])
 
 
+class Replaced(ToldTest):
+    """What nobody can bring back any more is told by whoever made it go."""
+
+    target_settings = ("trash.keep=1",)
+    CONFIRM = "--yes-i-really-mean-it"
+
+    def replace(self, *more):
+        self.start([SIPHON, "rm", f"posix:{self.source.folder}/e1", self.CONFIRM]).wait()
+        self.put("e1", 2 * MIB)
+        return self.text("copy", "--replace", self.CONFIRM, *self.to_target("e1"), *more)
+
+    def kept(self):
+        ran = self.start([SIPHON, "trash", "ls", f"posix:{self.target.folder}/e1", "-f",
+                          "json"]).wait()
+        return ran.document["entries"]
+
+    def test_copy_says_which_generation_it_pushes_out_of_the_trash(self):
+        self.put("e1", MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        ran = self.replace("-f", "json")  # the first one is in the trash now
+        self.assertEqual(ran.document["extents"][0]["left_for_good"], [])
+        (oldest,) = self.kept()
+        receipts = self.dir / "receipts"
+        ran = self.replace("-f", "json", "--receipts", receipts)
+        gone = [{k: oldest[k] for k in ("private_id", "since", "bytes")}]
+        (extent,) = ran.document["extents"]
+        self.assertEqual(extent["left_for_good"], gone)
+        self.assertEqual(extent["receipt"]["left_for_good"], gone)
+        self.assertEqual(json.loads(receipts.read_text())["left_for_good"], gone)
+        (oldest,) = self.kept()
+        ran = self.replace("--receipts", receipts)
+        words = (f"an older generation left the trash for good, to make room: private id "
+                 f"{oldest['private_id']}, ")
+        self.assertIn(f"siphon: {self.target.address}/e1: {words}", ran.stderr)
+        # And whoever asks later.
+        transfer = json.loads(receipts.read_text().splitlines()[-1])["transfer_id"]
+        self.assertIn(words, self.text("watch", transfer, f"{self.target.address}/").stderr)
+        watched = self.siphon("watch", transfer, f"{self.target.address}/").document
+        self.assertEqual([g["private_id"] for g in watched["extents"][0]["left_for_good"]],
+                         [oldest["private_id"]])
+
+
 class Verify(ToldTest):
     def test_what_could_not_be_read_has_no_checksum(self):
         self.put("e1", 2 * MIB)

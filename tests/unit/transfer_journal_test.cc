@@ -38,6 +38,10 @@ Receipt receipt(const std::string& transfer, const std::string& extent) {
   r.finished_unix_ms = r.started_unix_ms + 1;
   r.fallback_parts = 2;
   r.already_there = true;
+  TrashEntry& gone = r.left_for_good.emplace_back();
+  gone.id = new_private_id();
+  gone.trashed_unix_ms = 5;
+  gone.header.extent_bytes = 77;
   return r;
 }
 
@@ -139,6 +143,17 @@ TEST(ReceiptRecord, EveryCutIsRefused) {
   ASSERT_TRUE(decode_receipt(whole));
   for (std::size_t n = 0; n < whole.size(); ++n) EXPECT_FALSE(decode_receipt(whole.substr(0, n)));
   EXPECT_FALSE(decode_receipt(whole + "x"));
+}
+
+TEST(ReceiptRecord, OneOfTheReleaseBeforeIsRead) {
+  Receipt kept = receipt(new_transfer_id(), "e");
+  kept.left_for_good.clear();
+  std::string record = encode_receipt(kept);
+  record.front() = 2;
+  record.pop_back();  // it told of no generations
+  const auto read = decode_receipt(record);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(encode_receipt(*read), encode_receipt(kept));
 }
 
 }  // namespace

@@ -215,6 +215,7 @@ class TargetTransferTest : public ::testing::Test {
     progress_ = update.progress;
     for (ExtentOutcome& o : update.outcomes) {
       const std::string name = o.target_extent;
+      left_for_good_[name] = o.all_left_for_good();
       EXPECT_TRUE(outcomes_.emplace(name, std::move(o.result)).second) << name;
     }
     EXPECT_EQ(outcomes_.size(), spec_.extents.size());
@@ -289,6 +290,7 @@ class TargetTransferTest : public ::testing::Test {
   Summary summary_;
   Progress progress_;
   std::map<std::string, Result<Receipt>> outcomes_;
+  std::map<std::string, std::vector<TrashEntry>> left_for_good_;
 };
 
 // ---- with the blocks checked -----------------------------------------------------------------
@@ -976,6 +978,41 @@ TEST_F(TargetTransferTest, TheTotalIsThatOfWhatIsToArrive) {
   EXPECT_EQ(progress_.extents_already_there, 1u);
   EXPECT_EQ(summary_.extents_done, 2u);
   EXPECT_EQ(summary_.extents_already_there, 1u);
+}
+
+TEST_F(TargetTransferTest, TheGenerationThatLeavesTheTrashIsToldWhateverBecomesOfTheCopy) {
+  for (const char* name : {"copied", "broken"}) {
+    offer(name, kMiB);
+    order(name);
+    const std::uint32_t keep = target_.store().limits().kept_generations;
+    for (std::uint32_t i = 0; i <= keep; ++i) {
+      target_.put(name, 200 * kKiB + i);
+      if (i == keep) break;
+      ASSERT_TRUE(target_.store().trash(name, target_.store().stat(name)->generation));
+    }
+  }
+  const auto oldest = [&](const char* name) { return target_.store().inspect(name)->trash.at(0); };
+  const TrashEntry of_copied = oldest("copied"), of_broken = oldest("broken");
+  spec_.replace = true;
+  target_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "publish" || op.name != "broken") return {};
+    return fail(Code::kResourceExhausted, "full");
+  };
+  run();
+  expect_copied("copied");
+  ASSERT_EQ(outcome("broken"), "RESOURCE_EXHAUSTED");
+  for (const auto& [name, entry] : {std::pair("copied", of_copied), {"broken", of_broken}}) {
+    const std::vector<TrashEntry>& told = left_for_good_.at(name);
+    ASSERT_EQ(told.size(), 1u) << name;
+    EXPECT_EQ(told[0].id, entry.id);
+    EXPECT_EQ(told[0].header.extent_bytes, entry.header.extent_bytes);
+  }
+  // The receipt says the same as often as it is asked for.
+  const auto kept = journal_->receipts_of(spec_.id);
+  ASSERT_TRUE(kept);
+  ASSERT_EQ(kept->size(), 1u);
+  ASSERT_EQ(kept->at(0).left_for_good.size(), 1u);
+  EXPECT_EQ(kept->at(0).left_for_good[0].id, of_copied.id);
 }
 
 TEST_F(TargetTransferTest, OtherContentUnderTheNameDiffersBeforeTheFirstByte) {
