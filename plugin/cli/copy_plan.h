@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "plugin/cli/devices.h"
+#include "plugin/cli/exit_codes.h"
 #include "plugin/cli/session.h"
 #include "plugin/cli/verify.h"
 
@@ -52,6 +53,10 @@ struct CopyItem {
   std::uint32_t attempts = 0;
   bool receipt_lost = false;  // --receipts: its line is not on the disk
 
+  // It was seen before any try that it cannot be copied. Whatever else went wrong has failed.
+  bool refused() const {
+    return state == ItemState::kFailed && attempts == 0 && is_refusal(error);
+  }
   std::uint64_t bytes() const { return info ? info->header.extent_bytes : said_bytes; }
   void fail_with(Error e) {
     state = ItemState::kFailed;

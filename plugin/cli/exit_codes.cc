@@ -59,6 +59,11 @@ Exit exit_for(const Error& error) {
   return exit_for(error.code);
 }
 
+bool is_refusal(const Error& error) {
+  const Exit exit = exit_for(error);
+  return exit == Exit::kUsage || exit == Exit::kPermission || exit == Exit::kFatal;
+}
+
 Exit exit_for(const Tally& tally) {
   if (tally.failed == 0) {
     return tally.done == 0 && tally.already_there > 0 ? Exit::kNothingToDo : Exit::kOk;

@@ -28,6 +28,9 @@ enum class Exit : int {
 Exit exit_for(Code code);
 // A reason that has a code of its own comes before the code.
 Exit exit_for(const Error& error);
+// Whether it says what a thing is or who asks (open, damaged, taken, no right), and so the same
+// whenever it is asked: not that something broke, was not found or did not answer.
+bool is_refusal(const Error& error);
 
 // How an action on many extents ended.
 struct Tally {

@@ -40,6 +40,7 @@ Json to_json(const CopyItem& item) {
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = receipt_json(item);
   json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  json["refused"] = item.refused();
   json["left_for_good"] = gone_json(item.left_for_good);
   if (!item.source_left_for_good.empty()) {
     json["source_left_for_good"] = gone_json(item.source_left_for_good);
@@ -179,12 +180,8 @@ std::string exact_bytes(std::uint64_t bytes) {
   return bytes < kKiB ? exact : exact + " (" + human_bytes(bytes) + ")";
 }
 
-// Of the failed ones those that were never tried: open, corrupt, taken by another, too large.
 std::size_t refused_of(const CopyPlan& plan) {
-  return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
-    return item.state == ItemState::kFailed && item.attempts == 0 &&
-           item.error.code != Code::kCancelled;  // interrupted before it was tried
-  }));
+  return static_cast<std::size_t>(std::ranges::count_if(plan.items, &CopyItem::refused));
 }
 
 // Left to their devices by Ctrl-C.

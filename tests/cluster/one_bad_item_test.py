@@ -148,6 +148,11 @@ class OneBadItem(harness.ClusterTest):
         self.assertEqual(statuses["copied"], numbers["copied"], str(ran))
         self.assertEqual(statuses["already there"], numbers["already_there"], str(ran))
         self.assertEqual(len(ran.extents), numbers["listed"])
+        # Refused is what somebody looked at; of what did not answer nobody knows.
+        self.assertEqual(sum(e["refused"] for e in ran.extents), numbers["refused"], str(ran))
+        for extent in ran.extents:
+            if extent["problem"] and extent["problem"]["code"] == "DEADLINE_EXCEEDED":
+                self.assertFalse(extent["refused"], str(extent))
         for key, value in expected.items():
             self.assertEqual(numbers[key], value, f"{key}: {numbers}\n{ran.stderr[-3000:]}")
 
@@ -213,6 +218,9 @@ class OneBadItem(harness.ClusterTest):
                 self.assertEqual(len(ran.extents), 500)
                 self.assertEqual({e["problem"]["code"] for e in ran.extents},
                                  {"DEADLINE_EXCEEDED"}, str(ran))
+                if "refused" in ran.document.get("summary", {}):
+                    self.assertEqual((ran.document["summary"]["refused"],
+                                      ran.document["summary"]["failed"]), (0, 500))
             c.tool("start", f"osd.{osd}")
             c.wait_companions()
             for pool in ("a", "b"):

@@ -130,6 +130,30 @@ class AlreadyThere(ToldTest):
         self.assertIsNone(ran.document["extents"][0]["receipt"])
 
 
+class Counts(ToldTest):
+    def test_every_extent_that_was_listed_is_counted_once(self):
+        for name in ("new", "there", "differs"):
+            self.put(name, MIB)
+        self.siphon("copy", *self.to_target("there"))
+        ran = self.start([SIPHON, "put", f"posix:{self.target.folder}/differs", SIPHON]).wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        names = [*self.to_target("new", "there", "differs", "none")[:-1], "127.0.0.1:1/gone",
+                 f"{self.target.address}/"]
+        ran = self.siphon("copy", *names, code=PARTIAL)
+        numbers = {k: ran.summary[k] for k in
+                   ("listed", "copied", "already_there", "refused", "failed", "going_on")}
+        self.assertEqual(numbers, {"listed": 5, "copied": 1, "already_there": 1, "refused": 0,
+                                   "failed": 3, "going_on": 0}, str(ran))
+        self.assertEqual([e["refused"] for e in ran.document["extents"]], [False] * 5)
+        said = self.text("copy", *names, code=PARTIAL).stdout
+        self.assertIn("5 extents listed: 0 copied and proven, 2 already there, 0 refused, "
+                      "3 failed;", said)
+        # A plan that asks the daemons knows which of them nobody need try.
+        plan = self.siphon("copy", "--dry-run", *names, code=PARTIAL).document["extents"]
+        self.assertEqual({e["source"].rpartition("/")[2] for e in plan if e["refused"]},
+                         {"differs"})
+
+
 class Replaced(ToldTest):
     """What nobody can bring back any more is told by whoever made it go."""
 

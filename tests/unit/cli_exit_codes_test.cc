@@ -48,6 +48,27 @@ TEST(CliExitCodes, AReasonWithACodeOfItsOwnComesFirst) {
   EXPECT_EQ(exit_of(Code::kNotFound, Reason::kNone), Exit::kNotFound);
 }
 
+TEST(CliExitCodes, WhatDidNotAnswerOrBrokeIsNoRefusal) {
+  const auto refused = [](Code code, Reason reason = Reason::kNone) {
+    return is_refusal(Error{code, "", Side::kNone, "", reason});
+  };
+  for (const Code code : {Code::kFailedPrecondition, Code::kAlreadyExists, Code::kDataLoss,
+                          Code::kInvalidArgument, Code::kPermissionDenied}) {
+    EXPECT_TRUE(refused(code)) << to_string(code);
+  }
+  for (const Reason reason : {Reason::kDiffers, Reason::kNotSiphons, Reason::kPoolChanged}) {
+    EXPECT_TRUE(refused(Code::kUnknown, reason)) << static_cast<int>(reason);
+  }
+  for (const Code code :
+       {Code::kUnavailable, Code::kDeadlineExceeded, Code::kNotFound, Code::kCancelled,
+        Code::kInternal, Code::kUnknown, Code::kResourceExhausted, Code::kAborted}) {
+    EXPECT_FALSE(refused(code)) << to_string(code);
+  }
+  EXPECT_FALSE(refused(Code::kFailedPrecondition, Reason::kNoPlugin)) << "nobody there to ask";
+  EXPECT_FALSE(refused(Code::kFailedPrecondition, Reason::kDegraded));
+  EXPECT_FALSE(refused(Code::kResourceExhausted, Reason::kBusy));
+}
+
 TEST(CliExitCodes, ATallyKeepsTheFirstReason) {
   Tally tally;
   tally.fail(Error{Code::kOutOfRange, "", Side::kNone, "", Reason::kClusterLimit});
