@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 #include "plugin/base/held_file.h"
@@ -310,6 +311,35 @@ Result<NameLock> Folder::lock(std::string_view name, LockMode mode,
     pause = std::min(pause * 2, std::chrono::microseconds(5000));
   }
   return NameLock(std::move(fd));
+}
+
+Status check_outside_of_stores(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  fs::path file = path;
+  // Also a link that leads to nothing yet: whoever writes there makes what it names.
+  constexpr int kMostLinks = 40;
+  for (int links = 0; links < kMostLinks && fs::is_symlink(file, ignored); ++links) {
+    file = file.parent_path() / fs::read_symlink(file, ignored);
+  }
+  file = fs::weakly_canonical(fs::absolute(file, ignored), ignored);
+  const auto is_store = [&](const fs::path& dir) {
+    return fs::is_directory(dir / kMetaDir / "head", ignored);
+  };
+  bool refused = is_store(file.parent_path());
+  std::string next_step = "name a file elsewhere";
+  if (refused) {
+    next_step += "; an extent is made there by siphon put posix:" + file.string() +
+                 " FILE, or by siphon copy to the folder's daemon";
+  }
+  for (fs::path dir = file.parent_path(); dir != dir.parent_path(); dir = dir.parent_path()) {
+    refused = refused || (dir.filename() == kMetaDir && is_store(dir.parent_path()));
+  }
+  if (!refused) return {};
+  return fail(
+      Code::kInvalidArgument,
+      path + " lies in a Siphon folder, whose store would not know of what is written there",
+      Side::kRequester, next_step);
 }
 
 std::string data_name(std::string_view name, const PrivateId& id) {

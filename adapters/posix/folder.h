@@ -113,6 +113,10 @@ class Folder {
   mutable std::atomic<bool> prepared_{false};  // the id is there as well
 };
 
+// INVALID_ARGUMENT when a file that is written at `path` would lie in a Siphon folder, whose store
+// would not know of it: as DIR/NAME, or anywhere in DIR/.siphon. Links are followed.
+Status check_outside_of_stores(const std::string& path);
+
 // "NAME.HEX", the file of a private id under data/.
 std::string data_name(std::string_view name, const PrivateId& id);
 

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <thread>
 
+#include "adapters/posix/folder.h"
 #include "plugin/agent/config.h"
 #include "plugin/agent/home.h"
 #include "plugin/base/log.h"
@@ -233,6 +234,12 @@ int main(int argc, char** argv) {
   if (placement.companion) {
     insert_osd_id(*config, placement.osd_id);
     if (Status s = check_companion(*config); !s) return report(s.error(), kExitConfig);
+  }
+  if (!config->log_file.empty()) {
+    Status outside = posix::check_outside_of_stores(config->log_file);
+    if (!outside) {
+      return report(std::move(outside).error().with_context("log.file"), kExitConfig);
+    }
   }
   limit_memory(config->data_limit_mib);
   if (check_config) return show_settings(*config, settings, config_file);

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <future>
 
+#include "adapters/posix/folder.h"
 #include "plugin/base/text.h"
 #include "plugin/cli/commands.h"
 #include "plugin/cli/limits.h"
@@ -100,6 +101,7 @@ const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {
 
 Result<CopyTotals> CopyRun::run() {
   if (const std::string& path = session_.options().receipts; !path.empty()) {
+    if (path != "-") SIPHON_TRY(posix::check_outside_of_stores(path));
     SIPHON_TRY(receipts_.open(path));
     if (path == "-") session_.out().data_on_stdout();
   }

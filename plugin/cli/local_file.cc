@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "adapters/posix/folder.h"
 #include "plugin/base/types.h"
 #include "plugin/cli/stdio.h"
 
@@ -31,24 +32,6 @@ std::string folder_of(const std::string& path) {
   const auto slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-// What stands in a Siphon folder is an extent, or in the way of one.
-Status check_not_in_a_store(const std::string& path) {
-  const std::string folder = folder_of(path);
-  struct stat heads {};
-  const bool is_store =
-      ::stat((folder + "/.siphon/head").c_str(), &heads) == 0 && S_ISDIR(heads.st_mode);
-  if (!is_store) return {};
-  const auto slash = path.rfind('/');
-  const std::string extent =
-      "posix:" + folder + "/" + (slash == std::string::npos ? path : path.substr(slash + 1));
-  return fail(
-      Code::kInvalidArgument,
-      path + " lies in a Siphon folder, whose store would not know of what is written there",
-      Side::kRequester,
-      "name a file elsewhere; an extent is made there by siphon put " + extent +
-          " FILE, or by siphon copy to the folder's daemon");
 }
 
 // What stdout does not take is told as for every verb, whatever the reason: not as a store's limit.
@@ -184,7 +167,7 @@ Result<OutputFile> OutputFile::open(const std::string& path, bool force) {
     final_path = real;
     std::free(real);
   }
-  SIPHON_TRY(check_not_in_a_store(final_path));
+  SIPHON_TRY(posix::check_outside_of_stores(path));
   if (is_there && !force) return exists(path + " exists");
   if (is_link && !is_there) return exists(path + " is a symbolic link that leads nowhere");
   std::string temporary = final_path + ".siphon-XXXXXX";

@@ -14,8 +14,9 @@ import subprocess
 import threading
 
 import two_daemons
-from two_daemons import (BIN_DIR, DEADLINE_S, FATAL, INTERRUPTED, KIB, MIB, NOT_FOUND,
-                         NOTHING_TO_DO, OK, SIPHON, TEMPORARY, TwoDaemonsTest, wait_for)
+from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
+                         NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, SIPHOND, TEMPORARY, USAGE,
+                         TwoDaemonsTest, wait_for)
 
 PARTIAL = 6
 
@@ -455,6 +456,65 @@ class NextSteps(ToldTest):
                              env={**os.environ, "SIPHON_SECRET_FILE": str(self.secret)})
         self.assertEqual(run.returncode, NOT_FOUND, run)
         self.assertIn("next: siphon transfers --all", run.stderr)
+
+
+class OutputFiles(ToldTest):
+    """No file is written into a Siphon folder, whichever option names it."""
+
+    INPUTS = {"--conf", "--keyring", "--source-conf", "--source-keyring", "--target-conf",
+              "--target-keyring", "--secret-file", "--tls-ca", "--tls-cert", "--tls-key"}
+    OUTPUTS = {"--receipts", "--save"}  # and get's FILE, siphond's log.file
+
+    def commands(self, file):
+        """{option: the command that would write there}."""
+        return {
+            "--receipts": ["copy", "--receipts", file, *self.to_target("e1")],
+            "--save": ["rm", "--corrupt-head", "--save", file, "--yes-i-really-mean-it",
+                       f"posix:{self.dir / 'broken'}/e1"],
+            "FILE": ["get", "--force", f"posix:{self.source.folder}/e1", file]}
+
+    def make_corrupt_head(self):
+        folder = self.dir / "broken"
+        folder.mkdir()
+        ran = self.start([SIPHON, "put", f"posix:{folder}/e1", SIPHON]).wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        (folder / ".siphon" / "head" / "e1").write_bytes(b"no head")
+
+    def test_every_option_that_names_one_is_tried_here(self):
+        words = self.start([SIPHON, "--help"]).wait().stdout
+        verbs = re.findall(r"^  (\w+) ", words.partition("Subcommands")[2], re.MULTILINE)
+        self.assertIn("copy", verbs)
+        files = set()
+        for verb in [[], *([v] for v in verbs), ["trash", "purge"], ["scratch", "purge"]]:
+            said = self.start([SIPHON, *verb, "--help"]).wait().stdout
+            files |= set(re.findall(r"(--[a-z-]+) FILE\b", said))
+        self.assertEqual(files, self.INPUTS | self.OUTPUTS)
+        settings = set(re.findall(r"^(\S+\.file) =", self.start(
+            [SIPHOND, "--check-config"]).wait().stdout, re.MULTILINE))
+        self.assertEqual(settings, {"journal.file", "log.file"})
+        self.assertEqual(set(self.commands("x")), self.OUTPUTS | {"FILE"})
+
+    def test_none_of_them_writes_into_a_siphon_folder(self):
+        self.put("e1", MIB)
+        self.make_corrupt_head()
+        folder = self.target.folder
+        self.siphon("copy", *self.to_target("e1"))
+        (self.dir / "link").symlink_to(folder / "new")
+        (self.dir / "there").symlink_to(folder / "e1")
+        before = self.target.public_names(), sorted(folder.rglob("*"))
+        for file in (folder / "new", folder / "e1", folder / ".siphon" / "new",
+                     folder / ".siphon" / "head" / "new", self.dir / "link", self.dir / "there"):
+            for option, words in self.commands(file).items():
+                said = self.text(*words, code=USAGE).stderr
+                self.assertIn(f"{file} lies in a Siphon folder", said, option)
+            daemon = self.start([SIPHOND, "--check-config", "--set", f"log.file={file}"]).wait()
+            self.assertEqual(daemon.code, EXIT_CONFIG, str(daemon))
+            self.assertIn(f"log.file: {file} lies in a Siphon folder", daemon.stderr)
+        self.assertEqual((self.target.public_names(), sorted(folder.rglob("*"))), before)
+        for words in self.commands(self.dir / "elsewhere").values():
+            (self.dir / "elsewhere").unlink(missing_ok=True)
+            self.text(*words, code=NOTHING_TO_DO if words[0] == "copy" else OK)
+            self.assertTrue((self.dir / "elsewhere").exists())
 
 
 class Since(ToldTest):
