@@ -4,8 +4,8 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
+#include <map>
 #include <new>
-#include <set>
 #include <thread>
 #include <type_traits>
 
@@ -484,22 +484,27 @@ class Service final : public grpc::CallbackGenericService {
     const Authority& authority = caller.authority;
     SIPHON_TRY(device_.policy.allow_any(authority));
     v1::ListResponse response;
-    std::set<Location> elsewhere;
+    std::map<Location, bool> shown;  // by place: each question may ask the cluster
     for (const auto& transfer : device_.manager.all()) {
       const TransferInfo info = transfer->info();
       if (!request.finished() && is_final(info.progress.phase)) continue;
-      // A grant shows the transfers into its own place only; for others of its pool, it takes one.
-      if (!device_.policy.allow(AccessPolicy::Action::kWrite, info.target, authority) &&
-          !device_.policy.allow(AccessPolicy::Action::kRead, info.target, authority)) {
-        if (device_.policy.may_know_namespaces(info.target.pool, authority))
-          elsewhere.insert(info.target);
-        continue;
+      const auto [place, is_new] = shown.try_emplace(info.target);
+      if (is_new) {
+        place->second = may_see(info.target, authority);
+        if (!place->second && device_.policy.may_know_namespaces(info.target.pool, authority)) {
+          encode(info.target, response.add_elsewhere());
+        }
       }
-      encode(info, response.add_transfers());
+      if (place->second) encode(info, response.add_transfers());
     }
-    for (const Location& place : elsewhere) encode(place, response.add_elsewhere());
     answers.write(response);
     return {};
+  }
+
+  // A grant shows the transfers into its own place only; for others of its pool, it takes one.
+  bool may_see(const Location& place, const Authority& authority) {
+    return device_.policy.allow(AccessPolicy::Action::kWrite, place, authority) ||
+           device_.policy.allow(AccessPolicy::Action::kRead, place, authority);
   }
 
   Status stream(Caller& caller, v1::StreamRequest& request, Answers<v1::StreamResponse>& answers) {
