@@ -51,6 +51,7 @@ enum class Reason : int {
   kSourceChanged = 10,   // the source changed while it was read
   kClosedPipe = 11,      // whoever reads our output has gone
   kOutcomeUnknown = 12,  // published or not: the store that knows does not answer
+  kNotAsked = 13,        // interrupted before the device was asked for anything
 };
 
 std::string_view to_string(Code code);  // "NOT_FOUND"

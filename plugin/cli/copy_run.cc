@@ -268,7 +268,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
       if (const auto* progress = std::get_if<Progress>(&event)) show(slot, *progress);
       if (const auto* outcome = std::get_if<ExtentOutcome>(&event)) on_outcome(*outcome, pending);
     };
-    result = (*client)->transfer(spec, on_event, &session_.stop());
+    result = (*client)->transfer(spec, on_event);
     if (!result && result.error().code == Code::kUnavailable && !is_busy(result.error())) {
       result = rejoin(group, spec, result.error(), on_event);
     }
@@ -283,7 +283,7 @@ Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Erro
     auto client = session_.device(group.target.address);
     if (!client) continue;
     (void)authorise(group, spec.authority);  // what it had may be good still
-    auto result = (*client)->watch(spec.id, spec.authority, on_event, &session_.stop());
+    auto result = (*client)->watch(spec.id, spec.authority, on_event);
     if (result || result.error().code == Code::kCancelled) return result;
     if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over
   }
@@ -331,6 +331,7 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
 
 CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
                                const TransferSpec& spec, const Result<Summary>& result) {
+  const bool not_asked = !result && result.error().reason == Reason::kNotAsked;
   const bool stopped = !result && result.error().code == Code::kCancelled;
   Error reason{Code::kInternal, group.target.name + " said nothing of this extent", Side::kTarget,
                ""};
@@ -339,8 +340,12 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
   bool busy = is_busy(reason);
   bool goes_on = false;
   std::lock_guard lock(mutex_);
-  ++totals_.transfers;
   slots_.erase(slot);
+  if (not_asked) {  // they stay pending, which is "not started" in the end
+    for (const auto& [name, i] : pending) --plan_.items[i].attempts;
+    return Ended::kDone;
+  }
+  ++totals_.transfers;
   for (const auto& [name, i] : pending) {
     CopyItem& item = plan_.items[i];
     item.transfer_id = spec.id;

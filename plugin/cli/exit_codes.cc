@@ -54,6 +54,7 @@ Exit exit_for(const Error& error) {
     case Reason::kNone:
     case Reason::kBusy:
     case Reason::kGrantUnknown:
+    case Reason::kNotAsked:
       break;
   }
   return exit_for(error.code);

@@ -149,7 +149,7 @@ Result<ExtentStore*> Session::store(const Address& address, Role role) {
 }
 
 Result<std::unique_ptr<rpc::DeviceClient>> Session::device(const std::string& address) const {
-  return rpc::DeviceClient::connect(address, device_options());
+  return rpc::DeviceClient::connect(address, device_options(), &stop());
 }
 
 rpc::ClientOptions Session::device_options() const {

@@ -362,7 +362,7 @@ Result<int> run_daemons(Session& session) {
   for (const auto& silent : peers->silent) {
     if (tally.failed++ == 0) tally.first_failure = silent.error.code;
   }
-  const Exit exit = exit_for(tally);
+  const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["devices"] = std::move(list);
@@ -387,7 +387,7 @@ Result<int> run_transfers(Session& session) {
     if (tally.failed++ == 0) tally.first_failure = error.code;
     session.meter().note("siphon: " + device + ": " + error_text(error));
   }
-  const Exit exit = exit_for(tally);
+  const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["transfers"] = Json::array();
@@ -461,7 +461,7 @@ Result<int> run_watch(Session& session) {
       outcomes.push_back(std::move(entry));
     }
   };
-  auto summary = found->client->watch(id, found->authority, on_event, &session.stop());
+  auto summary = found->client->watch(id, found->authority, on_event);
   session.meter().finish(summary && summary->phase == Phase::kSucceeded);
   if (!summary && session.interrupted()) {
     std::string words = id;

@@ -117,8 +117,7 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
           if (!answered[outcome.index]) progress.extent_done();
           answered[outcome.index] = true;
           items[some[outcome.index]].outcome = outcome;
-        },
-        &session.stop());
+        });
     done_before += done_bytes;
     for (std::size_t i = 0; i < count; ++i) {
       Verified& item = items[some[i]];

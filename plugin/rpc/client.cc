@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -53,30 +54,32 @@ struct Key {
   std::span<const std::byte> bytes;
 };
 
-// Cancels a call when `should_stop` says so; looks ten times a second.
+// Whether whoever waits for a device should give up; empty: never.
+using ShouldStop = std::function<bool()>;
+constexpr std::chrono::milliseconds kLook{100};  // how often it is asked
+
+// Cancels a call when `should_stop` says so.
 class Hangup {
  public:
-  Hangup(grpc::ClientContext& context, std::function<bool()> should_stop)
-      : thread_([&context, should_stop = std::move(should_stop)](std::stop_token done) {
-          std::mutex mutex;
-          std::condition_variable_any tick;
-          std::unique_lock lock(mutex);
-          while (!done.stop_requested()) {
-            if (should_stop()) {
-              context.TryCancel();
-              return;
-            }
-            tick.wait_for(lock, done, std::chrono::milliseconds(100), [] { return false; });
-          }
-        }) {}
+  Hangup(grpc::ClientContext& context, const ShouldStop& should_stop) {
+    if (!should_stop) return;
+    thread_ = std::jthread([&context, &should_stop](std::stop_token done) {
+      std::mutex mutex;
+      std::condition_variable_any tick;
+      std::unique_lock lock(mutex);
+      while (!done.stop_requested()) {
+        if (should_stop()) {
+          context.TryCancel();
+          return;
+        }
+        tick.wait_for(lock, done, kLook, [] { return false; });
+      }
+    });
+  }
 
  private:
   std::jthread thread_;
 };
-
-std::function<bool()> stop_when(const std::atomic<bool>* stop) {
-  return [stop] { return stop != nullptr && stop->load(); };
-}
 
 // One device: its channel, and how we prove ourselves to it.
 struct Connection {
@@ -84,6 +87,14 @@ struct Connection {
   std::unique_ptr<Stub> stub;
   Secret secret;
   bool has_tls = false;
+  ShouldStop should_stop;  // ends whatever waits for the device
+
+  bool stopped() const { return should_stop && should_stop(); }
+  // Nothing was asked of the device but who it is.
+  Error not_asked() const {
+    return {Code::kCancelled, "interrupted before the device at " + address + " was asked",
+            Side::kRequester, "", Reason::kNotAsked};
+  }
 
   // Adds to `context` what proves that this call with `request` is entitled by `keys` and by the
   // secret, if there is one. Before, the device is told their names and nothing else, and shows
@@ -92,15 +103,16 @@ struct Connection {
   // the call goes as it is.
   template <typename Request>
   Status prove(grpc::ClientContext& context, const std::string& method, std::vector<Key> keys,
-               const Request& request, const std::function<bool()>& should_stop = {},
-               const std::string& scope = {}) const {
+               const Request& request, const std::string& scope = {}) const {
     if (!secret.empty()) keys.push_back({kSecretProof, "secret", {}, secret.reveal()});
     if (keys.empty()) {
       // A certificate is all: the device gets to know us before we send it anything large.
-      if (has_tls) (void)challenge({}, {}, should_stop, nullptr);
+      if (has_tls) (void)challenge({}, {}, nullptr);
+      if (stopped()) return fail(not_asked());
       return {};
     }
-    auto known = known_by_device(keys, scope, should_stop);
+    auto known = known_by_device(keys, scope);
+    if (stopped()) return fail(not_asked());
     if (!known) return fail(std::move(known).error());
     const std::string bytes = request.SerializeAsString();
     for (const Key& key : known->keys) {
@@ -120,9 +132,8 @@ struct Connection {
   };
 
   // Without effects, so it is asked again when a flooded device has turned us away.
-  // Blocks for 20 s at most, or until `should_stop` says so.
+  // Blocks for 20 s at most.
   Result<v1::ChallengeResponse> challenge(const std::vector<Key>& keys, const std::string& scope,
-                                          const std::function<bool()>& should_stop,
                                           std::vector<CallProof>* shown) const {
     constexpr int kTries = 3;
     for (int attempt = 1;; ++attempt) {
@@ -134,8 +145,7 @@ struct Connection {
         context.AddMetadata(key.entry, shown->back().encode());
       }
       if (!scope.empty()) context.AddMetadata(kScope, scope);
-      std::optional<Hangup> hangup;
-      if (should_stop) hangup.emplace(context, should_stop);
+      const Hangup hangup(context, should_stop);
       v1::ChallengeResponse response;
       const grpc::Status status = stub->Challenge(&context, {}, &response);
       if (status.ok()) return response;
@@ -146,10 +156,9 @@ struct Connection {
     }
   }
 
-  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope,
-                                const std::function<bool()>& should_stop) const {
+  Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
     std::vector<CallProof> shown;
-    auto answered = challenge(keys, scope, should_stop, &shown);
+    auto answered = challenge(keys, scope, &shown);
     if (!answered) {
       Error refused = std::move(answered).error();
       return fail(refused.reason == Reason::kGrantUnknown ? unknown(keys) : std::move(refused));
@@ -204,7 +213,20 @@ std::vector<Key> keys_of(const Authority& authority) {
   return keys;
 }
 
-Result<Connection> connect_to(const std::string& address, const ClientOptions& options) {
+// gRPC's wait has an end and no cancel, and goes on where the last one ended: so it is a short one
+// each time. A channel that is let go gives up its connecting by itself.
+bool wait_connected(grpc::Channel& channel, std::chrono::milliseconds timeout,
+                    const ShouldStop& should_stop) {
+  const auto until = std::chrono::system_clock::now() + timeout;
+  for (auto now = until - timeout; now < until; now = std::chrono::system_clock::now()) {
+    if (should_stop && should_stop()) return false;
+    if (channel.WaitForConnected(std::min(until, now + kLook))) return true;
+  }
+  return false;
+}
+
+Result<Connection> connect_to(const std::string& address, const ClientOptions& options,
+                              ShouldStop should_stop) {
   auto endpoint = parse_endpoint(address);
   if (!endpoint) return fail(std::move(endpoint).error());
   auto credentials = channel_credentials(*endpoint, options);
@@ -228,7 +250,9 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   auto channel = grpc::CreateCustomChannel(endpoint->to_string(), *credentials, arguments);
   connection.address = endpoint->to_string();
   connection.stub = v1::SiphonService::NewStub(channel);
-  if (!channel->WaitForConnected(std::chrono::system_clock::now() + options.connect_timeout)) {
+  connection.should_stop = std::move(should_stop);
+  if (!wait_connected(*channel, options.connect_timeout, connection.should_stop)) {
+    if (connection.stopped()) return fail(connection.not_asked());
     return fail(
         Code::kUnavailable, "device at " + connection.address + " does not answer", Side::kNone,
         "is siphond running there (siphon daemons shows)? do both sides use TLS, or neither?");
@@ -259,13 +283,12 @@ class DeviceClient::Impl {
 
   template <typename Reader, typename Response, typename Get>
   Result<Summary> follow(Reader& reader, Response& response, Get get,
-                         const std::function<void(const TransferEvent&)>& on_event,
-                         const std::atomic<bool>* stop) {
+                         const std::function<void(const TransferEvent&)>& on_event) {
     std::optional<Summary> summary;
     while (reader.Read(&response)) take(get(response), on_event, &summary);
     const grpc::Status status = reader.Finish();
     if (summary) return std::move(*summary);
-    if (stop != nullptr && stop->load()) {
+    if (connection_.stopped()) {
       return fail(Code::kCancelled, "stopped watching; the transfer goes on");
     }
     if (status.ok()) return fail(Code::kUnavailable, "the device ended the call without a summary");
@@ -282,16 +305,18 @@ DeviceClient::DeviceClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 DeviceClient::~DeviceClient() = default;
 
 Result<std::unique_ptr<DeviceClient>> DeviceClient::connect(const std::string& address,
-                                                            const ClientOptions& options) {
-  auto connection = connect_to(address, options);
+                                                            const ClientOptions& options,
+                                                            const std::atomic<bool>* stop) {
+  ShouldStop should_stop;
+  if (stop != nullptr) should_stop = [stop] { return stop->load(); };
+  auto connection = connect_to(address, options, std::move(should_stop));
   if (!connection) return fail(std::move(connection).error());
   return std::unique_ptr<DeviceClient>(
       new DeviceClient(std::make_unique<Impl>(std::move(*connection))));
 }
 
 Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
-                                       const std::function<void(const TransferEvent&)>& on_event,
-                                       const std::atomic<bool>* stop) {
+                                       const std::function<void(const TransferEvent&)>& on_event) {
   v1::TransferRequest request;
   encode(spec, &request);
   // The read grant is at the source: the target gets a key for this transfer alone.
@@ -303,28 +328,25 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
   }
   grpc::ClientContext context;
   const Authority here{std::nullopt, spec.authority.write_nonce};
-  SIPHON_TRY(
-      impl_->connection_.prove(context, "Transfer", keys_of(here), request, stop_when(stop)));
-  Hangup hangup(context, stop_when(stop));
+  SIPHON_TRY(impl_->connection_.prove(context, "Transfer", keys_of(here), request));
+  const Hangup hangup(context, impl_->connection_.should_stop);
   auto reader = impl_->connection_.stub->Transfer(&context, request);
   v1::TransferResponse response;
   return impl_->follow(
-      *reader, response, [](const auto& r) { return r; }, on_event, stop);
+      *reader, response, [](const auto& r) { return r; }, on_event);
 }
 
 Result<Summary> DeviceClient::watch(const std::string& transfer_id, const Authority& authority,
-                                    const std::function<void(const TransferEvent&)>& on_event,
-                                    const std::atomic<bool>* stop) {
+                                    const std::function<void(const TransferEvent&)>& on_event) {
   v1::WatchRequest request;
   request.set_transfer_id(transfer_id);
   grpc::ClientContext context;
-  SIPHON_TRY(
-      impl_->connection_.prove(context, "Watch", keys_of(authority), request, stop_when(stop)));
-  Hangup hangup(context, stop_when(stop));
+  SIPHON_TRY(impl_->connection_.prove(context, "Watch", keys_of(authority), request));
+  const Hangup hangup(context, impl_->connection_.should_stop);
   auto reader = impl_->connection_.stub->Watch(&context, request);
   v1::WatchResponse response;
   return impl_->follow(
-      *reader, response, [](const auto& r) { return r.update(); }, on_event, stop);
+      *reader, response, [](const auto& r) { return r.update(); }, on_event);
 }
 
 Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authority& authority) {
@@ -333,8 +355,13 @@ Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authori
   grpc::ClientContext context;
   SIPHON_TRY(impl_->connection_.prove(context, "Cancel", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  const Hangup hangup(context, impl_->connection_.should_stop);
   v1::CancelResponse response;
   const grpc::Status status = impl_->connection_.stub->Cancel(&context, request, &response);
+  if (!status.ok() && impl_->connection_.stopped()) {
+    return fail(Code::kCancelled, "interrupted: whether transfer " + transfer_id +
+                                      " was cancelled is not known");
+  }
   if (!status.ok()) return fail(impl_->connection_.error(status));
   return static_cast<Phase>(response.phase());
 }
@@ -345,6 +372,7 @@ Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority
   grpc::ClientContext context;
   SIPHON_TRY(impl_->connection_.prove(context, "List", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  const Hangup hangup(context, impl_->connection_.should_stop);
   v1::ListResponse response;
   const grpc::Status status = impl_->connection_.stub->List(&context, request, &response);
   if (!status.ok()) return fail(impl_->connection_.error(status));
@@ -357,15 +385,13 @@ Result<DeviceClient::TransferList> DeviceClient::list(const Authority& authority
 Status DeviceClient::verify(const Location& location, const std::vector<std::string>& extents,
                             const Authority& authority,
                             const std::function<void(std::uint64_t done_bytes)>& on_progress,
-                            const std::function<void(const VerifyOutcome&)>& on_outcome,
-                            const std::atomic<bool>* stop) {
+                            const std::function<void(const VerifyOutcome&)>& on_outcome) {
   v1::VerifyRequest request;
   encode(location, request.mutable_place());
   for (const std::string& e : extents) request.add_extents(e);
   grpc::ClientContext context;
-  SIPHON_TRY(
-      impl_->connection_.prove(context, "Verify", keys_of(authority), request, stop_when(stop)));
-  Hangup hangup(context, stop_when(stop));
+  SIPHON_TRY(impl_->connection_.prove(context, "Verify", keys_of(authority), request));
+  const Hangup hangup(context, impl_->connection_.should_stop);
   auto reader = impl_->connection_.stub->Verify(&context, request);
   v1::VerifyResponse response;
   std::size_t outcomes = 0;
@@ -376,7 +402,7 @@ Status DeviceClient::verify(const Location& location, const std::vector<std::str
     on_outcome(decode(response.result()));
   }
   const grpc::Status status = reader->Finish();
-  if (stop != nullptr && stop->load()) return fail(Code::kCancelled, "verify was stopped");
+  if (impl_->connection_.stopped()) return fail(Code::kCancelled, "verify was stopped");
   if (!status.ok()) return fail(impl_->connection_.error(status));
   if (outcomes != extents.size()) {
     return fail(Code::kUnavailable, "the device answered for " + std::to_string(outcomes) + " of " +
@@ -390,6 +416,7 @@ Result<DeviceDescription> DeviceClient::describe(const Authority& authority) {
   grpc::ClientContext context;
   SIPHON_TRY(impl_->connection_.prove(context, "Describe", keys_of(authority), request));
   context.set_deadline(std::chrono::system_clock::now() + kUnaryTimeout);
+  const Hangup hangup(context, impl_->connection_.should_stop);
   v1::DescribeResponse response;
   const grpc::Status status = impl_->connection_.stub->Describe(&context, request, &response);
   if (status.ok()) return decode(response);
@@ -414,16 +441,21 @@ class GrpcSourceCaller final : public SourceCaller {
                    const std::function<void(const SourceReport&)>& on_report,
                    std::stop_token stop) override {
     StreamEnd end;
-    auto connection = connect_to(call.source_address, options_);
+    auto connection = connect_to(call.source_address, options_,
+                                 [&stop] { return stop.stop_requested(); });
+    const auto failed = [&](Error why) -> Status {
+      if (stop.stop_requested()) return fail(Code::kCancelled, "the second call was cancelled");
+      return fail(std::move(why).with_suspect(Side::kSource));
+    };
     if (!connection) {
-      end.status = fail(std::move(connection).error().with_suspect(Side::kSource));
+      end.status = failed(std::move(connection).error());
       return end;
     }
     v1::StreamRequest request;
     encode(call, &request);
     grpc::ClientContext context;
-    if (Status proven = prove(*connection, context, call, request, stop); !proven) {
-      end.status = fail(std::move(proven).error().with_suspect(Side::kSource));
+    if (Status proven = prove(*connection, context, call, request); !proven) {
+      end.status = failed(std::move(proven).error());
       return end;
     }
     end.rpc_bytes += request.ByteSizeLong();
@@ -458,14 +490,12 @@ class GrpcSourceCaller final : public SourceCaller {
  private:
   // The source, too, shows that it knows the grant before it gets the ticket.
   static Status prove(const Connection& connection, grpc::ClientContext& context,
-                      const StreamCall& call, const v1::StreamRequest& request,
-                      const std::stop_token& stop) {
-    const auto should_stop = [&stop] { return stop.stop_requested(); };
-    if (!call.source_key) return connection.prove(context, "Stream", {}, request, should_stop);
+                      const StreamCall& call, const v1::StreamRequest& request) {
+    if (!call.source_key) return connection.prove(context, "Stream", {}, request);
     const SourceKey& source = *call.source_key;
     return connection.prove(context, "Stream",
                             {{kReadProof, "grant_read", source.key_id, source.key}}, request,
-                            should_stop, source_scope(call.transfer_id, call.source));
+                            source_scope(call.transfer_id, call.source));
   }
 
   const ClientOptions options_;

@@ -30,19 +30,20 @@ using TransferEvent = std::variant<Progress, ExtentOutcome, Summary>;
 class DeviceClient {
  public:
   // FAILED_PRECONDITION: plain text beyond loopback; a secret file that cannot be used.
+  // `stop` outlives the client. Once it is set, this and each call hang up and return CANCELLED
+  // within 200 ms; with Reason::kNotAsked when nothing was asked of the device yet.
   static Result<std::unique_ptr<DeviceClient>> connect(const std::string& address,
-                                                       const ClientOptions& options);
+                                                       const ClientOptions& options,
+                                                       const std::atomic<bool>* stop = nullptr);
   ~DeviceClient();
 
   // Runs until the summary has come (returned), or the call breaks: UNAVAILABLE means that the
-  // transfer may go on without us; the id finds it again. `stop` (may be null) set: hangs up and
-  // returns CANCELLED within 200 ms; the transfer goes on.
+  // transfer may go on without us; the id finds it again. CANCELLED: it goes on, if it was asked
+  // for.
   Result<Summary> transfer(const TransferSpec& spec,
-                           const std::function<void(const TransferEvent&)>& on_event,
-                           const std::atomic<bool>* stop);
+                           const std::function<void(const TransferEvent&)>& on_event);
   Result<Summary> watch(const std::string& transfer_id, const Authority& authority,
-                        const std::function<void(const TransferEvent&)>& on_event,
-                        const std::atomic<bool>* stop);
+                        const std::function<void(const TransferEvent&)>& on_event);
   Result<Phase> cancel(const std::string& transfer_id, const Authority& authority);
   struct TransferList {
     std::vector<TransferInfo> transfers;  // into the places that `authority` has a grant for
@@ -52,8 +53,7 @@ class DeviceClient {
   Status verify(const Location& location, const std::vector<std::string>& extents,
                 const Authority& authority,
                 const std::function<void(std::uint64_t done_bytes)>& on_progress,
-                const std::function<void(const VerifyOutcome&)>& on_outcome,
-                const std::atomic<bool>* stop);
+                const std::function<void(const VerifyOutcome&)>& on_outcome);
   // Without a right on the device: its version and home only.
   Result<DeviceDescription> describe(const Authority& authority);
 

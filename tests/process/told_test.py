@@ -284,6 +284,44 @@ class DryRun(ToldTest):
         self.assertEqual(run.wait(15).code, INTERRUPTED)
 
 
+class Interrupted(ToldTest):
+    def test_an_interrupt_ends_the_connecting_to_a_silent_address(self):
+        self.put("e1", MIB)
+        for words in (("transfers", "{}/"), ("watch", "0" * 32, "{}/"), ("verify", "{}/e1"),
+                      ("copy", f"{self.source.address}/e1", "{}/")):
+            with socket.create_server(("127.0.0.1", 0)) as silent:
+                address = f"127.0.0.1:{silent.getsockname()[1]}"
+                run = self.start([SIPHON, *(word.format(address) for word in words),
+                                  "--secret-file", self.secret])
+                client, _ = silent.accept()
+                with client:
+                    run.send(signal.SIGINT)
+                    ran = run.wait()
+            self.assertEqual(ran.code, INTERRUPTED, str(ran))
+            self.assertNotIn("does not answer", ran.stderr)  # as after the connect's own 5 s
+            self.assertIn("interrupted", ran.stderr)
+
+    def test_what_no_target_was_asked_for_does_not_go_on(self):
+        self.put("e1", MIB)
+        proxy = DeafControl(self.target.port)
+        self.addCleanup(proxy.close)
+        run = self.start([SIPHON, "copy", f"{self.source.address}/e1", f"127.0.0.1:{proxy.port}/",
+                          "--secret-file", self.secret, "-f", "json"])
+        wait_for(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
+        self.assertFalse(run.ended())
+        run.send(signal.SIGINT)
+        ran = run.wait()
+        self.assertEqual(ran.code, INTERRUPTED, str(ran))
+        (extent,) = ran.document["extents"]
+        self.assertEqual((extent["status"], extent["attempts"], extent["refused"]),
+                         ("failed", 0, False))
+        self.assertEqual(extent["problem"]["message"], "not started: interrupted")
+        self.assertEqual(ran.document["going_on"], [])
+        self.assertEqual((ran.summary["failed"], ran.summary["transfers"]), (1, 0))
+        self.assertNotIn("goes on", ran.stderr)
+        self.assertEqual(self.transfers("--all"), [])
+
+
 class DeafControl:
     """Before a daemon's control port. The first call (what are you?) passes; whoever asks more is
     greeted, and nobody hears the question."""

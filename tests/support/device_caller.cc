@@ -57,7 +57,7 @@ int transfer_or_watch(DeviceClient& device, const std::vector<std::string>& word
     if (outcome != nullptr && !outcome->result && !first) first = outcome->result.error();
   };
   if (words[0] == "watch") {
-    return say(device.watch(words[1], authority, on_event, nullptr), first);
+    return say(device.watch(words[1], authority, on_event), first);
   }
   siphon::TransferSpec spec;
   spec.id = words[1];
@@ -66,7 +66,7 @@ int transfer_or_watch(DeviceClient& device, const std::vector<std::string>& word
   spec.target.pool = words[4];
   spec.extents.push_back({words[5], words[6]});
   spec.authority = authority;
-  return say(device.transfer(spec, on_event, nullptr), first);
+  return say(device.transfer(spec, on_event), first);
 }
 
 int verify(DeviceClient& device, const std::string& pool, const std::string& extent,
@@ -74,7 +74,7 @@ int verify(DeviceClient& device, const std::string& pool, const std::string& ext
   Status outcome;
   const Status status = device.verify(
       {pool, ""}, {extent}, authority, [](std::uint64_t) {},
-      [&](const siphon::VerifyOutcome& o) { outcome = o.status; }, nullptr);
+      [&](const siphon::VerifyOutcome& o) { outcome = o.status; });
   if (!status) return say(status.error());
   return outcome ? say("verified") : say(outcome.error());
 }
