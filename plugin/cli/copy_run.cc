@@ -232,6 +232,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
       CopyItem& item = plan_.items[i];
       if (item.state != ItemState::kPending) continue;
       ++item.attempts;
+      spec.attempt = std::max(spec.attempt, item.attempts);
       pending.emplace(item.target.extent, i);
       spec.extents.push_back({item.source.extent, item.target.extent, item.bytes()});
     }

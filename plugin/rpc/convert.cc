@@ -121,6 +121,7 @@ void encode(const TransferSpec& in, v1::TransferRequest* out) {
   }
   out->set_replace(in.replace);
   out->set_check_blocks(in.check_blocks);
+  out->set_attempt(in.attempt);
   out->set_lanes(in.lanes);
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   if (in.source_key) {
@@ -149,6 +150,7 @@ Result<TransferSpec> decode(const v1::TransferRequest& in) {
   }
   out.replace = in.replace();
   out.check_blocks = in.check_blocks();
+  out.attempt = std::max(in.attempt(), 1u);
   if (in.lanes() > kMaxLanes) {
     return fail(Code::kInvalidArgument, "at most " + std::to_string(kMaxLanes) + " lanes",
                 Side::kRequester);

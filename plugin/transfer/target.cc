@@ -355,6 +355,7 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
 StreamCall TargetTransfer::second_call_for(const std::vector<Extent*>& extents) const {
   StreamCall call;
   call.transfer_id = spec_.id;
+  call.attempt = spec_.attempt;
   call.source_address = spec_.source_address;
   call.source = spec_.source;
   for (const Extent* extent : extents) call.extents.push_back(extent->pair.source);
@@ -1006,6 +1007,7 @@ Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& clai
   r.lanes = lanes();
   r.started_unix_ms = extent.started_unix_ms != 0 ? extent.started_unix_ms : started_unix_ms_;
   r.finished_unix_ms = now_unix_ms();
+  r.attempts = spec_.attempt;
   r.fallback_parts = extent.stored.fallback_parts();
   r.blocks_checked = spec_.check_blocks;
   r.left_for_good = extent.stored.left_for_good();

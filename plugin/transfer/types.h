@@ -58,6 +58,7 @@ struct ExtentPair {
 // The first call.
 struct TransferSpec {
   std::string id;              // 32 hex digits
+  std::uint32_t attempt = 1;   // of the requester's, under this id
   std::string source_address;  // control address of the source device
   Location source;
   Location target;

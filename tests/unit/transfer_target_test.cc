@@ -1050,6 +1050,7 @@ TEST_F(TargetTransferTest, ANextTryTellsTheSameReceiptsAndCopiesTheRest) {
   const auto first = std::exchange(outcomes_, {});
   known_ = *journal_->receipts_of(spec_.id);  // as after a restart
   EXPECT_EQ(known_.size(), 6u);
+  spec_.attempt = 2;
   caller_.fails = {};
   std::map<std::string, int> opened;
   for (const auto& [name, sample] : samples_) opened[name] = source_.count("open", name);
@@ -1057,6 +1058,7 @@ TEST_F(TargetTransferTest, ANextTryTellsTheSameReceiptsAndCopiesTheRest) {
   EXPECT_EQ(summary_.phase, Phase::kSucceeded);
   for (const auto& [name, sample] : samples_) {
     expect_copied(name);
+    EXPECT_EQ(outcomes_.at(name)->attempts, first.at(name) ? 1u : 2u) << name;
     if (!first.at(name)) continue;
     EXPECT_EQ(source_.count("open", name), opened.at(name)) << name << " was read again";
     EXPECT_EQ(outcomes_.at(name)->private_id, first.at(name)->private_id);
