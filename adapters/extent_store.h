@@ -108,12 +108,27 @@ struct StoreCounters {
 };
 
 // The part of StoreCounters::fallback_parts, of all stores together, that operations of the calling
-// thread account for: whoever works for one transfer on threads of its own counts by the
-// difference. Only ever grows.
+// thread account for. Only ever grows.
 inline std::uint64_t& fallback_parts_of_this_thread() {
   thread_local std::uint64_t count = 0;
   return count;
 }
+
+// For whoever works for one transfer on a thread of its own: at its end, adds to `total` what the
+// thread's operations in the meantime came to.
+class CountFallbackParts {
+ public:
+  explicit CountFallbackParts(std::atomic<std::uint64_t>& total) : total_(total) {}
+  ~CountFallbackParts() {
+    total_.fetch_add(fallback_parts_of_this_thread() - before_, std::memory_order_relaxed);
+  }
+  CountFallbackParts(const CountFallbackParts&) = delete;
+  CountFallbackParts& operator=(const CountFallbackParts&) = delete;
+
+ private:
+  std::atomic<std::uint64_t>& total_;
+  const std::uint64_t before_ = fallback_parts_of_this_thread();
+};
 
 // A sealed extent pinned at one private id: what is read stays that generation, or fails.
 class ExtentReader {

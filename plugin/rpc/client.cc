@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "plugin/base/thread.h"
 #include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
 #include "plugin/rpc/secret_file.h"
@@ -58,23 +59,26 @@ struct Key {
 using ShouldStop = std::function<bool()>;
 constexpr std::chrono::milliseconds kLook{100};  // how often it is asked
 
-// Cancels a call when `should_stop` says so.
+// Cancels a call when `should_stop` says so. Where there is no thread for that, the call ends by
+// itself or by its deadline.
 class Hangup {
  public:
   Hangup(grpc::ClientContext& context, const ShouldStop& should_stop) {
     if (!should_stop) return;
-    thread_ = std::jthread([&context, &should_stop](std::stop_token done) {
-      std::mutex mutex;
-      std::condition_variable_any tick;
-      std::unique_lock lock(mutex);
-      while (!done.stop_requested()) {
-        if (should_stop()) {
-          context.TryCancel();
-          return;
-        }
-        tick.wait_for(lock, done, kLook, [] { return false; });
-      }
-    });
+    auto thread =
+        start_thread(Side::kRequester, [&context, &should_stop](const std::stop_token& done) {
+          std::mutex mutex;
+          std::condition_variable_any tick;
+          std::unique_lock lock(mutex);
+          while (!done.stop_requested()) {
+            if (should_stop()) {
+              context.TryCancel();
+              return;
+            }
+            tick.wait_for(lock, done, kLook, [] { return false; });
+          }
+        });
+    if (thread) thread_ = std::move(*thread);
   }
 
  private:
@@ -359,8 +363,8 @@ Result<Phase> DeviceClient::cancel(const std::string& transfer_id, const Authori
   v1::CancelResponse response;
   const grpc::Status status = impl_->connection_.stub->Cancel(&context, request, &response);
   if (!status.ok() && impl_->connection_.stopped()) {
-    return fail(Code::kCancelled, "interrupted: whether transfer " + transfer_id +
-                                      " was cancelled is not known");
+    return fail(Code::kCancelled,
+                "interrupted: whether transfer " + transfer_id + " was cancelled is not known");
   }
   if (!status.ok()) return fail(impl_->connection_.error(status));
   return static_cast<Phase>(response.phase());
@@ -441,8 +445,8 @@ class GrpcSourceCaller final : public SourceCaller {
                    const std::function<void(const SourceReport&)>& on_report,
                    std::stop_token stop) override {
     StreamEnd end;
-    auto connection = connect_to(call.source_address, options_,
-                                 [&stop] { return stop.stop_requested(); });
+    auto connection =
+        connect_to(call.source_address, options_, [&stop] { return stop.stop_requested(); });
     const auto failed = [&](Error why) -> Status {
       if (stop.stop_requested()) return fail(Code::kCancelled, "the second call was cancelled");
       return fail(std::move(why).with_suspect(Side::kSource));

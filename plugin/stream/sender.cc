@@ -52,7 +52,6 @@ StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, StreamOrder order
       on_result_(std::move(on_result)),
       limits_(store.limits()),
       is_loopback_(is_loopback(order_.target.address)),
-      fallback_parts_before_(store.counters().fallback_parts),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       last_data_at_(Clock::now()),
       lanes_(order_.lanes),
@@ -140,7 +139,7 @@ SenderCounters StreamSender::Impl::counters() const {
   SenderCounters out;
   out.bytes_read = bytes_read_.load(std::memory_order_relaxed);
   out.bytes_sent = bytes_sent_.load(std::memory_order_relaxed);
-  out.fallback_parts = store_.counters().fallback_parts - fallback_parts_before_;
+  out.fallback_parts = fallback_parts_.load(std::memory_order_relaxed);
   return out;
 }
 
@@ -404,6 +403,7 @@ void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
 // then speak of an extent that is not at the source: so whoever took more than one read looks
 // again.
 Status StreamSender::Impl::still_current(const ExtentInfo& read) {
+  const CountFallbackParts count(fallback_parts_);
   auto now = store_.stat(read.name);
   if (now && now->private_id == read.private_id) return {};
   if (!now && now.error().code != Code::kNotFound) {

@@ -129,13 +129,13 @@ class StreamSender::Impl {
   const std::function<void(ExtentResult)> on_result_;
   const StoreLimits limits_;
   const bool is_loopback_;
-  const std::uint64_t fallback_parts_before_;
   std::size_t frame_bytes_ = 0;
   int wake_fd_ = -1;
 
   LaneTimes times_;
   std::atomic<std::uint64_t> bytes_read_{0};
   std::atomic<std::uint64_t> bytes_sent_{0};
+  std::atomic<std::uint64_t> fallback_parts_{0};
   std::atomic<std::size_t> prefetch_bytes_{0};
   std::atomic<bool> are_small_{false};  // one at least came whole with its opening
   std::atomic<bool> stop_{false};

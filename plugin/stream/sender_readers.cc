@@ -30,6 +30,7 @@ void StreamSender::Impl::add_reader_if_of_use() {
 
 void StreamSender::Impl::reader_main() {
   while (auto errand = next_errand()) {
+    const CountFallbackParts count(fallback_parts_);
     if (errand->extent) {
       read_piece(*errand);
     } else {

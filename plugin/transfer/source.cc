@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/base/thread.h"
 #include "plugin/transfer/pooled_read.h"
 
 namespace siphon {
@@ -62,15 +63,22 @@ constexpr std::size_t kGroup = 64;
 // thousands of messages. One thread calls on_report.
 class ResultBatcher {
  public:
-  ResultBatcher(std::string device, const std::function<void(const SourceReport&)>& on_report)
-      : on_report_(on_report), thread_([this, device = std::move(device)] { run(device); }) {}
+  explicit ResultBatcher(const std::function<void(const SourceReport&)>& on_report)
+      : on_report_(on_report) {}
   ~ResultBatcher() {
     {
       std::lock_guard lock(mutex_);
       closed_ = true;
     }
     changed_.notify_all();
-    thread_.join();
+  }
+
+  // Before anything is added. An error: there is no thread, and nothing will be handed on.
+  Status start(std::string device) {
+    auto thread = start_thread(Side::kSource, [this, device = std::move(device)] { run(device); });
+    if (!thread) return fail(std::move(thread).error());
+    thread_ = std::move(*thread);
+    return {};
   }
 
   void add(ExtentResult r) {
@@ -125,7 +133,36 @@ class ResultBatcher {
   Limit limit_ = Limit::kNone;
   bool limit_news_ = false;
   bool closed_ = false;
-  std::thread thread_;  // last: starts when all else is there
+  std::jthread thread_;  // last: it ends before what it uses
+};
+
+// One stream in the device's counters: what it has sent so far, and that it is there.
+class OutgoingCount {
+ public:
+  OutgoingCount(DeviceCounters& counters, const StreamSender& sender)
+      : counters_(counters), sender_(sender) {
+    counters_.transfers_out.fetch_add(1);
+  }
+  ~OutgoingCount() {
+    bring_up_to_date();
+    counters_.transfers_out.fetch_sub(1);
+  }
+  OutgoingCount(const OutgoingCount&) = delete;
+  OutgoingCount& operator=(const OutgoingCount&) = delete;
+
+  // One thread at a time.
+  void bring_up_to_date() {
+    const SenderCounters now = sender_.counters();
+    counters_.bytes_sent.fetch_add(now.bytes_sent - counted_.bytes_sent, kRelaxed);
+    counters_.fallback_parts.fetch_add(now.fallback_parts - counted_.fallback_parts, kRelaxed);
+    counted_ = now;
+  }
+
+ private:
+  static constexpr auto kRelaxed = std::memory_order_relaxed;
+  DeviceCounters& counters_;
+  const StreamSender& sender_;
+  SenderCounters counted_;
 };
 
 // What the source waits for: its store when the lanes starve, else the lanes.
@@ -199,13 +236,16 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   Throttle own_throttle(call.bytes_per_second);
   if (call.bytes_per_second != 0) order.throttles.push_back(&own_throttle);
   if (throttle_.rate() != 0) order.throttles.push_back(&throttle_);
-  counters_.transfers_out.fetch_add(1);
+  ResultBatcher batcher(on_report);
+  end.status = batcher.start(settings_.device);
+  if (!end.status) return end;
+  StreamSender sender(store, pool, std::move(order),
+                      [&batcher](ExtentResult r) { batcher.add(std::move(r)); });
+  std::stop_callback wake(stop, [&sender] { sender.cancel(); });
+  OutgoingCount count(counters_, sender);
   {
-    ResultBatcher batcher(settings_.device, on_report);
-    StreamSender sender(store, pool, std::move(order),
-                        [&batcher](ExtentResult r) { batcher.add(std::move(r)); });
-    std::stop_callback wake(stop, [&sender] { sender.cancel(); });
-    std::jthread watch([&](std::stop_token done) {
+    // Without a thread for it the stream goes on: what limits it is not told, its bytes at its end.
+    const auto watch = start_thread(Side::kSource, [&](std::stop_token done) {
       std::mutex mutex;
       std::condition_variable_any tick;
       std::uint64_t buffer_ns = 0, socket_ns = 0;
@@ -213,15 +253,12 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
       while (!done.stop_requested()) {
         tick.wait_for(lock, done, std::chrono::milliseconds(500), [] { return false; });
         batcher.set_limit(limit_of(sender.lane_times(), &buffer_ns, &socket_ns));
+        count.bring_up_to_date();
       }
     });
     end.status = sender.run();
-    const SenderCounters sent = sender.counters();
-    end.fallback_parts = sent.fallback_parts;
-    counters_.bytes_sent.fetch_add(sent.bytes_sent, std::memory_order_relaxed);
-    counters_.fallback_parts.fetch_add(sent.fallback_parts, std::memory_order_relaxed);
   }
-  counters_.transfers_out.fetch_sub(1);
+  end.fallback_parts = sender.counters().fallback_parts;
   log::info("stream for transfer {} to {}: {}", call.transfer_id, call.target_device,
             end.status ? "done" : end.status.error().message);
   return end;

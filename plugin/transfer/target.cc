@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/base/thread.h"
 
 namespace siphon {
 
@@ -97,18 +98,6 @@ Error damaged_there(const Error& found) {
   error.suspect = Side::kTarget;
   error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
   return error;
-}
-
-// A thread, or none and why.
-template <typename Work>
-Result<std::jthread> start_thread(Work work) {
-  try {
-    return std::jthread(std::move(work));
-  } catch (const std::system_error& e) {
-    return fail_busy(
-        std::string("the target has no thread for this transfer (") + e.what() + "): busy",
-        Side::kTarget, "try again in a minute, or raise the limit of its tasks");
-  }
 }
 
 }  // namespace
@@ -425,10 +414,12 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   }
   env_.counters.open_data_ports.fetch_add(1);
   // The first write must not wait for a reservation that waits behind the source's first reads.
-  const auto early = start_thread([this] { begin_first_extents(); });  // else the first frame does
-  auto second_call = start_thread([&, call = std::make_shared<StreamCall>(std::move(call))] {
-    make_second_call(*call, listener);
-  });
+  const auto early =
+      start_thread(Side::kTarget, [this] { begin_first_extents(); });  // else the first frame does
+  auto second_call =
+      start_thread(Side::kTarget, [&, call = std::make_shared<StreamCall>(std::move(call))] {
+        make_second_call(*call, listener);
+      });
   if (!second_call) {
     note_second_call_ended(second_call.error());
     listener.cancel();
@@ -481,12 +472,13 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
     for (Socket& s : sockets) s.shutdown();
   };
   std::vector<Status> ends(sockets.size());
-  const auto limit_watch = start_thread([this](std::stop_token stop) { watch_limit(stop); });
+  const auto limit_watch =
+      start_thread(Side::kTarget, [this](std::stop_token stop) { watch_limit(stop); });
   {
     std::stop_callback cut(stop_.get_token(), cut_all);
     std::vector<std::jthread> lanes;
     for (std::size_t i = 0; i < sockets.size(); ++i) {
-      auto lane = start_thread([&, i] {
+      auto lane = start_thread(Side::kTarget, [&, i] {
         ends[i] = receive_lane(sockets[i], pool, options, *this, times_);
         // One lane lost ends the attempt: the others would wait for frames that never come.
         if (!ends[i]) cut_all();
@@ -774,14 +766,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
 // ----------------------------------------------------------------------
 
 void TargetTransfer::do_task(Task task) {
-  // This thread works for this transfer alone, and the store counts what each thread's operations
-  // came to.
-  const std::uint64_t before = fallback_parts_of_this_thread();
-  do_one(std::move(task));
-  fallback_parts_ += fallback_parts_of_this_thread() - before;
-}
-
-void TargetTransfer::do_one(Task task) {
+  const CountFallbackParts count(fallback_parts_);
   if (task.frame.payload) {
     store_frame(std::move(task.frame));
   } else if (task.complete != nullptr) {
@@ -819,7 +804,7 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
 }
 
 void TargetTransfer::begin_first_extents() {
-  const std::uint64_t before = fallback_parts_of_this_thread();
+  const CountFallbackParts count(fallback_parts_);
   for (Extent* extent : wanted_) {
     if (!extent->begins_early || stop_.stop_requested()) continue;
     {
@@ -828,7 +813,6 @@ void TargetTransfer::begin_first_extents() {
     }
     extent->stored.begin_early(extent->pair.planned_bytes);
   }
-  fallback_parts_ += fallback_parts_of_this_thread() - before;
 }
 
 void TargetTransfer::publish_if_complete(Extent& extent) {

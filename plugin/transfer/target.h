@@ -199,7 +199,6 @@ class TargetTransfer final : private FrameSink {
 
   void on_report(const SourceReport& report);
   void do_task(Task task);
-  void do_one(Task task);
   void store_frame(ReceivedFrame frame);
   void begin_first_extents();
   void publish_if_complete(Extent& extent);

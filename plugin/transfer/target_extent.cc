@@ -73,7 +73,7 @@ Error target_is_damaged(Error found) {
 
 Status TargetExtent::check_blocks(const SealedHeader& header, BufferPool& pool,
                                   const std::function<Status()>& go_on) {
-  const std::uint64_t before = fallback_parts_of_this_thread();
+  const CountFallbackParts count(fallback_parts_);
   const std::uint32_t operation_bytes = place_.store.limits().operation_bytes;
   const ByteSource stored = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
     return read_pooled(pool, operation_bytes, scratch_->part_bytes(), offset, out,
@@ -96,7 +96,6 @@ Status TargetExtent::check_blocks(const SealedHeader& header, BufferPool& pool,
   } else if (!checked) {
     status = fail(std::move(checked).error());
   }
-  fallback_parts_ += fallback_parts_of_this_thread() - before;
   return status;
 }
 
@@ -157,10 +156,8 @@ Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
 
 // A frame respects the source's part boundaries; where ours are elsewhere it becomes two writes.
 Status TargetExtent::write(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
-  const std::uint64_t before = fallback_parts_of_this_thread();
-  Status written = write_all(offset_bytes, bytes);
-  fallback_parts_ += fallback_parts_of_this_thread() - before;
-  return written;
+  const CountFallbackParts count(fallback_parts_);
+  return write_all(offset_bytes, bytes);
 }
 
 Status TargetExtent::write_all(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {

@@ -106,25 +106,28 @@ def end_with_parent():
 class Daemon:
     """A siphond over a folder, that can be killed, held and started again at the same address."""
 
+    user = None  # it runs as this one (root as it is, without)
+    program = SIPHOND
+
     def __init__(self, folder, port, data_ports, secret, settings=(), environment=None):
         self.folder, self.port, self.data_ports = pathlib.Path(folder), port, data_ports
         self.address = f"127.0.0.1:{port}"
         self.settings = list(settings)
-        self._secret, self._environment = secret, environment or {}
+        self.secret, self._environment = secret, environment or {}
         self.log = self.folder.parent / f"{self.folder.name}.log"
         self.process = None
         self.idle_descriptors = 0  # how many it has when nothing goes on
 
     def start(self):
-        command = [SIPHOND, "--store", f"posix:{self.folder}", "--listen", self.address,
+        command = [self.program, "--store", f"posix:{self.folder}", "--listen", self.address,
                    "--data-ports", f"{self.data_ports[0]}-{self.data_ports[-1]}",
-                   "--secret-file", self._secret, "--log-level", "debug"]
+                   "--secret-file", self.secret, "--log-level", "debug"]
         for setting in self.settings:
             command += ["--set", setting]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **self._environment}, preexec_fn=end_with_parent)
+                env={**os.environ, **self._environment}, user=self.user, preexec_fn=end_with_parent)
         wait_for(self._serves, DEADLINE_S, f"{self.folder.name} serves\n{self.log_tail()}")
         return self
 

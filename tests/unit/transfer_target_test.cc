@@ -798,6 +798,43 @@ TEST_F(TargetTransferTest, ALostSecondCallEndsATransferWhoseLanesWaitForMemory) 
   expect_journal_empty();
 }
 
+TEST_F(TargetTransferTest, WhatASourceSendsIsCountedWhileItSends) {
+  offer("e", 2 * kMiB);
+  order("e");
+  bool counted_before_the_end = false;
+  target_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "write" || counted_before_the_end) return {};
+    const Deadline until = deadline_in(std::chrono::seconds(20));
+    while (counters_.bytes_sent == 0 && Deadline::clock::now() < until) std::this_thread::yield();
+    counted_before_the_end = counters_.bytes_sent > 0 && counters_.transfers_out == 1;
+    return {};
+  };
+  settings_.writers = 1;
+  run();
+  EXPECT_TRUE(counted_before_the_end);
+  EXPECT_EQ(counters_.bytes_sent, samples_.at("e").bytes.size());
+  EXPECT_EQ(counters_.transfers_out, 0u);
+}
+
+// What the store has done another way for others, at the same time, is theirs.
+TEST_F(TargetTransferTest, ASourceCountsOnlyTheFallbacksOfItsOwnTransfer) {
+  offer("e", 2 * kMiB);
+  order("e");
+  std::atomic<std::uint64_t> own{0};
+  source_.react = [&](const MemoryOperation& op) -> Status {
+    if (op.operation != "read") return {};
+    ++fallback_parts_of_this_thread();
+    ++own;
+    std::thread([] { fallback_parts_of_this_thread() += 100; }).join();
+    return {};
+  };
+  run();
+  expect_copied("e");
+  EXPECT_GT(own, 1u);
+  EXPECT_EQ(summary_.fallback_parts, own);
+  EXPECT_EQ(counters_.fallback_parts, own);
+}
+
 TEST_F(TargetTransferTest, CancelInTheMiddleDropsTheScratch) {
   offer("e", 4 * kMiB);
   order("e");
