@@ -41,7 +41,7 @@ struct CallProof {
   static constexpr std::size_t kEncodedBytes = 16 + 16 + 16 + 8 + 4 + 32 + 32;
   KeyId key_id{};                     // of the grant; zeros: the secret
   std::array<std::byte, 16> nonce{};  // fresh for each call
-  DeviceTime device;                  // as the Challenge told it; in a Challenge itself zeros
+  DeviceTime device;                  // as the Challenge told it; zeros in a first Challenge
   std::uint32_t request_bytes = 0;
   Sha256 request_digest{};
   Sha256 hmac{};  // HMAC-SHA-256(key, "siphon.v1 call" | method | endpoint | all of the above)

@@ -111,7 +111,7 @@ struct Connection {
     if (!secret.empty()) keys.push_back({kSecretProof, "secret", {}, secret.reveal()});
     if (keys.empty()) {
       // A certificate is all: the device gets to know us before we send it anything large.
-      if (has_tls) (void)challenge({}, {}, nullptr);
+      if (has_tls) (void)challenge({}, {}, {}, nullptr);
       if (stopped()) return fail(not_asked());
       return {};
     }
@@ -119,6 +119,11 @@ struct Connection {
     if (stopped()) return fail(not_asked());
     if (!known) return fail(std::move(known).error());
     const std::string bytes = request.SerializeAsString();
+    if (bytes.size() > kMostWhileUnknown) {
+      auto heard = challenge(known->keys, scope, known->device, nullptr);
+      if (stopped()) return fail(not_asked());
+      if (!heard) return fail(std::move(heard).error());
+    }
     for (const Key& key : known->keys) {
       context.AddMetadata(
           key.entry,
@@ -135,9 +140,15 @@ struct Connection {
     DeviceTime device;
   };
 
+  // Of a request by a caller whom the device does not know yet: it resets a connection that says
+  // more (Door) before the call's authority is looked at, which a busy device does late.
+  static constexpr std::size_t kMostWhileUnknown = 4096;
+
+  // With a `device` that has answered before, the proofs are fresh, and it knows us from then on.
   // Without effects, so it is asked again when a flooded device has turned us away.
   // Blocks for 20 s at most.
   Result<v1::ChallengeResponse> challenge(const std::vector<Key>& keys, const std::string& scope,
+                                          const DeviceTime& device,
                                           std::vector<CallProof>* shown) const {
     constexpr int kTries = 3;
     for (int attempt = 1;; ++attempt) {
@@ -145,8 +156,9 @@ struct Connection {
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
       if (shown != nullptr) shown->clear();
       for (const Key& key : keys) {
-        shown->push_back(make_call_proof(key.bytes, key.id, "Challenge", address, {}, {}));
-        context.AddMetadata(key.entry, shown->back().encode());
+        const auto proof = make_call_proof(key.bytes, key.id, "Challenge", address, device, {});
+        context.AddMetadata(key.entry, proof.encode());
+        if (shown != nullptr) shown->push_back(proof);
       }
       if (!scope.empty()) context.AddMetadata(kScope, scope);
       const Hangup hangup(context, should_stop);
@@ -162,7 +174,7 @@ struct Connection {
 
   Result<Known> known_by_device(const std::vector<Key>& keys, const std::string& scope) const {
     std::vector<CallProof> shown;
-    auto answered = challenge(keys, scope, &shown);
+    auto answered = challenge(keys, scope, {}, &shown);
     if (!answered) {
       Error refused = std::move(answered).error();
       return fail(refused.reason == Reason::kGrantUnknown ? unknown(keys) : std::move(refused));

@@ -237,10 +237,10 @@ class Service final : public grpc::CallbackGenericService {
     auto caller = std::make_shared<Caller>(context, call);
     const Status admitted = admit(name, *caller);
     if (auto whom = peer_endpoint(context.peer())) {
-      // The proof of a Challenge may be somebody else's that was overheard.
+      // The proof of a first Challenge may be somebody else's that was overheard.
       if (!admitted) {
         door_.was_refused(*whom);
-      } else if (is_challenge && caller->any() != nullptr) {
+      } else if (is_challenge && caller->any() != nullptr && !check_fresh(*caller)) {
         door_.was_challenged(*whom);
       } else {
         door_.now_known(*whom);
@@ -310,7 +310,11 @@ class Service final : public grpc::CallbackGenericService {
       caller.write = proven_grant(name, caller, kWriteProof, caller.authority.write_nonce);
       if (!caller.read && !caller.write) return no_grant(name, caller.authority);
     }
-    if (name == "Challenge") return {};
+    return name == "Challenge" ? Status() : check_fresh(caller);
+  }
+
+  // Whether what the caller has shown was made for this one call of this life of ours.
+  Status check_fresh(const Caller& caller) {
     const CallProof* first = caller.any();
     for (const auto* shown : {&caller.read, &caller.write, &caller.secret}) {
       if (!*shown) continue;

@@ -5,6 +5,7 @@ SIPHON_TEST_FLOOD_SECONDS=300 makes the flood last five minutes.
 """
 
 import base64
+import concurrent.futures
 import contextlib
 import hashlib
 import hmac
@@ -174,6 +175,32 @@ class Flood(TwoDaemonsTest):
         secret = self.secret.read_bytes()
         return [what for what in (secret, secret.hex().encode(), base64.b64encode(secret),
                                   str(self.dir).encode(), b"e-secret-name") if what in heard]
+
+    def test_a_large_request_to_a_busy_device_is_no_strangers(self):
+        """It comes sooner than the device gets to look at its proof."""
+        names = [f"{number:04}" + "x" * 200 for number in range(120)]
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda name: self.put(name, 16), names))
+        over = threading.Event()
+
+        def keep_busy():
+            while not over.is_set():
+                for daemon in (self.source, self.target):
+                    daemon.hold()
+                over.wait(0.05)
+                for daemon in (self.source, self.target):
+                    daemon.go_on()
+                over.wait(0.002)
+        busy = threading.Thread(target=keep_busy)
+        busy.start()
+        try:
+            ran = self.siphon("copy", *(f"{self.source.address}/{name}" for name in names),
+                              f"{self.target.address}/", "--lanes", "1")
+        finally:
+            over.set()
+            busy.join()
+        self.assertEqual({e["receipt"]["attempts"] for e in ran.document["extents"]}, {1},
+                         "no try was cut off")
 
     def test_a_flood_of_strangers_stops_no_copy_and_fills_no_memory(self):
         self.start_daemons()
