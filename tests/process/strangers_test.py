@@ -5,7 +5,6 @@ SIPHON_TEST_FLOOD_SECONDS=300 makes the flood last five minutes.
 """
 
 import base64
-import concurrent.futures
 import contextlib
 import hashlib
 import hmac
@@ -154,6 +153,35 @@ class OneCall(TwoDaemonsTest):
         again = self.listing(self.target, self.device_time(self.target))
         self.assertEqual(len(call(self.target.address, "List", again)), 1)
 
+    def test_a_fresh_challenge_makes_its_caller_known_once(self):
+        """Who has made it may say more than a stranger; who repeats it may not."""
+        self.start_daemons()
+        fresh = secret_proof(self.secret.read_bytes(), "Challenge", self.target.address,
+                             self.device_time(self.target))
+        # The device ignores these, and their number is no limit of HTTP/2's.
+        much = h2.frame(h2.SETTINGS, 0, 0, struct.pack(">HI", 0xabcd, 0) * 2000)
+        pieces = 50
+
+        def may_say_much():
+            host, port = self.target.address.rsplit(":", 1)
+            with socket.create_connection((host, int(port)), timeout=DEADLINE_S) as connection:
+                connection.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0) +
+                                   h2.frame(h2.HEADERS, h2.END_HEADERS, 1,
+                                            h2.headers("Challenge", *fresh)) +
+                                   h2.in_frames(h2.message(b""), 1))
+                stream = connection.makefile("rb")
+                said = 0
+                with contextlib.suppress(ConnectionError):
+                    while said <= pieces and len(head := stream.read(9)) == 9:
+                        stream.read(int.from_bytes(head[:3], "big"))
+                        answered = head[3] == h2.HEADERS and head[4] & h2.END_STREAM
+                        if answered or (said and head[3] == h2.SETTINGS and head[4] == h2.ACK):
+                            connection.sendall(much)
+                            said += 1
+                return said > pieces
+        self.assertTrue(may_say_much())
+        self.assertFalse(may_say_much(), "a Challenge that was overheard")
+
     def test_a_challenge_that_was_overheard_makes_nobody_known(self):
         """It gets answers, no thread, and an end."""
         self.start_daemons()
@@ -175,32 +203,6 @@ class Flood(TwoDaemonsTest):
         secret = self.secret.read_bytes()
         return [what for what in (secret, secret.hex().encode(), base64.b64encode(secret),
                                   str(self.dir).encode(), b"e-secret-name") if what in heard]
-
-    def test_a_large_request_to_a_busy_device_is_no_strangers(self):
-        """It comes sooner than the device gets to look at its proof."""
-        names = [f"{number:04}" + "x" * 200 for number in range(120)]
-        with concurrent.futures.ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda name: self.put(name, 16), names))
-        over = threading.Event()
-
-        def keep_busy():
-            while not over.is_set():
-                for daemon in (self.source, self.target):
-                    daemon.hold()
-                over.wait(0.05)
-                for daemon in (self.source, self.target):
-                    daemon.go_on()
-                over.wait(0.002)
-        busy = threading.Thread(target=keep_busy)
-        busy.start()
-        try:
-            ran = self.siphon("copy", *(f"{self.source.address}/{name}" for name in names),
-                              f"{self.target.address}/", "--lanes", "1")
-        finally:
-            over.set()
-            busy.join()
-        self.assertEqual({e["receipt"]["attempts"] for e in ran.document["extents"]}, {1},
-                         "no try was cut off")
 
     def test_a_flood_of_strangers_stops_no_copy_and_fills_no_memory(self):
         self.start_daemons()

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,6 +21,7 @@ class CountingPolicy final : public AccessPolicy {
  public:
   bool wants_grants() const override { return true; }
   std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) override {
+    ++proofs;
     if (std::ranges::equal(key_id, grant_key_id(nonce))) return nonce;
     return std::nullopt;
   }
@@ -37,6 +39,7 @@ class CountingPolicy final : public AccessPolicy {
   }
 
   Nonce nonce{std::byte{1}};
+  std::atomic<int> proofs{0};  // that calls have shown
   std::map<std::pair<Action, std::string>, int> asked;
   std::map<std::string, int> namespaces_of;
 
@@ -53,19 +56,38 @@ class NoSource final : public SourceCaller {
   }
 };
 
-TEST(DeviceServerTest, AListAsksThePolicyOnceForEachPlace) {
-  TransferSettings settings;
-  ArenaMemory arena = *ArenaMemory::allocate(8 * kMiB);
-  BufferPool pool(arena.span());
-  auto journal = *AttemptJournal::open(":memory:");
-  NoSource caller;
-  DeviceCounters counters;
-  Throttle throttle;
-  MemoryProvider stores({"mine", "known", "foreign"});
-  stores.set_fault_hook([](const MemoryOperation&) -> Status {
-    return fail(Code::kUnavailable, "each transfer ends at once");
-  });
-  TransferManager manager({settings, pool, *journal, caller, counters, throttle});
+class DeviceServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    stores_.set_fault_hook([](const MemoryOperation&) -> Status {
+      return fail(Code::kUnavailable, "each transfer ends at once");
+    });
+    auto server = DeviceServer::start(
+        {}, {manager_, source_, stores_, policy_, [](const TransferSpec&) -> Status { return {}; },
+             [] { return DeviceDescription(); }});
+    ASSERT_TRUE(server) << server.error().message;
+    server_ = std::move(*server);
+    auto client = DeviceClient::connect(server_->endpoint().to_string(), {});
+    ASSERT_TRUE(client) << client.error().message;
+    client_ = std::move(*client);
+  }
+
+  TransferSettings settings_;
+  ArenaMemory arena_ = *ArenaMemory::allocate(8 * kMiB);
+  BufferPool pool_{arena_.span()};
+  std::unique_ptr<AttemptJournal> journal_ = *AttemptJournal::open(":memory:");
+  NoSource caller_;
+  DeviceCounters counters_;
+  Throttle throttle_;
+  MemoryProvider stores_{{"mine", "known", "foreign"}};
+  TransferManager manager_{{settings_, pool_, *journal_, caller_, counters_, throttle_}};
+  SourceService source_{settings_, pool_, throttle_, counters_};
+  CountingPolicy policy_;
+  std::unique_ptr<DeviceServer> server_;
+  std::unique_ptr<DeviceClient> client_;
+};
+
+TEST_F(DeviceServerTest, AListAsksThePolicyOnceForEachPlace) {
   for (const Location& place :
        {Location{"mine", ""}, {"mine", "a"}, {"known", ""}, {"known", "a"}, {"foreign", ""}}) {
     for (int i = 0; i < 5; ++i) {
@@ -75,26 +97,31 @@ TEST(DeviceServerTest, AListAsksThePolicyOnceForEachPlace) {
       spec.source = {"from", ""};
       spec.target = place;
       spec.extents.push_back({"e", "e"});
-      ASSERT_TRUE(manager.submit(std::move(spec), **stores.open(place)));
+      ASSERT_TRUE(manager_.submit(std::move(spec), **stores_.open(place)));
     }
   }
-  SourceService source(settings, pool, throttle, counters);
-  CountingPolicy policy;
-  auto server =
-      DeviceServer::start({}, {manager, source, stores, policy,
-                               [](const TransferSpec&) -> Status { return {}; },
-                               [] { return DeviceDescription(); }});
-  ASSERT_TRUE(server) << server.error().message;
-  auto client = DeviceClient::connect((*server)->endpoint().to_string(), {});
-  ASSERT_TRUE(client) << client.error().message;
-  const auto list = (*client)->list({std::nullopt, policy.nonce}, /*finished=*/true);
+  const auto list = client_->list({std::nullopt, policy_.nonce}, /*finished=*/true);
   ASSERT_TRUE(list) << list.error().message;
   EXPECT_EQ(list->transfers.size(), 10u);
   EXPECT_EQ(list->elsewhere.size(), 2u);
-  EXPECT_EQ(policy.asked.size(), 5u + 3u) << "to write, and where that is denied to read";
-  for (const auto& [question, times] : policy.asked) EXPECT_EQ(times, 1) << question.second;
-  EXPECT_EQ(policy.namespaces_of.at("known"), 2) << "its two places";
-  EXPECT_EQ(policy.namespaces_of.at("foreign"), 1);
+  EXPECT_EQ(policy_.asked.size(), 5u + 3u) << "to write, and where that is denied to read";
+  for (const auto& [question, times] : policy_.asked) EXPECT_EQ(times, 1) << question.second;
+  EXPECT_EQ(policy_.namespaces_of.at("known"), 2) << "its two places";
+  EXPECT_EQ(policy_.namespaces_of.at("foreign"), 1);
+}
+
+// Else a busy device resets the connection before it looks at what was proven.
+TEST_F(DeviceServerTest, ACallerMakesHimselfKnownBeforeALargeRequest) {
+  const auto proofs_for = [&](std::size_t extents) {
+    policy_.proofs = 0;
+    const std::vector<std::string> names(extents, std::string(100, 'e'));
+    const Status verified = client_->verify({"mine", ""}, names, {policy_.nonce, std::nullopt}, {},
+                                            [](const VerifyOutcome&) {});
+    EXPECT_TRUE(verified) << verified.error().message;
+    return policy_.proofs.load();
+  };
+  EXPECT_EQ(proofs_for(1), 2) << "a Challenge, the call";
+  EXPECT_EQ(proofs_for(1000), 3) << "a Challenge, one that is fresh, the call";
 }
 
 }  // namespace
