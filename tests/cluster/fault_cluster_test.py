@@ -246,6 +246,33 @@ class FaultTest(harness.ClusterTest):
         self.assertEqual(watched.document["phase"], "succeeded")
         self.assert_copied()
 
+    def held_companion(self, osd, other):
+        """The companion of `osd` stops without ending, mid-stream, and stays so: `other`'s has all
+        back meanwhile, its own when it goes on."""
+        c = self.cluster
+        with self.companions_with("[transfer]\nidle_timeout_ms = 2000"):
+            self.copy_until_done()  # once, so that both have made what they keep
+            c.siphon("rm", "--purge", f"b/{self.name}", "--yes-i-really-mean-it")
+            before = self.held_by_companions()
+            run = self.stream("--bwlimit", "2M")
+            pid = c.companion_pid(osd)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                run.send(signal.SIGKILL)  # or it would try again
+                self.assert_companions_have_all_back({other: before[other]}, "a", "b", but=osd)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            self.assert_companions_have_all_back(before, "a", "b")
+            self.assert_as_before()
+            self.copy_until_done()
+            self.assert_copied()
+
+    def test_a_hung_source_companion_keeps_nothing_of_the_target(self):
+        self.held_companion(self.source_osd, self.target_osd)
+
+    def test_a_hung_target_companion_keeps_nothing_of_the_source(self):
+        self.held_companion(self.target_osd, self.source_osd)
+
     # ---- the store
 
     def test_one_bit_is_rotten_at_the_source(self):
@@ -274,23 +301,15 @@ class FaultTest(harness.ClusterTest):
         """The lanes of this OSD's companion, as a source, go through a proxy."""
         c = self.cluster
         first, last = c.data_ports
-        program = c.dir / "classes" / "siphond"
-        real = program.with_name("siphond.real")
-        real.symlink_to(os.readlink(program))
-        program.unlink()
-        program.write_text(
-            f"#!/bin/sh\nexport LD_PRELOAD={REDIRECT} SIPHON_TEST_REDIRECT_PORTS={first}-{last}\n"
-            f'exec {real} "$@"\n')
-        program.chmod(0o755)
-        proxy = LaneProxy(range(first, last + 1))
-        try:
-            self.new_companion(osd)
-            yield proxy
-        finally:
-            proxy.close()
-            program.unlink()
-            real.rename(program)
-            self.new_companion(osd)
+        with self.companion_environment(LD_PRELOAD=REDIRECT,
+                                        SIPHON_TEST_REDIRECT_PORTS=f"{first}-{last}"):
+            proxy = LaneProxy(range(first, last + 1))
+            try:
+                self.new_companion(osd)
+                yield proxy
+            finally:
+                proxy.close()
+        self.new_companion(osd)
 
     def new_companion(self, osd):
         old = self.kill_companion(osd)

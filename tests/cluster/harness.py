@@ -28,6 +28,7 @@ import os
 import pathlib
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -517,9 +518,11 @@ class Cluster:
             raise AssertionError(f"siphon failed: {ran}")
         return ran
 
-    def start_siphon(self, *arguments, key=None):
-        """Runs the CLI in the background, with --progress json. See Run."""
-        return Run([*self.command(*arguments, key=key), "--progress", "json"])
+    def start_siphon(self, *arguments, key=None, environment=None):
+        """Runs the CLI in the background, with --progress json. See Run. `environment`: beside our
+        own."""
+        return Run([*self.command(*arguments, key=key), "--progress", "json"],
+                   {**os.environ, **(environment or {})})
 
     def put(self, address, size_bytes, seed):
         """Makes an extent of reproducible bytes; returns the file with its content."""
@@ -627,8 +630,9 @@ class Extent:
 
 
 @contextlib.contextmanager
-def folder_daemon(cluster, name):
-    """A siphond over a new folder of that name; yields (folder, control port, secret file)."""
+def folder_daemon(cluster, name, environment=None):
+    """A siphond over a new folder of that name; yields (folder, control port, secret file).
+    `environment`: beside our own."""
     folder, secret = cluster.scratch / name, cluster.scratch / f"{name}.secret"
     folder.mkdir()
     secret.touch(mode=0o600)
@@ -637,7 +641,8 @@ def folder_daemon(cluster, name):
     daemon = subprocess.Popen(
         [SIPHOND, "--store", f"posix:{folder}", "--listen", f"127.0.0.1:{control}",
          "--data-ports", f"{last - 3}-{last}", "--secret-file", secret],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})})
     try:
         wait_until(lambda: listening_ports(control, control), what="the daemon")
         yield folder, control, secret
@@ -741,8 +746,8 @@ class ClusterTest(unittest.TestCase):
             type(self).failed = True
         return outcome
 
-    def start_siphon(self, *arguments, key=None):
-        run = self.cluster.start_siphon(*arguments, key=key)
+    def start_siphon(self, *arguments, key=None, environment=None):
+        run = self.cluster.start_siphon(*arguments, key=key, environment=environment)
         self.addCleanup(run.close)
         return run
 
@@ -759,6 +764,89 @@ class ClusterTest(unittest.TestCase):
                 wait_until(tidy, deadline_s, "tidy", poll_s=0.2)
             except AssertionError:
                 self.fail(f"pool {pool} is not tidy: " + "; ".join(left[:20]))
+
+    # ---- what the companions hold
+
+    # What stays for a while is gRPC's: threads that have served calls and wait for the next ones,
+    # the connection of a requester or of a peer until it has been idle for a minute.
+    SPARE_THREADS, SPARE_DESCRIPTORS = 2, 2
+    IDLE_DEADLINE_S = 150
+
+    def held_by_companions(self):
+        """{osd: (pid, threads, descriptors)}, once two looks agree."""
+        last = None
+
+        def same():
+            nonlocal last
+            before, last = last, {
+                osd: (pid, thread_count(pid), len(descriptors(pid)))
+                for osd, pid in self.cluster.wait_companions().items()}
+            return last == before and last
+        return wait_until(same, self.IDLE_DEADLINE_S, "a steady number of threads", poll_s=1)
+
+    def assert_companions_have_all_back(self, before, *pools, but=None):
+        """Every thread, descriptor, data port, slot and byte of memory, within the bounds of
+        docs/failure_model.md ("Waits"). `before`: of held_by_companions; a companion that is not
+        that old is idle all the same. `but`: not that OSD's, which is held."""
+        c, left = self.cluster, []
+
+        def back():
+            left[:] = [f"port {p} listens" for p in listening_ports(*c.data_ports)]
+            ran = c.siphon("daemons", *pools, check=False)
+            for device in (ran.document or {}).get("devices", []):
+                if device["device"] != f"osd.{but}":
+                    left.extend(f"{device['device']}: {key} = {device.get(key, 'not told')}"
+                                for key in ("transfers_in", "transfers_out", "bytes_in_flight",
+                                            "open_data_port") if device.get(key, True))
+            for osd, (pid, threads, count) in before.items():
+                if osd == but or pid != c.companion_pid(osd):
+                    continue
+                now = thread_count(pid), len(descriptors(pid))
+                if now[0] > threads + self.SPARE_THREADS:
+                    left.append(f"osd.{osd}: {now[0]} threads, {threads} before")
+                if now[1] > count + self.SPARE_DESCRIPTORS:
+                    left.append(f"osd.{osd}: {now[1]} descriptors, {count} before")
+            return not left
+        with contextlib.suppress(AssertionError):
+            wait_until(back, self.IDLE_DEADLINE_S, "all is back", poll_s=1)
+        self.assertEqual(left, [])
+
+    @contextlib.contextmanager
+    def companions_with(self, settings):
+        """All of them anew, with these lines of TOML beside their settings."""
+        config = self.cluster.dir / "siphond.toml"
+        before = config.read_text()
+        config.write_text(f"{before}\n{settings}\n")
+        try:
+            self.new_companions()
+            yield
+        finally:
+            config.write_text(before)
+            self.new_companions()
+
+    @contextlib.contextmanager
+    def companion_environment(self, **variables):
+        """What the companions that start from now on have in their environment, beside their own."""
+        program = self.cluster.dir / "classes" / "siphond"
+        real = program.with_name("siphond.real")
+        real.symlink_to(os.readlink(program))
+        program.unlink()
+        words = " ".join(shlex.quote(f"{name}={value}") for name, value in variables.items())
+        program.write_text(f'#!/bin/sh\nexport {words}\nexec {real} "$@"\n')
+        program.chmod(0o755)
+        try:
+            yield
+        finally:
+            program.unlink()
+            real.rename(program)
+
+    def new_companions(self):
+        c = self.cluster
+        old = c.wait_companions()
+        for pid in old.values():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not set(old.values()) & set(c.wait_companions().values()),
+                   what="other companions")
 
     def assert_fails(self, ran, code, *words):
         """An exit code, and an error whose sentence holds all the words (regular expressions)."""

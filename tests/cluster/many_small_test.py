@@ -22,6 +22,8 @@ COUNT = int(os.environ.get("SIPHON_TEST_BATCH_EXTENTS", 300))  # the CLI looks a
 BYTES = int(os.environ.get("SIPHON_TEST_BATCH_BYTES", 3000))
 KILLS = int(os.environ.get("SIPHON_TEST_BATCH_KILLS", 2))
 HOLDS = int(os.environ.get("SIPHON_TEST_BATCH_HOLDS", 1))
+# So that a fault comes before the end: four transfers, of the least rate, or 4 s.
+RATE = max(COUNT * BYTES // 4, 4 * 64 * harness.KIB)
 OSD_TIMEOUT_S = 3  # of the companions, where an OSD is silent for longer
 TRASHED = ("s-0007", "s-0123")
 SEED = os.environ.get("SIPHON_TEST_SEED") or str(random.randrange(1 << 32))
@@ -103,20 +105,25 @@ class ManySmall(harness.ClusterTest):
         self.assertGreater(len(not_found), 0, str(ran))
 
     @contextlib.contextmanager
-    def copy_through(self, pool, *options):
+    def copy_through(self, pool):
         """A copy of all into a new pool; what the block does comes once a random number have their
-        receipts. The command ends well, and what it copied itself has exactly one receipt each."""
+        receipts. The command ends well, what it copied itself has exactly one receipt each, and no
+        companion keeps anything."""
         c = self.cluster
-        c.create_pool(pool)
+        for name in (pool, f"{pool}-warm"):
+            c.create_pool(name)
+        c.siphon("copy", "a", f"{pool}-warm")  # once, so that each has made what it keeps
+        before = self.held_by_companions()
         receipts = pathlib.Path(c.scratch) / f"{pool}.ndjson"
-        run = self.start_siphon("copy", "a", pool, "--receipts", str(receipts), *options)
+        run = self.start_siphon("copy", "a", pool, "--receipts", str(receipts), "--bwlimit",
+                                str(RATE))
         at, osd = self.chance.randrange(1, COUNT * 2 // 3), self.chance.randrange(c.osds)
         what = f"seed {SEED}, osd.{osd} at {at}"
 
         def lines():
             return receipts.read_text().splitlines() if receipts.exists() else []
         harness.wait_until(lambda: run.ended() or len(lines()) >= at, what="some receipts")
-        over = run.ended()
+        self.assertFalse(run.ended(), f"{what}: over before the fault")
         yield osd
         ran = run.wait(300)
         self.assertEqual(ran.code, harness.OK, f"{what}: {ran}")
@@ -129,6 +136,7 @@ class ManySmall(harness.ClusterTest):
         harness.wait_until(lambda: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
         self.assert_nothing_left(pool)
         self.assertEqual(c.siphon("scratch", "ls", pool).document["entries"], [])
+        self.assert_companions_have_all_back(before, "a", pool)
         for receipt in told:
             extent = Extent(c, pool, receipt["target_extent"])
             extent.read()
@@ -140,9 +148,9 @@ class ManySmall(harness.ClusterTest):
             self.assertEqual(extent.head.current, receipt["private_id"])
         again = c.siphon("copy", "a", pool, check=False)
         self.assertEqual(again.code, harness.NOTHING_TO_DO, str(again))
-        c.ceph("osd", "pool", "rm", pool, pool, "--yes-i-really-really-mean-it")
-        print(f"{what}{', over before' if over else ''}: {len(told)} receipts, "
-              f"{ran.document['summary']}", flush=True)
+        for name in (pool, f"{pool}-warm"):
+            c.ceph("osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
+        print(f"{what}: {len(told)} receipts, {ran.document['summary']}", flush=True)
 
     def test_companions_are_killed_among_the_publishes(self):
         for number in range(KILLS):
@@ -152,10 +160,10 @@ class ManySmall(harness.ClusterTest):
     def test_a_silent_osd_among_the_publishes_makes_no_outcome_untrue(self):
         """Replica of some and primary of others, for longer than an operation may take."""
         c = self.cluster
-        rate = str(max(COUNT * BYTES // 3, 1 << 18))
-        with self.companions_with_short_timeout(), self.osds_stay_up():
+        timeout = f"[ceph]\nosd_timeout_seconds = {OSD_TIMEOUT_S}"
+        with self.companions_with(timeout), self.osds_stay_up():
             for number in range(HOLDS):
-                with self.copy_through(f"silent{number}", "--bwlimit", rate) as osd:
+                with self.copy_through(f"silent{number}") as osd:
                     pid = c.osd_pid(osd)
                     os.kill(pid, signal.SIGSTOP)
                     try:
@@ -171,26 +179,6 @@ class ManySmall(harness.ClusterTest):
             yield
         finally:
             self.cluster.ceph("osd", "unset", "nodown")
-
-    @contextlib.contextmanager
-    def companions_with_short_timeout(self):
-        config = self.cluster.dir / "siphond.toml"
-        before = config.read_text()
-        config.write_text(f"{before}\n[ceph]\nosd_timeout_seconds = {OSD_TIMEOUT_S}\n")
-        try:
-            self.new_companions()
-            yield
-        finally:
-            config.write_text(before)
-            self.new_companions()
-
-    def new_companions(self):
-        c = self.cluster
-        old = c.wait_companions()
-        for pid in old.values():
-            os.kill(pid, signal.SIGKILL)
-        harness.wait_until(lambda: not set(old.values()) & set(c.wait_companions().values()),
-                           what="other companions")
 
     def test_a_plan_is_exact_all_the_same(self):
         ran = self.cluster.siphon("copy", "--dry-run", "a", "d")
