@@ -314,7 +314,9 @@ Error the_two_differ(const CopyItem& item) {
 
 Error one_and_the_same(const CopyItem& item) {
   return {Code::kInvalidArgument,
-          item.target.to_string() + " is not a copy, it is the source itself under another name",
+          item.target.to_string() +
+              " has the source's own private id: it is the source under another name, or a clone "
+              "of its objects, and no copy that Siphon has made",
           Side::kRequester, "name another target", Reason::kSameThing};
 }
 

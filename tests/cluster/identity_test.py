@@ -3,9 +3,11 @@
 under another's name, the namespaces of a pool, copies that are not yet where they should be.
 """
 
+import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import threading
 
@@ -50,6 +52,7 @@ class Identity(harness.ClusterTest):
                 ["--source-id", "admin"], ["--target-name", "client.admin"],
                 ["--source-id", "admin", "--target-id", "admin"],
                 ["--source-conf", copy, "--source-cluster", "ceph"],
+                ["--source-conf", copy, "--source-cluster", "other"],
                 ["--source-name", self.mover]]
 
     def test_nothing_is_moved_onto_itself_under_any_spelling(self):
@@ -71,6 +74,106 @@ class Identity(harness.ClusterTest):
         # Elsewhere in the same pool is another place.
         self.move(f"{self.a}/e", f"{self.a}/f")
         self.assertEqual(self.names(self.a), {"f", "ns/e"})
+
+    def test_a_cluster_under_another_name_is_the_same_cluster(self):
+        """Its configuration and keyring are found by that name, as NAME.conf here."""
+        c, folder = self.cluster, pathlib.Path(self.cluster.scratch) / "named"
+        folder.mkdir()
+        conf = "".join(f"keyring = {folder}/$cluster.$name.keyring\n"
+                       if line.startswith("keyring =") and "$name" in line else line
+                       for line in pathlib.Path(c.conf).read_text().splitlines(keepends=True))
+        keyring = next(k for k in (c.dir / "client.admin.keyring", c.dir / "keyring")
+                       if k.exists())
+        for name in ("other", "third"):
+            (folder / f"{name}.conf").write_text(conf)
+            shutil.copy(keyring, folder / f"{name}.client.admin.keyring")
+        c.put(f"{self.a}/e", 3 * MIB, 1)
+        before = harness.fingerprint(c, self.a)
+
+        def run(*words):
+            command = [str(word) for word in (harness.SIPHON, *words, "-f", "json")]
+            done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL,
+                                  capture_output=True, text=True, check=False,
+                                  timeout=harness.RUN_DEADLINE_S)
+            return harness.Ran(command, done.returncode, done.stdout, done.stderr,
+                               harness.parse_document(done.stdout))
+        names = (["--source-cluster", "other", "--target-conf", c.conf],
+                 ["--source-conf", c.conf, "--target-cluster", "third"],
+                 ["--source-cluster", "other", "--target-cluster", "third"],
+                 ["--cluster", "other", "--target-cluster", "third"])
+        for options in names:
+            for source, target in ((f"{self.a}/e", f"{self.a}/e"), (self.a, self.a)):
+                for verb in (("move", CONFIRM), ("copy",)):
+                    with self.subTest(options=options, source=source, verb=verb):
+                        ran = run(*verb, *options, source, target)
+                        self.assert_fails(ran, harness.USAGE, "one and the same")
+                        self.assertEqual(harness.fingerprint(c, self.a), before)
+        # It is the cluster that was meant: what is not the same is moved.
+        ran = run("move", CONFIRM, "--source-cluster", "other", "--target-cluster", "third",
+                  f"{self.a}/e", self.b)
+        self.assertEqual(ran.code, harness.OK, str(ran))
+        self.assertEqual((self.names(self.a), self.names(self.b)), (set(), {"e"}))
+
+    def test_a_target_with_the_sources_own_private_ids_lets_no_source_go(self):
+        """A pool whose objects were copied one by one, as `rados cppool` does. To the plan it is
+        another pool with the same content; the look before each trashing sees one private id."""
+        c = self.cluster
+        c.put(f"{self.a}/e", 9 * MIB, 1)
+        c.put(f"{self.a}/small", 1000, 2)
+        for nspace, locator, name in harness.list_objects(c, self.a):
+            with c.io(self.a, nspace=nspace, locator=locator) as source, \
+                    c.io(self.b, nspace=nspace, locator=locator) as target:
+                target.write_full(name, source.read(name, 64 * MIB))
+                for key, value in source.get_xattrs(name):
+                    target.set_xattr(name, key, value)
+        before = harness.fingerprint(c, self.a)
+        ran = self.move(self.a, self.b, check=False)
+        self.assertEqual(ran.code, harness.USAGE, str(ran))
+        self.assertEqual(ran.document["trashed_sources"], [], str(ran))
+        for extent in ran.extents:
+            self.assertRegex(extent["problem"]["message"], "the source stays.*private id")
+        self.assertEqual(harness.fingerprint(c, self.a), before)
+
+    def test_an_overlay_that_comes_after_the_plan_lets_no_source_go(self):
+        """Planned as two pools; before the two ends are verified, the one has become the other's
+        cache: both are read from it."""
+        c = self.cluster
+        c.put(f"{self.a}/e", 3 * MIB, 1)
+        c.siphon("copy", f"{self.a}/e", self.b)
+        before = {pool: harness.fingerprint(c, pool) for pool in (self.a, self.b)}
+        overlaid, one_by_one = threading.Event(), threading.Lock()
+        tier = ({"prefix": "osd tier add", "pool": self.a, "tierpool": self.b,
+                 "force_nonempty": "--force-nonempty"},
+                {"prefix": "osd tier cache-mode", "pool": self.b, "mode": "writeback"},
+                {"prefix": "osd tier set-overlay", "pool": self.a, "overlaypool": self.b})
+        monitors = c.connect()
+
+        def overlay(_):
+            with one_by_one:
+                if overlaid.is_set():
+                    return
+                overlaid.set()
+                for command in tier:
+                    code, _, words = monitors.mon_command(json.dumps(command), b"")
+                    self.assertEqual(code, 0, words)
+        ports = harness.listening_ports(*c.control_ports)
+        door = LaneProxy(ports)  # of the calls, here: the first is made when all is planned
+        self.addCleanup(door.close)
+        door.before_connect = overlay
+        try:
+            ran = self.move(f"{self.a}/e", self.b, check=False, environment={
+                "LD_PRELOAD": str(REDIRECT),
+                "SIPHON_TEST_REDIRECT_PORTS": f"{ports[0]}-{ports[-1]}"})
+            self.assertTrue(overlaid.is_set(), str(ran))
+        finally:
+            c.ceph("osd", "tier", "remove-overlay", self.a)
+            c.ceph("osd", "tier", "cache-mode", self.b, "none", "--yes-i-really-mean-it",
+                   check=False)
+            c.ceph("osd", "tier", "remove", self.a, self.b, check=False)
+        self.assert_fails(ran, harness.USAGE, "the source stays.*private id")
+        self.assertEqual(ran.document["trashed_sources"], [], str(ran))
+        for pool, was in before.items():
+            self.assertEqual(harness.fingerprint(c, pool), was)
 
     def test_a_cache_tier_and_the_pool_behind_it_are_one_thing(self):
         c = self.cluster

@@ -7,7 +7,8 @@ import os
 import shutil
 
 import two_daemons
-from two_daemons import MIB, USAGE, TwoDaemonsTest, sha256_of
+from lane_proxy import LaneProxy
+from two_daemons import MIB, PERMISSION, TEMPORARY, USAGE, TwoDaemonsTest, sha256_of
 
 CONFIRM = "--yes-i-really-mean-it"
 
@@ -33,8 +34,26 @@ class IdentityTest(TwoDaemonsTest):
 
     def test_a_daemon_is_itself_under_any_spelling_of_its_address(self):
         here = self.source.address
-        self.both_verbs(f"{here}/e1", f"{here}/e1")
-        self.both_verbs(f"{here}/e1", f"{here}/")
+        for spelling in (here, f"localhost:{self.source.port}"):
+            self.both_verbs(f"{here}/e1", f"{spelling}/e1")
+            self.both_verbs(f"{spelling}/e1", f"{here}/e1")
+            self.both_verbs(f"{spelling}/e1", f"{here}/")
+
+    def test_another_address_that_leads_to_a_daemon_is_no_end_of_a_copy(self):
+        """Through somebody who passes the calls on, or by another family: it proves its secret for
+        its own address alone."""
+        here, port = self.source.address, self.source.port
+        proxy = LaneProxy([port])
+        self.addCleanup(proxy.close)
+        for other in (f"127.0.0.2:{port}", f"[::ffff:127.0.0.1]:{port}", f"[::1]:{port}"):
+            for source, target in ((here, other), (other, here), (other, other)):
+                for verb in (("copy", "--replace"), ("move",)):
+                    with self.subTest(verb=verb, source=source, target=target):
+                        ran = self.siphon(*verb, f"{source}/e1", f"{target}/e1", CONFIRM,
+                                          code=None)
+                        self.assertIn(ran.code, (USAGE, PERMISSION, TEMPORARY), str(ran))
+                        self.assertEqual(self.source.public_names(),
+                                         {"e1": self.digests["e1"]}, str(ran))
 
     def test_two_daemons_over_one_store_are_one_thing(self):
         self.target.start()

@@ -233,11 +233,12 @@ class Ran:
 class Run:
     """The CLI in the background."""
 
-    def __init__(self, command):
+    def __init__(self, command, environment=None):
+        """`environment`: beside our own."""
         self.command = [str(word) for word in command]
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, preexec_fn=end_with_parent)
+            text=True, preexec_fn=end_with_parent, env={**os.environ, **(environment or {})})
         self._output = ("", "")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -373,8 +374,8 @@ class TwoDaemonsTest(unittest.TestCase):
             self.assertEqual(ran.code, code, str(ran))
         return ran
 
-    def start(self, command):
-        run = Run(command)
+    def start(self, command, environment=None):
+        run = Run(command, environment)
         self.addCleanup(run.close)
         return run
 
