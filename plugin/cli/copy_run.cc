@@ -429,9 +429,12 @@ void CopyRun::check_already_there() {
     const Status& bad = target_damaged ? right[i].outcome.status : left[i].outcome.status;
     item.fail_with(bad ? Error{Code::kDataLoss, "the two ends differ", Side::kNone, ""}
                        : bad.error());
-    item.error = std::move(item.error)
-                     .with_suspect(target_damaged ? Side::kTarget : Side::kSource)
-                     .with_context("it is at the target already, but one end is damaged");
+    const bool damaged = item.error.code == Code::kDataLoss;  // else one end could not be read
+    item.error =
+        std::move(item.error)
+            .with_suspect(target_damaged ? Side::kTarget : Side::kSource)
+            .with_context(damaged ? "it is at the target already, but one end is damaged"
+                                  : "it is at the target already, and both were to be read");
   }
 }
 

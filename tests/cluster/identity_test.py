@@ -316,6 +316,18 @@ class Identity(harness.ClusterTest):
         self.assertEqual(ran.code, harness.OK)
         self.assertEqual(self.names(self.a), set())
 
+    def test_what_may_not_be_read_at_the_target_is_not_called_damaged(self):
+        c = self.cluster
+        c.put(f"{self.a}/e", 2 * MIB, 7)
+        c.siphon("copy", f"{self.a}/e", self.b)
+        key = c.create_key("writer", f"allow class siphon hello, allow class siphon grant_read "
+                                     f"pool={self.a}, allow class siphon grant_write "
+                                     f"pool={self.b}, allow r pool={self.a}")
+        ran = c.siphon("copy", "--check", f"{self.a}/e", self.b, key=key, check=False)
+        self.assert_fails(ran, harness.PERMISSION, "there already|at the target already",
+                          "grant_read")
+        self.assertNotIn("damaged", str(ran))
+
     # ---- parts that no head names
 
     def test_parts_that_no_head_names_are_shown_and_removed_with_care(self):
