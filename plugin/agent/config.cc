@@ -76,33 +76,27 @@ Status set_listen(Config& c, const std::string& value) {
   const auto colon = value.rfind(':');
   if (colon == std::string::npos)
     return bad("'" + value + "' is not ADDRESS:PORT or ADDRESS:FIRST-LAST");
-  std::string address = value.substr(0, colon);
-  if (address.size() > 2 && address.front() == '[' && address.back() == ']') {
-    address = address.substr(1, address.size() - 2);
-  }
+  auto address = parse_address(value.substr(0, colon));
+  if (!address) return fail(std::move(address).error());
   auto ports = parse_port_range(value.substr(colon + 1));
   if (!ports) return fail(std::move(ports).error());
-  if (!parse_endpoint(Endpoint{address, ports->first}.to_string())) {
-    return bad("'" + address + "' is not a numeric IP address");
-  }
   // It is also what the daemon tells requesters, and who may be asked for a certificate.
-  if (is_wildcard(address)) {
-    return bad("a wildcard (" + address +
+  if (is_wildcard(*address)) {
+    return bad("a wildcard (" + *address +
                ") is not allowed: name the address that requesters reach");
   }
-  c.server.address = address;
+  c.server.address = *address;
   c.server.ports = *ports;
   return {};
 }
 
 Status set_data_address(Config& c, const std::string& value) {
-  if (!parse_endpoint(Endpoint{value, 1}.to_string())) {
-    return bad("'" + value + "' is not a numeric IP address");
-  }
-  if (is_wildcard(value)) {
+  auto address = parse_address(value);
+  if (!address) return fail(std::move(address).error());
+  if (is_wildcard(*address)) {
     return bad("a wildcard (" + value + ") is not allowed: name the address that sources reach");
   }
-  c.transfer.data_address = value;
+  c.transfer.data_address = *address;
   return {};
 }
 
@@ -117,10 +111,9 @@ Status set_peers(Config& c, const std::string& value) {
   c.peers.clear();
   std::istringstream in(value);
   for (std::string item; std::getline(in, item, ',');) {
-    if (!parse_endpoint(Endpoint{item, 1}.to_string())) {
-      return bad("'" + item + "' is not a numeric IP address");
-    }
-    c.peers.push_back(item);
+    auto address = parse_address(item);
+    if (!address) return fail(std::move(address).error());
+    c.peers.push_back(*address);
   }
   return {};
 }

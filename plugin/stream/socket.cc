@@ -91,6 +91,16 @@ Result<SocketAddress> to_socket_address(const std::string& address, std::uint16_
     v4->sin_port = htons(port);
     out.size = sizeof(sockaddr_in);
   } else if (::inet_pton(AF_INET6, address.c_str(), &v6->sin6_addr) == 1) {
+    if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+      in_addr mapped;
+      std::memcpy(&mapped, &v6->sin6_addr.s6_addr[12], sizeof mapped);
+      out.storage = {};
+      v4->sin_addr = mapped;
+      v4->sin_family = AF_INET;
+      v4->sin_port = htons(port);
+      out.size = sizeof(sockaddr_in);
+      return out;
+    }
     v6->sin6_family = AF_INET6;
     v6->sin6_port = htons(port);
     out.size = sizeof(sockaddr_in6);
@@ -140,6 +150,25 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   return to_endpoint(*address);  // in the one spelling that inet_ntop gives
 }
 
+Result<std::string> parse_address(std::string_view text) {
+  std::string_view inner = text;
+  if (text.size() > 2 && text.front() == '[' && text.back() == ']' &&
+      text.find(':') != std::string_view::npos) {
+    inner = text.substr(1, text.size() - 2);
+  }
+  if (const auto zone = inner.find('%'); zone != std::string_view::npos) {
+    return fail(Code::kInvalidArgument,
+                "'" + std::string(text) + "' has a zone (" + std::string(inner.substr(zone)) +
+                    "): addresses that are good on one link only cannot be used",
+                Side::kNone, "name a global or unique local address");
+  }
+  auto address = to_socket_address(std::string(inner), 0);
+  if (!address) return fail(std::move(address).error());
+  auto endpoint = to_endpoint(*address);
+  if (!endpoint) return fail(std::move(endpoint).error());
+  return endpoint->address;
+}
+
 bool is_loopback(std::string_view address) {
   auto parsed = to_socket_address(std::string(address), 0);
   if (!parsed) return false;
@@ -148,7 +177,6 @@ bool is_loopback(std::string_view address) {
     return (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
   }
   const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&parsed->storage);
-  if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) return v6->sin6_addr.s6_addr[12] == 127;
   return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
@@ -159,9 +187,6 @@ bool is_wildcard(std::string_view address) {
     return reinterpret_cast<const sockaddr_in*>(&parsed->storage)->sin_addr.s_addr == INADDR_ANY;
   }
   const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&parsed->storage);
-  if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-    return std::memcmp(&v6->sin6_addr.s6_addr[12], "\0\0\0\0", 4) == 0;
-  }
   return IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
 }
 

@@ -19,7 +19,8 @@
 
 namespace siphon {
 
-// A numeric IPv4 or IPv6 address and a port.
+// A numeric IPv4 or IPv6 address and a port. An IPv4 address that is written as an IPv6 one
+// (::ffff:127.0.0.1) is the IPv4 address.
 struct Endpoint {
   std::string address;
   std::uint16_t port = 0;
@@ -27,6 +28,9 @@ struct Endpoint {
   std::string to_string() const;  // "127.0.0.1:7400", "[::1]:7400"
 };
 Result<Endpoint> parse_endpoint(std::string_view text);
+// A numeric address in its one spelling; IPv6 in brackets or not. INVALID_ARGUMENT says what is
+// wrong: no number, or a zone (fe80::1%eth0), which would mean another thing on another host.
+Result<std::string> parse_address(std::string_view text);
 bool is_loopback(std::string_view address);
 bool is_wildcard(std::string_view address);
 

@@ -289,11 +289,23 @@ class Refused(TwoDaemonsTest):
             self.assertNotIn(self.secret.read_bytes().hex(), said)
 
     def test_a_wildcard_as_control_address_is_refused_at_start(self):
-        for address in ("0.0.0.0:7400", "[::]:7400"):
+        for address in ("0.0.0.0:7400", "[::]:7400", "[::ffff:0.0.0.0]:7400", "[::ffff:0:0]:7400"):
             said = self.refused("--store", f"posix:{self.source.folder}", "--listen", address,
                                 "--secret-file", self.secret)
             self.assertIn("control.listen", said)
             self.assertIn("a wildcard", said)
+            said = self.refused("--store", f"posix:{self.source.folder}", "--secret-file",
+                                self.secret, "--set", f"data.address={address[:-5]}")
+            self.assertIn("data.address", said)
+            self.assertIn("a wildcard", said)
+
+    def test_an_address_with_a_zone_is_refused_at_start(self):
+        for words, setting in ((("--listen", "[fe80::1%lo]:7400"), "control.listen"),
+                               (("--set", "data.address=fe80::1%lo"), "data.address")):
+            said = self.refused("--store", f"posix:{self.source.folder}", "--secret-file",
+                                self.secret, *words)
+            self.assertIn(setting, said)
+            self.assertIn("has a zone (%lo)", said)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
 #include <array>
 #include <chrono>
 #include <future>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "plugin/stream/socket.h"
@@ -38,6 +40,48 @@ TEST(Endpoint, Parses) {
                           "localhost:80", "::1:80", "[127.0.0.1]:80", "[::1]", "[]:80", "1.2.3:4",
                           "127.0.0.1:80x", " 127.0.0.1:80"}) {
     EXPECT_FALSE(parse_endpoint(bad)) << bad;
+  }
+}
+
+TEST(Endpoint, AnAddressHasOneSpelling) {
+  const std::map<std::string, std::string> spellings{
+      {"127.0.0.1", "127.0.0.1"},
+      {"::ffff:127.0.0.1", "127.0.0.1"},
+      {"[::ffff:127.0.0.1]", "127.0.0.1"},
+      {"::FFFF:7f00:1", "127.0.0.1"},
+      {"0:0:0:0:0:ffff:10.0.0.1", "10.0.0.1"},
+      {"[::1]", "::1"},
+      {"::1", "::1"},
+      {"[0:0:0:0:0:0:0:1]", "::1"},
+      {"2001:DB8::0001", "2001:db8::1"},
+  };
+  for (const auto& [text, address] : spellings) {
+    auto parsed = parse_address(text);
+    ASSERT_TRUE(parsed) << text;
+    EXPECT_EQ(*parsed, address) << text;
+    const bool v6 = text.find(':') != std::string::npos && text.front() != '[';
+    auto endpoint = parse_endpoint((v6 ? "[" + text + "]" : text) + ":7400");
+    ASSERT_TRUE(endpoint) << text;
+    EXPECT_EQ(endpoint->address, address) << text;
+  }
+  // However it is written, it is one: refused wherever wildcards are.
+  for (const char* text :
+       {"0.0.0.0", "::", "[::]", "::0", "0:0:0:0:0:0:0:0", "[0::0]", "::0.0.0.0", "::ffff:0.0.0.0",
+        "[::ffff:0.0.0.0]", "::ffff:0:0", "[0:0:0:0:0:FFFF:0.0.0.0]"}) {
+    auto parsed = parse_address(text);
+    ASSERT_TRUE(parsed) << text;
+    EXPECT_TRUE(is_wildcard(*parsed)) << text;
+  }
+  for (const char* zone : {"fe80::1%eth0", "[fe80::1%eth0]", "fe80::1%2", "::%eth0", "[::%lo]",
+                           "::1%lo", "::ffff:0.0.0.0%eth0"}) {
+    auto parsed = parse_address(zone);
+    ASSERT_FALSE(parsed) << zone;
+    EXPECT_NE(parsed.error().message.find("has a zone (%"), std::string::npos)
+        << parsed.error().message;
+  }
+  for (const char* bad : {"", "[]", "[", "0", "00.0.0.0", "0x0.0.0.0", "0.0.0", "*", "localhost",
+                          "[127.0.0.1]", ":::", "[[::1]]", "::ffff:0.0.0", " ::"}) {
+    EXPECT_FALSE(parse_address(bad)) << bad;
   }
 }
 
