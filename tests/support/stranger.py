@@ -4,7 +4,7 @@
     stranger.py SECONDS CONTROL_PORT,... DATA_PORT,...
 
 Floods of connections, half-open HTTP/2, garbage, large requests of empty messages, endless metadata,
-slow ones, streams without end, made-up proofs: a thread each, on 127.0.0.1, for SECONDS. What it was
+metadata of one byte for kilobytes, slow ones, streams without end, made-up proofs: a thread each, on 127.0.0.1, for SECONDS. What it was
 told goes to stdout as it is (a few MiB at most), to stderr one line of JSON: how often it did what.
 Needs nothing but Python, and no file: it is run as another user.
 """
@@ -270,6 +270,19 @@ def endless_metadata(port):
             c.send(frame(CONTINUATION, 0, 1, b"\x40" + field(f"x-{i}", b"z" * 100)[1:]))
 
 
+def indexed_metadata(port):
+    """Calls with a header that the daemon has in its table: one byte for four kilobytes, up to so
+    many that they would be gigabytes."""
+    with Connection(port) as c:
+        block = headers("List")
+        c.send(frame(HEADERS, END_HEADERS, next(c.streams),
+                     block + b"\x40" + field("x-big", b"z" * 4000)[1:]))
+        while c.hear(0.05) and not over.is_set():
+            for count in (1, 2, 100, 16000):
+                done["indexed metadata"] += count
+                c.send(frame(HEADERS, END_HEADERS, next(c.streams), block + b"\xbe" * count))
+
+
 def slow(port):
     with Connection(port, greet=False) as c:
         done["slow"] += 1
@@ -327,8 +340,8 @@ def asks(port):
 
 
 CONTROL = (knock, crowd, half_open, garbage, large_requests, large_requests, regardless_of_windows,
-           announced_length,
-           huge_metadata, endless_metadata, slow, streams_without_end, rapid_reset, pings, asks)
+           announced_length, huge_metadata, endless_metadata, indexed_metadata, slow,
+           streams_without_end, rapid_reset, pings, asks)
 LANES = (knock, garbage, regardless_of_windows, slow)
 
 
