@@ -1,5 +1,6 @@
 #include "plugin/rpc/convert.h"
 
+#include <google/protobuf/descriptor.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/stubs/logging.h>
 #include <google/protobuf/wire_format_lite.h>
@@ -11,11 +12,13 @@
 
 namespace siphon::rpc {
 
+namespace pb = google::protobuf;
+
 namespace {
 
 // The parser writes a line to stderr for every text that is not UTF-8: a stranger could fill a log
 // with it. Whoever sends such a message is answered all the same.
-[[maybe_unused]] auto* const parser_says = google::protobuf::SetLogHandler(nullptr);
+[[maybe_unused]] auto* const parser_says = pb::SetLogHandler(nullptr);
 
 // Whatever number a peer calls its failure by.
 Code failure_of(std::uint32_t number) {
@@ -519,14 +522,36 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   return out;
 }
 
-bool has_few_fields(google::protobuf::io::ZeroCopyInputStream& in, std::size_t most) {
-  google::protobuf::io::CodedInputStream coded(&in);
-  for (std::size_t fields = 0; fields <= most; ++fields) {
-    const std::uint32_t tag = coded.ReadTag();
-    if (tag == 0) return coded.ConsumedEntireMessage();
-    if (!google::protobuf::internal::WireFormatLite::SkipField(&coded, tag)) return false;
+namespace {
+
+// Takes what it finds from `left`; false as soon as there is more.
+bool count_fields(pb::io::CodedInputStream& in, const pb::Descriptor& type, std::size_t& left) {
+  using Wire = pb::internal::WireFormatLite;
+  while (const std::uint32_t tag = in.ReadTag()) {
+    if (left == 0) return false;
+    --left;
+    const auto wire_type = Wire::GetTagWireType(tag);
+    if (wire_type == Wire::WIRETYPE_START_GROUP) return false;  // none of ours is one
+    const auto* field = type.FindFieldByNumber(Wire::GetTagFieldNumber(tag));
+    const auto* inner = field != nullptr ? field->message_type() : nullptr;
+    if (inner == nullptr || wire_type != Wire::WIRETYPE_LENGTH_DELIMITED) {
+      if (!Wire::SkipField(&in, tag)) return false;
+      continue;
+    }
+    int length = 0;
+    if (!in.ReadVarintSizeAsInt(&length)) return false;
+    const auto outer = in.PushLimit(length);
+    if (!count_fields(in, *inner, left)) return false;
+    in.PopLimit(outer);
   }
-  return false;
+  return in.ConsumedEntireMessage();
+}
+
+}  // namespace
+
+bool has_few_fields(pb::io::ZeroCopyInputStream& in, const pb::Descriptor& type, std::size_t most) {
+  pb::io::CodedInputStream coded(&in);
+  return count_fields(coded, type, most);
 }
 
 grpc::Status to_grpc(const Error& error) {

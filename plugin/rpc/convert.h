@@ -45,9 +45,11 @@ VerifyOutcome decode(const v1::VerifyResult& in);
 void encode(const DeviceDescription& in, v1::DescribeResponse* out);
 DeviceDescription decode(const v1::DescribeResponse& in);
 
-// Whether a message has no more than `most` fields and ends well, before it is decoded: two bytes
-// on the wire may become a hundred in memory. Looks at the outermost fields, copies nothing.
-bool has_few_fields(google::protobuf::io::ZeroCopyInputStream& in, std::size_t most);
+// Whether a message of this type, with all messages within it, has no more than `most` fields, no
+// groups, and ends well, before it is decoded: two bytes on the wire may become a hundred in
+// memory. Copies nothing. No type may contain itself.
+bool has_few_fields(google::protobuf::io::ZeroCopyInputStream& in,
+                    const google::protobuf::Descriptor& type, std::size_t most);
 
 // An Error as the status of a call: its code and sentence, and the whole Problem as the status's
 // binary details, so that suspect and next step survive.

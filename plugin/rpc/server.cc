@@ -31,7 +31,8 @@ constexpr int kMostGoing = 512;
 // Of all requests that are being read and decoded.
 constexpr std::size_t kMaxRequestsBytes = 16u << 20;
 // A message takes a hundred bytes of memory where it takes two on the wire.
-constexpr std::size_t kMaxFields = kMaxExtentsPerTransfer + 64;
+// An extent has four fields: itself and what is in it.
+constexpr std::size_t kMaxFields = 4 * kMaxExtentsPerTransfer + 64;
 
 // gRPC's "ipv4:127.0.0.1:5012" or "ipv6:%5B::1%5D:5012".
 Result<Endpoint> peer_endpoint(const std::string& peer) {
@@ -403,7 +404,7 @@ class Service final : public grpc::CallbackGenericService {
                   Side::kRequester);
     }
     grpc::ProtoBufferReader fields(&raw);
-    if (!has_few_fields(fields, kMaxFields) ||
+    if (!has_few_fields(fields, *Request::descriptor(), kMaxFields) ||
         !grpc::SerializationTraits<Request>::Deserialize(&raw, &request).ok()) {
       return fail(Code::kInvalidArgument,
                   "the request is malformed, or names more than " +

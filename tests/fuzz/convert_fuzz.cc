@@ -117,7 +117,7 @@ void check_door(std::span<const std::byte> wire) {
   if (const auto proof = CallProof::decode(text)) HOLDS(proof->encode() == text);
   constexpr std::size_t kFew = 64;
   google::protobuf::io::ArrayInputStream in(wire.data(), static_cast<int>(wire.size()));
-  const bool few = has_few_fields(in, kFew);
+  const bool few = has_few_fields(in, *v1::TransferRequest::descriptor(), kFew);
   v1::TransferRequest request;
   if (!request.ParseFromArray(wire.data(), static_cast<int>(wire.size()))) return;
   if (few) HOLDS(static_cast<std::size_t>(request.extents_size()) <= kFew);

@@ -231,18 +231,42 @@ TEST(ConvertChoiceTest, APeersWordsAreBounded) {
 TEST(ConvertChoiceTest, ManyFieldsAreRefusedBeforeTheyAreDecoded) {
   auto few = [](const std::string& bytes, std::size_t most) {
     pb::io::ArrayInputStream in(bytes.data(), static_cast<int>(bytes.size()));
-    return has_few_fields(in, most);
+    return has_few_fields(in, *v1::TransferRequest::descriptor(), most);
   };
   v1::TransferRequest request;
   for (int i = 0; i < 10; ++i) request.add_extents()->set_source_extent("name");
-  EXPECT_TRUE(few(request.SerializeAsString(), 10));
-  EXPECT_FALSE(few(request.SerializeAsString(), 9));
+  EXPECT_TRUE(few(request.SerializeAsString(), 20));
+  EXPECT_FALSE(few(request.SerializeAsString(), 19));
   EXPECT_TRUE(few("", 0));
   std::string empty_messages;
   for (int i = 0; i < 100000; ++i) empty_messages += std::string("\x2a\x00", 2);
-  EXPECT_FALSE(few(empty_messages, 10064));
+  EXPECT_FALSE(few(empty_messages, 40064));
   EXPECT_FALSE(few("\x2a\x05x", 10)) << "cut short";
   EXPECT_FALSE(few("\xff\xff\xff\xff\xff\xff", 10)) << "no tag";
+}
+
+TEST(ConvertChoiceTest, FieldsOfMessagesWithinAMessageAreCountedToo) {
+  auto few = [](const std::string& bytes) {
+    pb::io::ArrayInputStream in(bytes.data(), static_cast<int>(bytes.size()));
+    return has_few_fields(in, *v1::TransferRequest::descriptor(), 1000);
+  };
+  auto varint = [](std::size_t value) {
+    std::string out;
+    for (; value >= 128; value >>= 7) out += static_cast<char>(value % 128 | 128);
+    return out + static_cast<char>(value);
+  };
+  auto within = [&](const std::string& bytes) { return "\x2a" + varint(bytes.size()) + bytes; };
+  std::string unknown;  // of the number 15, and small
+  for (int i = 0; i < 100; ++i) unknown += std::string("\x78\x01", 2);
+  EXPECT_TRUE(few(within(unknown)));
+  std::string many;
+  for (int i = 0; i < 11; ++i) many += within(unknown);
+  EXPECT_FALSE(few(many));
+  // A group is one field outside and may hold any number.
+  EXPECT_FALSE(few("\x7b\x7c"));
+  EXPECT_FALSE(few(within("\x7b\x7c")));
+  // A string is one field, whatever its bytes.
+  EXPECT_TRUE(few("\x0a" + varint(unknown.size() * 20) + std::string(unknown.size() * 20, 'x')));
 }
 
 }  // namespace
