@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <map>
-#include <new>
 #include <thread>
 #include <type_traits>
 
@@ -15,6 +14,7 @@
 #include "plugin/rpc/call_watch.h"
 #include "plugin/rpc/convert.h"
 #include "plugin/rpc/door.h"
+#include "plugin/rpc/outermost.h"
 #include "plugin/rpc/secret_file.h"
 #include "plugin/rpc/tls.h"
 #include "siphon/v1/siphon.grpc.pb.h"
@@ -205,8 +205,8 @@ class Service final : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override {
     auto* call = new ByteCall;
-    const Status begun = guarded([&] { return begin(*context, *call); });
-    if (!begun) call->refuse(to_grpc(begun.error()), going_);
+    const grpc::Status begun = outermost([&] { return begin(*context, *call); });
+    if (!begun.ok()) call->refuse(begun, going_);
     return call;
   }
   // Calls that got no thread, and of which gRPC still holds something.
@@ -258,12 +258,12 @@ class Service final : public grpc::CallbackGenericService {
     if (!places_.take()) return busy();
     try {
       std::thread([this, caller = std::move(caller), &run = method->second.run, &call]() mutable {
-        Status ended = guarded([&] {
+        const grpc::Status ended = outermost([&] {
           caller->peer.emplace(calls_, caller->context);
           return run(*caller);
         });
         caller.reset();
-        call.Finish(ended ? grpc::Status::OK : to_grpc(ended.error()));
+        call.Finish(ended);
         places_.give_back();
       }).detach();
     } catch (...) {  // no thread, no memory
@@ -276,18 +276,6 @@ class Service final : public grpc::CallbackGenericService {
   static Status busy() {
     return fail_busy("this device serves too many calls: busy", Side::kNone,
                      "try again in a minute");
-  }
-
-  template <typename Run>
-  static Status guarded(Run run) {
-    try {
-      return run();
-    } catch (const std::bad_alloc&) {
-      return fail(Error{Code::kResourceExhausted, "this device is out of memory: busy", Side::kNone,
-                        "try again in a minute", Reason::kBusy});
-    } catch (const std::exception& e) {
-      return fail(Code::kInternal, std::string("this device failed: ") + e.what());
-    }
   }
 
   Status admit(const std::string& name, Caller& caller) {
