@@ -60,6 +60,7 @@ struct GrantCopy {
   std::int64_t pool_id;
   std::uint64_t expires_ms;
   std::uint32_t right;
+  std::uint64_t client;
   std::uint32_t namespace_bytes;
   char nspace[exchange::kMaxNamespaceBytes + 1];
 };
@@ -71,6 +72,7 @@ bool copy_grant(const Grant& grant, GrantCopy& copy) {
   copy.pool_id = grant.pool_id;
   copy.expires_ms = grant.expires_ms;
   copy.right = grant.right;
+  copy.client = grant.client;
   copy.namespace_bytes = grant.namespace_bytes;
   std::memcpy(copy.nspace, grant.nspace, sizeof(copy.nspace));
   std::atomic_thread_fence(std::memory_order_acquire);
@@ -238,7 +240,7 @@ std::vector<ExchangeGrant> ExchangeClient::find_grants(std::span<const std::byte
     const bool same = equal_constant_time(copy.nonce, nonce);
     if (!usable || !same || copy.expires_ms <= now_ms) continue;
     found.push_back({copy.pool_id, std::string(copy.nspace, copy.namespace_bytes),
-                     static_cast<exchange::Right>(copy.right)});
+                     static_cast<exchange::Right>(copy.right), copy.client});
   }
   return found;
 }

@@ -28,6 +28,7 @@ struct ExchangeGrant {
   std::int64_t pool_id = -1;
   std::string nspace;
   exchange::Right right = exchange::Right::kRead;
+  std::uint64_t client = 0;  // who asked for it; 0: not known
 };
 
 // What the class did with the region, by its own count. Monotonic.

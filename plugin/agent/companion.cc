@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstring>
+#include <map>
 #include <thread>
 
 #include "adapters/objclass/exchange_client.h"
@@ -102,6 +103,25 @@ class GrantPolicy final : public rpc::AccessPolicy {
     return fail({Code::kPermissionDenied, device_ + " holds no grant of this requester",
                  Side::kRequester, "run the command again: it asks for grants afresh",
                  Reason::kGrantUnknown});
+  }
+
+  // The clients that asked for its grants, and the pools that these are of. A key may connect as
+  // many clients, but has no more pools than it has caps for; and one of a pool's clients leaves
+  // some of the pool's share to the others.
+  rpc::Payers payers(const Authority& authority) override {
+    std::map<std::string, std::size_t> weights;
+    for (const auto& nonce : {authority.read_nonce, authority.write_nonce}) {
+      if (!nonce) continue;
+      for (const ExchangeGrant& grant : exchange_.find_grants(*nonce)) {
+        weights["pool " + std::to_string(grant.pool_id)] = 1;
+        if (grant.client != 0) weights["client " + std::to_string(grant.client)] = 2;
+      }
+    }
+    rpc::Payers payers;
+    for (const auto& [name, weight] : weights) payers.push_back({name, weight});
+    // Expired since it was proven.
+    if (payers.empty()) payers.push_back({"no grant", 1});
+    return payers;
   }
 
   bool may_know_namespaces(const std::string& name, const Authority& authority) override {

@@ -43,9 +43,14 @@ class CallWatch {
     // What `read_or_write` says; false also stops the call.
     template <typename ReadOrWrite>
     bool wait_for_peer(ReadOrWrite read_or_write) {
-      waiting_since_ = Clock::now();
+      return wait_for_peer(read_or_write, Clock::now() + watch_.patience_);
+    }
+    // The same, with another patience.
+    template <typename ReadOrWrite>
+    bool wait_for_peer(ReadOrWrite read_or_write, Clock::time_point until) {
+      until_ = until;
       const bool done = read_or_write();
-      waiting_since_ = Clock::time_point::max();
+      until_ = Clock::time_point::max();
       if (!done) stop_.request_stop();
       return done;
     }
@@ -57,7 +62,7 @@ class CallWatch {
     CallWatch& watch_;
     grpc::ServerContextBase& context_;
     std::stop_source stop_;
-    std::atomic<Clock::time_point> waiting_since_{Clock::time_point::max()};
+    std::atomic<Clock::time_point> until_{Clock::time_point::max()};
     std::list<Call*>::iterator at_;
   };
 
@@ -67,11 +72,10 @@ class CallWatch {
     while (!stop.stop_requested()) {
       const auto now = Clock::now();
       for (Call* call : calls_) {
-        const auto since = call->waiting_since_.load();
-        const bool stuck = since < now && now - since > patience_;
+        const bool stuck = call->until_.load() < now;
         if (stuck && !call->stop_.stop_requested()) {
-          log::warn("{} has neither read nor written for {} ms: hung up", call->context_.peer(),
-                    patience_.count());
+          log::warn("{} has not read, or not said what it announced, in time: hung up",
+                    call->context_.peer());
           call->context_.TryCancel();
         }
         if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();

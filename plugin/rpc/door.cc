@@ -79,7 +79,7 @@ std::uint64_t received_bytes(int fd) {
 }  // namespace
 
 // `fd` is a second descriptor of the connection: gRPC has the first, and closes it when it likes.
-struct Door::Stranger {
+struct Door::Connection {
   std::uint64_t id;  // never given twice, as a descriptor's number is
   int fd;
   std::string peer;
@@ -87,6 +87,7 @@ struct Door::Stranger {
   int refusals = 0;
   int challenges = 0;
   bool has_spoken = false;
+  std::optional<Share::Part> place{};  // once he is known
 };
 
 Result<std::unique_ptr<Door>> Door::open(const std::string& address, PortRange ports) {
@@ -125,7 +126,9 @@ Door::Door(int listener, int epoll, int wake, Endpoint endpoint)
 
 Door::~Door() {
   close();
-  for (Stranger& stranger : strangers_) ::close(stranger.fd);
+  for (const Connections* all : {&strangers_, &known_}) {
+    for (const Connection& connection : *all) ::close(connection.fd);
+  }
   for (const int fd : {listener_, epoll_, wake_}) ::close(fd);
 }
 
@@ -149,26 +152,34 @@ void Door::close() {
   watcher_.join();
 }
 
-void Door::now_known(const Endpoint& peer) {
+bool Door::now_known(const Endpoint& peer, const Payers& payers) {
   const std::lock_guard lock(mutex_);
-  if (auto it = by_peer_.find(peer.to_string()); it != by_peer_.end()) {
-    forget_locked(it->second, /*hang_up=*/false);
-  }
+  const auto it = by_peer_.find(peer.to_string());
+  if (it == by_peer_.end() || it->second->place) return true;
+  Connection& connection = *it->second;
+  if (auto place = places_.take(payers)) connection.place.emplace(std::move(*place));
+  if (!connection.place) return false;
+  known_.splice(known_.end(), strangers_, it->second);
+  // What he says is his affair now; when he goes, the place is another's.
+  epoll_event event{EPOLLRDHUP | EPOLLET, {.u64 = connection.id}};
+  if (::epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event) != 0)
+    forget_locked(it->second, /*hang_up=*/true);
+  return true;
 }
 
 void Door::was_refused(const Endpoint& peer) {
   const std::lock_guard lock(mutex_);
-  count_locked(peer, &Stranger::refusals);
+  count_locked(peer, &Connection::refusals);
 }
 
 void Door::was_challenged(const Endpoint& peer) {
   const std::lock_guard lock(mutex_);
-  count_locked(peer, &Stranger::challenges);
+  count_locked(peer, &Connection::challenges);
 }
 
-void Door::count_locked(const Endpoint& peer, int Stranger::*what) {
+void Door::count_locked(const Endpoint& peer, int Connection::*what) {
   const auto it = by_peer_.find(peer.to_string());
-  if (it == by_peer_.end()) return;
+  if (it == by_peer_.end() || it->second->place) return;
   ++((*it->second).*what);
   if (it->second->refusals + it->second->challenges > kMostRefusals)
     forget_locked(it->second, /*hang_up=*/true);
@@ -177,6 +188,11 @@ void Door::count_locked(const Endpoint& peer, int Stranger::*what) {
 std::size_t Door::strangers() const {
   const std::lock_guard lock(mutex_);
   return strangers_.size();
+}
+
+std::size_t Door::known() const {
+  const std::lock_guard lock(mutex_);
+  return known_.size();
 }
 
 void Door::accept(const std::stop_token& stop) {
@@ -207,9 +223,16 @@ void Door::watch(const std::stop_token& stop) {
 
 // He has said something, or he or gRPC has hung up.
 void Door::look_at_locked(const epoll_event& event) {
-  const auto at = std::ranges::find(strangers_, event.data.u64, &Stranger::id);
+  const bool has_gone = (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+  if (const auto at = std::ranges::find(known_, event.data.u64, &Connection::id);
+      at != known_.end()) {
+    // gRPC still reads what he said before he went.
+    if (has_gone) forget_locked(at, /*hang_up=*/false);
+    return;
+  }
+  const auto at = std::ranges::find(strangers_, event.data.u64, &Connection::id);
   if (at == strangers_.end()) return;
-  if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+  if (has_gone) {
     forget_locked(at, /*hang_up=*/true);  // what he said before he went is not read any more
   } else if (received_bytes(at->fd) > kMostBytes) {
     log::debug("{} has shown no authority: closed", at->peer);
@@ -225,7 +248,7 @@ void Door::make_room_locked() {
   if (strangers_.size() < kMostStrangers) return;
   auto victim = std::ranges::find_if(strangers_, [](const auto& s) { return s.refusals > 0; });
   if (victim == strangers_.end())
-    victim = std::ranges::find(strangers_, false, &Stranger::has_spoken);
+    victim = std::ranges::find(strangers_, false, &Connection::has_spoken);
   if (victim == strangers_.end()) {
     std::uniform_int_distribution<std::ptrdiff_t> any(0, kMostStrangers - 1);
     victim = std::next(strangers_.begin(), any(random_));
@@ -266,7 +289,7 @@ bool Door::accept_one() {
     if (auto it = by_peer_.find(endpoint->to_string()); it != by_peer_.end()) {
       forget_locked(it->second, /*hang_up=*/false);
     }
-    strangers_.push_back({++last_id_, second, endpoint->to_string(), Clock::now(), 0, 0, false});
+    strangers_.push_back({++last_id_, second, endpoint->to_string(), Clock::now()});
     by_peer_[strangers_.back().peer] = std::prev(strangers_.end());
     epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = strangers_.back().id}};
     if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, second, &event) != 0) {
@@ -277,12 +300,12 @@ bool Door::accept_one() {
   return true;
 }
 
-void Door::forget_locked(Strangers::iterator at, bool hang_up) {
+void Door::forget_locked(Connections::iterator at, bool hang_up) {
   if (hang_up) reset(at->fd);
   ::epoll_ctl(epoll_, EPOLL_CTL_DEL, at->fd, nullptr);  // gRPC's descriptor keeps the connection
   ::close(at->fd);
   by_peer_.erase(at->peer);
-  strangers_.erase(at);
+  (at->place ? known_ : strangers_).erase(at);
 }
 
 }  // namespace siphon::rpc

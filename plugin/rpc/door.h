@@ -3,7 +3,8 @@
 // kMostBytes and make kMostRefusals calls, and there are kMostStrangers of them; one that was
 // refused, else one that is silent, else any makes room for the next. So what strangers can make
 // gRPC hold is bounded, whatever they say and however many come. A caller needs a few milliseconds
-// and a kilobyte (with TLS: six) to become known.
+// and a kilobyte (with TLS: six) to become known. There are kMostKnown known ones, of which each
+// key has its share; who comes on top of it stays a stranger.
 //
 // Threads of its own: several accept, because gRPC may keep whoever hands it a connection busy with
 // what comes over it; one looks after strangers. Thread safe.
@@ -23,6 +24,7 @@
 #include <thread>
 
 #include "plugin/base/status.h"
+#include "plugin/rpc/share.h"
 #include "plugin/stream/listener.h"
 #include "plugin/stream/socket.h"
 
@@ -31,6 +33,7 @@ namespace siphon::rpc {
 class Door {
  public:
   static constexpr std::size_t kMostStrangers = 512;
+  static constexpr std::size_t kMostKnown = 512;
   static constexpr std::uint64_t kMostBytes = 16 * kKiB;
   static constexpr int kMostRefusals = 8;
   static constexpr std::chrono::seconds kPatience{10};
@@ -48,17 +51,19 @@ class Door {
   // Takes no more connections. `hand_over` is not called any more.
   void close();
 
-  // The caller at the other end has shown authority.
-  void now_known(const Endpoint& peer);
+  // The caller at the other end has shown authority. False: the keys that he has shown have as many
+  // connections as they may.
+  bool now_known(const Endpoint& peer, const Payers& payers);
   // A call of his had none, or was a Challenge (whose proof may be overheard). Too many: he is hung
   // up.
   void was_refused(const Endpoint& peer);
   void was_challenged(const Endpoint& peer);
   std::size_t strangers() const;
+  std::size_t known() const;
 
  private:
-  struct Stranger;
-  using Strangers = std::list<Stranger>;  // in the order in which they came
+  struct Connection;
+  using Connections = std::list<Connection>;  // in the order in which they came
 
   Door(int listener, int epoll, int wake, Endpoint endpoint);
   void accept(const std::stop_token& stop);
@@ -66,17 +71,18 @@ class Door {
   void watch(const std::stop_token& stop);
   void look_at_locked(const epoll_event& event);
   void make_room_locked();
-  void count_locked(const Endpoint& peer, int Stranger::*what);
-  void forget_locked(Strangers::iterator at, bool hang_up);
+  void count_locked(const Endpoint& peer, int Connection::*what);
+  void forget_locked(Connections::iterator at, bool hang_up);
 
   const int listener_, epoll_, wake_;
   const Endpoint endpoint_;
   std::function<void(int fd)> hand_over_;
   std::function<bool()> is_behind_;
+  Share places_{kMostKnown};
   mutable std::mutex mutex_;  // guards all below but the threads
   std::uint64_t last_id_ = 0;
-  Strangers strangers_;
-  std::map<std::string, Strangers::iterator> by_peer_;
+  Connections strangers_, known_;
+  std::map<std::string, Connections::iterator> by_peer_;  // of both
   std::minstd_rand random_{std::random_device{}()};
   std::array<std::jthread, 3> acceptors_;  // these last: they use all else
   std::jthread watcher_;

@@ -1,10 +1,12 @@
 #include "plugin/rpc/server.h"
 
+#include <grpc/grpc_security_constants.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
 #include <map>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 
@@ -16,6 +18,7 @@
 #include "plugin/rpc/door.h"
 #include "plugin/rpc/outermost.h"
 #include "plugin/rpc/secret_file.h"
+#include "plugin/rpc/share.h"
 #include "plugin/rpc/tls.h"
 #include "siphon/v1/siphon.grpc.pb.h"
 
@@ -28,8 +31,11 @@ constexpr int kMaxRequestBytes = 6 << 20;
 constexpr char kChallenge[] = "/siphon.v1.SiphonService/Challenge";
 // Calls that got no thread, of which gRPC has not let go, before further connections wait.
 constexpr int kMostGoing = 512;
-// Of all requests that are being read and decoded.
-constexpr std::size_t kMaxRequestsBytes = 16u << 20;
+// So many requests are read and decoded at once: gRPC keeps all of one before we see its first
+// byte, and takes its sender's word for how much that is, up to kMaxRequestBytes.
+constexpr std::size_t kMostReading = 8;
+// From a call's metadata until all of its request is there.
+constexpr std::chrono::milliseconds kRequestPatience{30000};
 // A message takes a hundred bytes of memory where it takes two on the wire.
 // An extent has four fields: itself and what is in it.
 constexpr std::size_t kMaxFields = 4 * kMaxExtentsPerTransfer + 64;
@@ -62,32 +68,6 @@ Sha256 digest_of(const grpc::ByteBuffer& buffer) {
   return digest.finish();
 }
 
-// A part of what all requests together may take.
-class RequestRoom {
- public:
-  RequestRoom(std::atomic<std::size_t>& taken, std::size_t bytes)
-      : taken_(taken), bytes_(bytes), got_(take()) {}
-  ~RequestRoom() {
-    if (got_) taken_ -= bytes_;
-  }
-  RequestRoom(const RequestRoom&) = delete;
-  RequestRoom& operator=(const RequestRoom&) = delete;
-  bool got() const { return got_; }
-
- private:
-  bool take() {
-    std::size_t now = taken_;
-    while (now + bytes_ <= kMaxRequestsBytes) {
-      if (taken_.compare_exchange_weak(now, now + bytes_)) return true;
-    }
-    return false;
-  }
-
-  std::atomic<std::size_t>& taken_;
-  const std::size_t bytes_;
-  const bool got_;
-};
-
 // One call, from the moment in which its caller has shown authority.
 struct Caller {
   Caller(grpc::GenericCallbackServerContext& context, ByteCall& call)
@@ -100,8 +80,10 @@ struct Caller {
 
   grpc::GenericCallbackServerContext& context;
   ByteCall& call;
+  const Deadline came_at = std::chrono::steady_clock::now();
   std::optional<CallWatch::Call> peer;  // while a thread works for him
   Authority authority;
+  Payers payers;
   std::string scope;
   std::optional<Shown> read, write, secret;
 
@@ -131,50 +113,6 @@ class Answers {
   Caller& caller_;
 };
 
-// A place among the calls that last as long as a transfer does. Half of the threads stay free for
-// Stream and the short calls: else watchers of two devices could keep each other's sources out.
-class WatcherPlace {
- public:
-  WatcherPlace(std::atomic<int>& taken, int most) : taken_(taken), got_(++taken <= most) {}
-  ~WatcherPlace() { --taken_; }
-  WatcherPlace(const WatcherPlace&) = delete;
-  WatcherPlace& operator=(const WatcherPlace&) = delete;
-  bool got() const { return got_; }
-  static Status busy() {
-    return fail_busy("this device has too many watchers: busy", Side::kTarget,
-                     "try again in a minute");
-  }
-
- private:
-  std::atomic<int>& taken_;
-  const bool got_;
-};
-
-// A place among the threads that work for callers.
-class Places {
- public:
-  explicit Places(int most) : most_(most) {}
-  bool take() {
-    const std::lock_guard lock(mutex_);
-    return taken_ < most_ && ++taken_ > 0;
-  }
-  void give_back() {
-    const std::lock_guard lock(mutex_);
-    --taken_;
-    given_back_.notify_all();
-  }
-  void wait_for_all() {
-    std::unique_lock lock(mutex_);
-    given_back_.wait(lock, [this] { return taken_ == 0; });
-  }
-
- private:
-  const int most_;
-  std::mutex mutex_;  // guards taken_
-  std::condition_variable given_back_;
-  int taken_ = 0;
-};
-
 // Every method. The generated service would have read and decoded a request before anybody has
 // looked at its caller; here each call passes `CreateReactor`, and gets a thread when its caller
 // has shown authority.
@@ -186,20 +124,24 @@ class Service final : public grpc::CallbackGenericService {
         door_(door),
         endpoint_(door.endpoint().to_string()),
         about_(device.describe()),
-        max_watchers_(options.max_threads / 2),
-        places_(options.max_threads),
+        request_patience_(std::min(options.peer_patience, kRequestPatience)),
+        watchers_(static_cast<std::size_t>(options.max_threads) / 2),
+        others_(static_cast<std::size_t>(options.max_threads) / 2),
         calls_(options.peer_patience) {
     fill_random(life_);
-    add("Transfer", &Service::transfer);
-    add("Watch", &Service::watch);
-    add("Stream", &Service::stream);
-    add("Cancel", &Service::cancel);
-    add("List", &Service::list);
-    add("Verify", &Service::verify);
-    add("Describe", &Service::describe);
+    add("Transfer", &Service::transfer, watchers_);
+    add("Watch", &Service::watch, watchers_);
+    add("Verify", &Service::verify, watchers_);
+    add("Stream", &Service::stream, others_);
+    add("Cancel", &Service::cancel, others_);
+    add("List", &Service::list, others_);
+    add("Describe", &Service::describe, others_);
   }
   // The server has been shut down.
-  ~Service() override { places_.wait_for_all(); }
+  ~Service() override {
+    watchers_.wait_until_unused();
+    others_.wait_until_unused();
+  }
 
   // By gRPC's own threads: nothing here waits.
   grpc::ServerGenericBidiReactor* CreateReactor(
@@ -216,9 +158,10 @@ class Service final : public grpc::CallbackGenericService {
   // ---- what every call passes -------------------------------------------------------------------
 
   template <typename Request, typename Response>
-  void add(const char* name, Status (Service::*method)(Caller&, Request&, Answers<Response>&)) {
+  void add(const char* name, Status (Service::*method)(Caller&, Request&, Answers<Response>&),
+           Share& threads) {
     methods_[std::string("/siphon.v1.SiphonService/") + name] = {
-        name, [this, method](Caller& caller) -> Status {
+        name, &threads, [this, method](Caller& caller) -> Status {
           Request request;
           SIPHON_TRY(read(caller, request));
           Answers<Response> answers(caller);
@@ -236,15 +179,17 @@ class Service final : public grpc::CallbackGenericService {
     }
     const std::string name = is_challenge ? "Challenge" : method->second.name;
     auto caller = std::make_shared<Caller>(context, call);
-    const Status admitted = admit(name, *caller);
+    Status admitted = admit(name, *caller);
+    if (admitted) caller->payers = payers_of(*caller);
     if (auto whom = peer_endpoint(context.peer())) {
       // The proof of a first Challenge may be somebody else's that was overheard.
       if (!admitted) {
         door_.was_refused(*whom);
       } else if (is_challenge && caller->any() != nullptr && !check_fresh(*caller)) {
         door_.was_challenged(*whom);
-      } else {
-        door_.now_known(*whom);
+      } else if (!door_.now_known(*whom, caller->payers)) {
+        door_.was_refused(*whom);
+        return busy("too many connections of this key");
       }
     }
     if (!admitted) {
@@ -255,27 +200,38 @@ class Service final : public grpc::CallbackGenericService {
       call.answer(challenge(*caller), going_);
       return {};
     }
-    if (!places_.take()) return busy();
+    auto place = method->second.threads->take(caller->payers);
+    if (!place) return busy("too many calls of this key, or of all");
     try {
-      std::thread([this, caller = std::move(caller), &run = method->second.run, &call]() mutable {
+      std::thread([this, place = std::move(place), caller = std::move(caller),
+                   &run = method->second.run, &call]() mutable {
         const grpc::Status ended = outermost([&] {
           caller->peer.emplace(calls_, caller->context);
           return run(*caller);
         });
         caller.reset();
         call.Finish(ended);
-        places_.give_back();
+        place.reset();  // the service may be gone when this returns
       }).detach();
-    } catch (...) {  // no thread, no memory
-      places_.give_back();
-      return busy();
+    } catch (const std::system_error&) {
+      return busy("no more threads");
     }
     return {};
   }
 
-  static Status busy() {
-    return fail_busy("this device serves too many calls: busy", Side::kNone,
-                     "try again in a minute");
+  static Status busy(const std::string& why) {
+    return fail_busy("this device is busy: " + why, Side::kNone, "try again in a minute");
+  }
+
+  // Who answers for what this call takes.
+  Payers payers_of(const Caller& caller) const {
+    Payers payers = device_.policy.payers(caller.authority);
+    if (const auto peer = caller.context.auth_context(); payers.empty() && peer) {
+      for (const auto& subject : peer->FindPropertyValues(GRPC_X509_SUBJECT_PROPERTY_NAME))
+        payers.push_back({"certificate " + std::string(subject.data(), subject.size())});
+    }
+    if (payers.empty()) payers.push_back({"secret"});
+    return payers;
   }
 
   Status admit(const std::string& name, Caller& caller) {
@@ -371,21 +327,16 @@ class Service final : public grpc::CallbackGenericService {
   template <typename Request>
   Status read(Caller& caller, Request& request) {
     const CallProof* proof = caller.any();
-    auto too_many = [] {
-      return fail_busy("this device reads too many requests: busy", Side::kNone,
-                       "try again in a minute");
-    };
     if (proof != nullptr && proof->request_bytes > kMaxRequestBytes) {
       return fail(Code::kInvalidArgument, "the request is too large", Side::kRequester);
     }
-    const RequestRoom announced(requests_bytes_, proof != nullptr ? proof->request_bytes : 0);
-    if (!announced.got()) return too_many();
+    const Deadline until = caller.came_at + request_patience_;
+    const auto place = reading_.wait(caller.payers, until, caller.peer->stop());
+    if (!place) return busy("too many requests of this key at once, or of all");
     grpc::ByteBuffer raw;
-    if (!caller.peer->wait_for_peer([&] { return caller.call.read(&raw); })) {
+    if (!caller.peer->wait_for_peer([&] { return caller.call.read(&raw); }, until)) {
       return fail(Code::kInvalidArgument, "a call without a request", Side::kRequester);
     }
-    const RequestRoom came(requests_bytes_, proof != nullptr ? 0 : raw.Length());
-    if (!came.got()) return too_many();
     if (proof != nullptr &&
         (raw.Length() != proof->request_bytes || digest_of(raw) != proof->request_digest)) {
       return fail(Code::kPermissionDenied, "the request is not the one that was proven",
@@ -433,8 +384,6 @@ class Service final : public grpc::CallbackGenericService {
     SIPHON_TRY(device_.check_source(*spec));
     auto store = device_.stores.open(spec->target);
     if (!store) return fail(std::move(store).error());
-    WatcherPlace place(watchers_, max_watchers_);
-    if (!place.got()) return WatcherPlace::busy();
     auto transfer = device_.manager.submit(std::move(*spec), **store);
     if (!transfer) return fail(std::move(transfer).error());
     follow(caller.context, **transfer,
@@ -445,8 +394,6 @@ class Service final : public grpc::CallbackGenericService {
   Status watch(Caller& caller, v1::WatchRequest& request, Answers<v1::WatchResponse>& answers) {
     auto transfer = authorised_transfer(caller.authority, request.transfer_id());
     if (!transfer) return fail(std::move(transfer).error());
-    WatcherPlace place(watchers_, max_watchers_);
-    if (!place.got()) return WatcherPlace::busy();
     follow(caller.context, **transfer, [&](const v1::TransferResponse& r) {
       v1::WatchResponse response;
       *response.mutable_update() = r;
@@ -620,17 +567,18 @@ class Service final : public grpc::CallbackGenericService {
   const std::string endpoint_;
   const DeviceDescription about_;
   std::array<std::byte, 16> life_{};
-  const int max_watchers_;
-  std::atomic<int> watchers_{0};
+  const std::chrono::milliseconds request_patience_;
   std::atomic<int> going_{0};
-  std::atomic<std::size_t> requests_bytes_{0};
+  // Threads of the calls that last as long as a transfer does, or a verify, and of all others: else
+  // watchers of two devices could keep each other's sources out. And those that read a request.
+  Share watchers_, others_, reading_{kMostReading};
   struct Method {
     std::string name;
+    Share* threads;
     std::function<Status(Caller&)> run;
   };
   std::map<std::string, Method> methods_;  // by path
   ReplayGuard replay_;
-  Places places_;
   CallWatch calls_;
 };
 

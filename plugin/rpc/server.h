@@ -14,6 +14,7 @@
 
 #include "plugin/base/status.h"
 #include "plugin/rpc/client.h"
+#include "plugin/rpc/share.h"
 #include "plugin/stream/listener.h"
 #include "plugin/transfer/manager.h"
 #include "plugin/transfer/source.h"
@@ -33,6 +34,9 @@ class AccessPolicy {
   virtual Status allow(Action action, const Location& location, const Authority& authority) = 0;
   // Whether `authority` is good for anything at all on this device (list).
   virtual Status allow_any(const Authority& authority) = 0;
+  // Who answers for what a call with its grants takes (share.h). None: whom the secret or the
+  // certificate names.
+  virtual Payers payers(const Authority&) { return {}; }
   // Whether it may know which namespaces `pool` has. Keys confined to a named one may not (one that
   // is confined to the default namespace cannot be told from one of the whole pool).
   virtual bool may_know_namespaces(const std::string& pool, const Authority& authority) = 0;
@@ -44,8 +48,9 @@ struct ServerOptions {
   // Callers prove knowledge of this file's content. Empty: `policy` decides.
   std::string secret_file;
   std::string tls_ca_file, tls_cert_file, tls_key_file;  // all or none; clients must show one too
-  int max_threads = 64;
-  std::chrono::milliseconds peer_patience{30000};  // for a caller that does not read
+  int max_threads = 64;  // half of them for Transfer, Watch and Verify
+  // For a caller that does not read, and, of at most 30 s, for all of a request.
+  std::chrono::milliseconds peer_patience{30000};
 };
 
 // What the server puts on the wire. Everything outlives it.

@@ -77,7 +77,7 @@ class AuthorityTest(FaultTest):
         other = self.dir / "other-secret"
         other.write_bytes(b"y" * 32)
         other.chmod(0o600)
-        self.source._secret = other
+        self.source.secret = other
         self.source.start()
         ran = self.copy("e1", code=PERMISSION)
         self.assert_is_problem(ran.problem, "secret")

@@ -4,10 +4,15 @@
 The keys are made here, by openssl, for each run.
 """
 
+import socket
+import ssl
 import subprocess
 
 import two_daemons
-from two_daemons import MIB, OK, TwoDaemonsTest
+import stranger as h2  # after two_daemons, which knows where it is
+from two_daemons import DEADLINE_S, MIB, OK, TwoDaemonsTest
+
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 class Authority:
@@ -15,17 +20,21 @@ class Authority:
 
     def __init__(self, folder):
         folder.mkdir()
-        self.ca, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
-        names = folder / "names"
-        names.write_text("subjectAltName=IP:127.0.0.1\n")
-        new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-        self._openssl("req", "-x509", *new_key, "-days", "1", "-subj", f"/CN={folder.name}",
+        self._folder, self.ca = folder, folder / "ca.pem"
+        (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+        self._openssl("req", "-x509", *NEW_KEY, "-days", "1", "-subj", f"/CN={folder.name}",
                       "-keyout", folder / "ca.key", "-out", self.ca)
-        self._openssl("req", *new_key, "-subj", "/CN=device", "-keyout", self.key,
-                      "-out", folder / "request")
-        self._openssl("x509", "-req", "-in", folder / "request", "-CA", self.ca, "-CAkey",
-                      folder / "ca.key", "-CAcreateserial", "-days", "1", "-extfile", names,
-                      "-out", self.cert)
+        self.cert, self.key = self.certificate("device")
+
+    def certificate(self, name):
+        """The files of one with this subject, and of its key."""
+        cert, key = (self._folder / f"{name}.{what}" for what in ("pem", "key"))
+        request = self._folder / "request"
+        self._openssl("req", *NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        self._openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey",
+                      self._folder / "ca.key", "-CAcreateserial", "-days", "1", "-extfile",
+                      self._folder / "names", "-out", cert)
+        return cert, key
 
     @staticmethod
     def _openssl(*words):
@@ -80,6 +89,38 @@ class TlsTest(TwoDaemonsTest):
         self.source.settings[:] = ours
         self.source.restart()
         self.copy("e1", *self.ours.options)
+
+    def test_slow_calls_of_one_certificate_leave_threads_to_another(self):
+        self.target.secret = ""
+        self.target.restart()
+        mine, others = self.ours.certificate("mine"), self.ours.certificate("others")
+        context = ssl.create_default_context(cafile=self.ours.ca)
+        context.load_cert_chain(*mine)
+        context.set_alpn_protocols(["h2"])
+        refused, calls = 0, 20
+        for _ in range(2):
+            connection = context.wrap_socket(
+                socket.create_connection(("127.0.0.1", self.target.port), timeout=DEADLINE_S),
+                server_hostname="127.0.0.1")
+            self.addCleanup(connection.close)
+            connection.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0) + b"".join(
+                h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * i + 1, h2.headers("Describe"))
+                for i in range(calls)))
+            # 16 of all get a thread, and none says what it asks.
+            stream = connection.makefile("rb")
+            for _ in range(4 if refused == 0 else calls):
+                while True:
+                    head = stream.read(9)
+                    self.assertEqual(len(head), 9, f"hung up after {refused} refusals")
+                    stream.read(int.from_bytes(head[:3], "big"))
+                    if head[3] == h2.HEADERS and head[4] & h2.END_STREAM:
+                        break
+                refused += 1
+        for (cert, key), heard in ((others, True), (mine, False)):
+            ran = self.siphon("daemons", f"{self.target.address}/", "--tls-ca", self.ours.ca,
+                              "--tls-cert", cert, "--tls-key", key, code=None, secret=False)
+            devices = ran.document["devices"] if ran.document else []
+            self.assertEqual([d for d in devices if "pid" in d] != [], heard, str(ran))
 
     def test_half_of_the_files_is_refused_at_start(self):
         self.target.kill()

@@ -113,7 +113,7 @@ class Daemon:
         self.folder, self.port, self.data_ports = pathlib.Path(folder), port, data_ports
         self.address = f"127.0.0.1:{port}"
         self.settings = list(settings)
-        self.secret, self._environment = secret, environment or {}
+        self.secret, self._environment = secret, environment or {}  # no secret: ""
         self.log = self.folder.parent / f"{self.folder.name}.log"
         self.process = None
         self.idle_descriptors = 0  # how many it has when nothing goes on

@@ -28,7 +28,8 @@ class ExchangeClientTest : public testing::Test {
     client_ = *std::move(client);
     fill_random(nonce_);
   }
-  void grant(Right right, std::int64_t pool_id, std::string_view nspace, std::uint64_t now_ms) {
+  void grant(Right right, std::int64_t pool_id, std::string_view nspace, std::uint64_t now_ms,
+             std::uint64_t client = 0) {
     exchange::GrantRequest request;
     request.nonce = nonce_;
     request.key_id = grant_key_id(nonce_);
@@ -36,7 +37,7 @@ class ExchangeClientTest : public testing::Test {
     request.ttl_seconds = 10;
     request.namespace_bytes = static_cast<std::uint32_t>(nspace.size());
     std::ranges::copy(nspace, request.nspace.begin());
-    ASSERT_EQ(region_->give_grant(request, right, 0, now_ms), 0);
+    ASSERT_EQ(region_->give_grant(request, right, client, now_ms), 0);
   }
 
   std::unique_ptr<osd::Region> region_;
@@ -163,6 +164,14 @@ TEST_F(ExchangeClientTest, GrantsEntitleToExactlyWhatTheySay) {
   }
   // A nonce of zeros is what an empty entry holds.
   EXPECT_TRUE(client_->find_grants(std::array<std::byte, 16>{}).empty());
+}
+
+TEST_F(ExchangeClientTest, AGrantSaysWhoAskedForIt) {
+  grant(Right::kRead, 5, "", osd::monotonic_ms(), 4711);
+  const auto grants = client_->find_grants(nonce_);
+  ASSERT_EQ(grants.size(), 1u);
+  EXPECT_EQ(grants[0].client, 4711u);
+  EXPECT_EQ(grants[0].pool_id, 5);
 }
 
 TEST_F(ExchangeClientTest, AGrantExpires) {

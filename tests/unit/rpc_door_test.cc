@@ -6,6 +6,7 @@
 
 #include <array>
 #include <atomic>
+#include <list>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -108,7 +109,7 @@ TEST_F(DoorTest, WhoWasRefusedMakesRoomForTheNextThenTheOldestThatIsSilent) {
 TEST_F(DoorTest, WhoSaysTooMuchWithoutAuthorityIsClosedAndAKnownCallerIsNot) {
   const Client stranger(door_->endpoint()), known(door_->endpoint());
   wait_for_strangers(2);
-  door_->now_known(known.endpoint());
+  EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
   wait_for_strangers(1);
   for (int i = 0; i < 40; ++i) {
     stranger.say(Door::kMostBytes / 20);
@@ -131,7 +132,7 @@ TEST_F(DoorTest, WhoHangsUpIsForgotten) {
 TEST_F(DoorTest, KnownOnesDoNotCountAndAreNotPushedOut) {
   const Client known(door_->endpoint());
   wait_for_strangers(1);
-  door_->now_known(known.endpoint());
+  EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
   std::vector<Client> clients;
   for (std::size_t i = 0; i < Door::kMostStrangers + 1; ++i)
     clients.emplace_back(door_->endpoint());
@@ -139,10 +140,36 @@ TEST_F(DoorTest, KnownOnesDoNotCountAndAreNotPushedOut) {
   EXPECT_FALSE(known.closed_within(kShortMs));
 }
 
+TEST_F(DoorTest, OneKeysConnectionsAreBoundedAndAnotherKeyGetsItsOwn) {
+  std::list<Client> clients;
+  std::size_t taken = 0;
+  auto knock = [&](const char* key) {
+    clients.emplace_back(door_->endpoint());
+    wait_for_strangers(1);
+    if (!door_->now_known(clients.back().endpoint(), {{key}})) return false;
+    ++taken;
+    return true;
+  };
+  while (knock("greedy")) ASSERT_LE(taken, Door::kMostKnown / 2);
+  EXPECT_EQ(taken, Door::kMostKnown / 2);
+  clients.pop_back();
+  wait_for_strangers(0);
+  EXPECT_TRUE(knock("other"));
+  // Known already: nothing more is taken.
+  EXPECT_TRUE(door_->now_known(clients.back().endpoint(), {{"greedy"}}));
+  EXPECT_EQ(door_->known(), taken);
+  // Who goes gives his place back.
+  clients.pop_front();
+  const Deadline until = deadline_in(std::chrono::seconds(20));
+  while (door_->known() == taken && std::chrono::steady_clock::now() < until) ::poll({}, 0, 5);
+  EXPECT_EQ(door_->known(), taken - 1);
+  EXPECT_TRUE(knock("greedy"));
+}
+
 TEST_F(DoorTest, WhoIsRefusedTooOftenIsClosedAndAKnownCallerIsNot) {
   const Client stranger(door_->endpoint()), known(door_->endpoint());
   wait_for_strangers(2);
-  door_->now_known(known.endpoint());
+  EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
   for (int i = 0; i < Door::kMostRefusals; ++i) {
     door_->was_refused(stranger.endpoint());
     door_->was_refused(known.endpoint());

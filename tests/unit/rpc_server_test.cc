@@ -1,127 +1,212 @@
-// What a control port asks of those behind it.
+// What one key's calls leave to the others, at a real control port over memory stores.
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cstring>
+#include <list>
 #include <map>
-#include <memory>
-#include <mutex>
-#include <optional>
-#include <string>
-#include <utility>
 
 #include "adapters/memory/memory_store.h"
+#include "plugin/rpc/call_proof.h"
+#include "plugin/rpc/convert.h"
 #include "plugin/rpc/server.h"
+#include "siphon/v1/siphon.grpc.pb.h"
+#include "tests/contract/samples.h"
 
 namespace siphon::rpc {
 namespace {
 
-// Shows pool "mine" to whoever has the one grant, and counts what it is asked.
-class CountingPolicy final : public AccessPolicy {
+// Every key that it was given may do everything, and pays for itself.
+class Keys final : public AccessPolicy {
  public:
+  Nonce add(const std::string& payer) {
+    Nonce nonce;
+    fill_random(nonce);
+    by_id_[grant_key_id(nonce)] = nonce;
+    payers_[nonce] = payer;
+    return nonce;
+  }
   bool wants_grants() const override { return true; }
   std::optional<Nonce> find_nonce(std::span<const std::byte, 16> key_id) override {
-    ++proofs;
-    if (std::ranges::equal(key_id, grant_key_id(nonce))) return nonce;
-    return std::nullopt;
+    KeyId id;
+    std::ranges::copy(key_id, id.begin());
+    const auto it = by_id_.find(id);
+    return it == by_id_.end() ? std::nullopt : std::optional(it->second);
   }
-  Status allow(Action action, const Location& location, const Authority&) override {
-    const std::lock_guard lock(mutex_);
-    ++asked[{action, location.to_string()}];
-    if (location.pool == "mine") return {};
-    return fail(Code::kPermissionDenied, "not this one");
-  }
+  Status allow(Action, const Location&, const Authority&) override { return {}; }
   Status allow_any(const Authority&) override { return {}; }
-  bool may_know_namespaces(const std::string& pool, const Authority&) override {
-    const std::lock_guard lock(mutex_);
-    ++namespaces_of[pool];
-    return pool == "known";
+  Payers payers(const Authority& authority) override {
+    return {{payers_.at(authority.read_nonce.value())}};
   }
-
-  Nonce nonce{std::byte{1}};
-  std::atomic<int> proofs{0};  // that calls have shown
-  std::map<std::pair<Action, std::string>, int> asked;
-  std::map<std::string, int> namespaces_of;
+  bool may_know_namespaces(const std::string&, const Authority&) override { return true; }
 
  private:
-  std::mutex mutex_;
+  std::map<KeyId, Nonce> by_id_;
+  std::map<Nonce, std::string> payers_;
 };
 
-class NoSource final : public SourceCaller {
+class NoCaller final : public SourceCaller {
+ public:
   StreamEnd stream(const StreamCall&, const std::function<void(const SourceReport&)>&,
                    std::stop_token) override {
-    StreamEnd end;
-    end.status = fail(Code::kUnavailable, "nobody is there");
-    return end;
+    return {};
   }
+};
+
+// Calls that are entitled to what they ask, and never send their request.
+class SlowCalls {
+ public:
+  SlowCalls(const std::string& address, const Nonce& nonce) : address_(address), nonce_(nonce) {}
+  ~SlowCalls() {
+    for (Call& call : calls_) call.context.TryCancel();
+    wait_for_ends(calls_.size());
+    queue_.Shutdown();
+    void* tag = nullptr;
+    for (bool ok = false; queue_.Next(&tag, &ok);) {
+    }
+  }
+  // Over a connection of their own.
+  void start(const std::string& method, int count) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    const auto channel =
+        grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+    const DeviceTime device = ask(channel);
+    grpc::GenericStub stub(channel);
+    for (int i = 0; i < count; ++i) {
+      Call& call = calls_.emplace_back();
+      prove(call.context, method, device);
+      call.stream = stub.PrepareCall(&call.context, "/siphon.v1.SiphonService/" + method, &queue_);
+      call.stream->StartCall(nullptr);
+      call.stream->Finish(&call.status, &call);
+    }
+  }
+  // How many of all have ended, once `count` have; fewer if that takes 30 s.
+  std::size_t wait_for_ends(std::size_t count) {
+    const auto until = std::chrono::system_clock::now() + std::chrono::seconds(30);
+    void* tag = nullptr;
+    bool ok = false;
+    while (ended_ < count &&
+           queue_.AsyncNext(&tag, &ok, until) == grpc::CompletionQueue::GOT_EVENT) {
+      ended_ += tag != nullptr;
+    }
+    return ended_;
+  }
+  std::map<grpc::StatusCode, int> codes() const {
+    std::map<grpc::StatusCode, int> codes;
+    for (const Call& call : calls_) ++codes[call.status.error_code()];
+    return codes;
+  }
+
+ private:
+  struct Call {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream;
+    grpc::Status status;
+  };
+
+  DeviceTime ask(const std::shared_ptr<grpc::Channel>& channel) {
+    grpc::ClientContext context;
+    prove(context, "Challenge", {});
+    v1::ChallengeResponse response;
+    const auto stub = v1::SiphonService::NewStub(channel);
+    EXPECT_TRUE(stub->Challenge(&context, {}, &response).ok());
+    DeviceTime device;
+    EXPECT_EQ(response.life().size(), device.life.size());
+    std::memcpy(device.life.data(), response.life().data(), response.life().size());
+    device.clock_ms = response.clock_ms();
+    return device;
+  }
+  void prove(grpc::ClientContext& context, const std::string& method, const DeviceTime& device) {
+    context.AddMetadata(
+        kReadProof,
+        make_call_proof(nonce_, grant_key_id(nonce_), method, address_, device, {}).encode());
+  }
+
+  const std::string address_;
+  const Nonce nonce_;
+  grpc::CompletionQueue queue_;
+  std::list<Call> calls_;
+  std::size_t ended_ = 0;
 };
 
 class DeviceServerTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    stores_.set_fault_hook([](const MemoryOperation&) -> Status {
-      return fail(Code::kUnavailable, "each transfer ends at once");
-    });
-    auto server = DeviceServer::start(
-        {}, {manager_, source_, stores_, policy_, [](const TransferSpec&) -> Status { return {}; },
-             [] { return DeviceDescription(); }});
+  void start(std::chrono::milliseconds patience) {
+    ServerOptions options;
+    options.peer_patience = patience;
+    Device device{manager_,
+                  source_,
+                  provider_,
+                  keys_,
+                  [](const TransferSpec&) { return Status(); },
+                  [] { return DeviceDescription(); }};
+    auto server = DeviceServer::start(options, device);
     ASSERT_TRUE(server) << server.error().message;
     server_ = std::move(*server);
-    auto client = DeviceClient::connect(server_->endpoint().to_string(), {});
-    ASSERT_TRUE(client) << client.error().message;
-    client_ = std::move(*client);
+  }
+  std::string address() const { return server_->endpoint().to_string(); }
+  // One call of each kind.
+  Status list(const Nonce& nonce) {
+    auto client = DeviceClient::connect(address(), {});
+    if (!client) return fail(client.error());
+    auto listed = (*client)->list({nonce, std::nullopt}, true);
+    if (!listed) return fail(listed.error());
+    return {};
+  }
+  Status verify(const Nonce& nonce) {
+    auto client = DeviceClient::connect(address(), {});
+    if (!client) return fail(client.error());
+    return (*client)->verify(
+        {"p", ""}, {"none"}, {nonce, std::nullopt}, [](std::uint64_t) {},
+        [](const VerifyOutcome&) {});
   }
 
   TransferSettings settings_;
   ArenaMemory arena_ = *ArenaMemory::allocate(8 * kMiB);
   BufferPool pool_{arena_.span()};
-  std::unique_ptr<AttemptJournal> journal_ = *AttemptJournal::open(":memory:");
-  NoSource caller_;
+  Throttle throttle_, receive_throttle_;
   DeviceCounters counters_;
-  Throttle throttle_;
-  MemoryProvider stores_{{"mine", "known", "foreign"}};
-  TransferManager manager_{{settings_, pool_, *journal_, caller_, counters_, throttle_}};
+  std::unique_ptr<AttemptJournal> journal_ = *AttemptJournal::open(":memory:");
+  NoCaller caller_;
+  MemoryProvider provider_{{"p"}, contract::small_parts()};
   SourceService source_{settings_, pool_, throttle_, counters_};
-  CountingPolicy policy_;
+  TransferManager manager_{{settings_, pool_, *journal_, caller_, counters_, receive_throttle_}};
+  Keys keys_;
   std::unique_ptr<DeviceServer> server_;
-  std::unique_ptr<DeviceClient> client_;
 };
 
-TEST_F(DeviceServerTest, AListAsksThePolicyOnceForEachPlace) {
-  for (const Location& place :
-       {Location{"mine", ""}, {"mine", "a"}, {"known", ""}, {"known", "a"}, {"foreign", ""}}) {
-    for (int i = 0; i < 5; ++i) {
-      TransferSpec spec;
-      spec.id = new_transfer_id();
-      spec.source_address = "127.0.0.1:1";
-      spec.source = {"from", ""};
-      spec.target = place;
-      spec.extents.push_back({"e", "e"});
-      ASSERT_TRUE(manager_.submit(std::move(spec), **stores_.open(place)));
-    }
+TEST_F(DeviceServerTest, SlowCallsOfOneKeyLeaveThreadsToTheOthersOfEachKind) {
+  start(std::chrono::seconds(60));
+  const Nonce greedy = keys_.add("greedy"), other = keys_.add("other");
+  SlowCalls calls(address(), greedy);
+  for (const char* method : {"List", "Verify"}) {
+    for (int connection = 0; connection < 2; ++connection) calls.start(method, 20);
   }
-  const auto list = client_->list({std::nullopt, policy_.nonce}, /*finished=*/true);
-  ASSERT_TRUE(list) << list.error().message;
-  EXPECT_EQ(list->transfers.size(), 10u);
-  EXPECT_EQ(list->elsewhere.size(), 2u);
-  EXPECT_EQ(policy_.asked.size(), 5u + 3u) << "to write, and where that is denied to read";
-  for (const auto& [question, times] : policy_.asked) EXPECT_EQ(times, 1) << question.second;
-  EXPECT_EQ(policy_.namespaces_of.at("known"), 2) << "its two places";
-  EXPECT_EQ(policy_.namespaces_of.at("foreign"), 1);
+  // Of each kind he has half of 32 threads.
+  EXPECT_EQ(calls.wait_for_ends(48), 48u);
+  const Status listed = list(greedy);
+  ASSERT_FALSE(listed);
+  EXPECT_EQ(listed.error().reason, Reason::kBusy) << listed.error().message;
+  for (const Status& status : {list(other), verify(other)})
+    EXPECT_TRUE(status) << status.error().message;
 }
 
-// Else a busy device resets the connection before it looks at what was proven.
-TEST_F(DeviceServerTest, ACallerMakesHimselfKnownBeforeALargeRequest) {
-  const auto proofs_for = [&](std::size_t extents) {
-    policy_.proofs = 0;
-    const std::vector<std::string> names(extents, std::string(100, 'e'));
-    const Status verified = client_->verify({"mine", ""}, names, {policy_.nonce, std::nullopt}, {},
-                                            [](const VerifyOutcome&) {});
-    EXPECT_TRUE(verified) << verified.error().message;
-    return policy_.proofs.load();
-  };
-  EXPECT_EQ(proofs_for(1), 2) << "a Challenge, the call";
-  EXPECT_EQ(proofs_for(1000), 3) << "a Challenge, one that is fresh, the call";
+TEST_F(DeviceServerTest, ARequestThatDoesNotComeEndsItsCallAndGivesAllBack) {
+  start(std::chrono::milliseconds(500));
+  const Nonce key = keys_.add("key");
+  SlowCalls calls(address(), key);
+  calls.start("List", 12);
+  EXPECT_EQ(calls.wait_for_ends(12), 12u);
+  for (const auto& [code, count] : calls.codes()) {
+    // Cancelled where it was read, busy where it waited for its turn.
+    EXPECT_TRUE(code == grpc::StatusCode::CANCELLED || code == grpc::StatusCode::RESOURCE_EXHAUSTED)
+        << code << " " << count;
+  }
+  const Status listed = list(key);
+  EXPECT_TRUE(listed) << listed.error().message;
 }
 
 }  // namespace
