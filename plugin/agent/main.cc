@@ -47,6 +47,16 @@ void limit_memory(std::uint64_t data_limit_mib) {
 #endif
 }
 
+// Every connection takes descriptors, a stranger's as well, and shells give 1024. (What uses
+// select(2) could not live with more; nothing here does.)
+void raise_descriptors() {
+  constexpr rlim_t kEnough = 65536;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kEnough) return;
+  limit.rlim_cur = std::min(kEnough, limit.rlim_max);
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void small_footprint() {
   ::mallopt(M_ARENA_MAX, 2);
   pthread_attr_t attributes;
@@ -256,6 +266,7 @@ int main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   siphon::agent::limit_memory(1536);  // the configuration may set another limit, once it is read
+  siphon::agent::raise_descriptors();
   siphon::agent::small_footprint();
   sigset_t signals;
   sigemptyset(&signals);

@@ -11,6 +11,7 @@
 #include "plugin/base/thread.h"
 #include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
+#include "plugin/rpc/grpc_limits.h"
 #include "plugin/rpc/secret_file.h"
 #include "plugin/rpc/server.h"
 #include "plugin/rpc/tls.h"
@@ -243,6 +244,7 @@ bool wait_connected(grpc::Channel& channel, std::chrono::milliseconds timeout,
 
 Result<Connection> connect_to(const std::string& address, const ClientOptions& options,
                               ShouldStop should_stop) {
+  prepare_grpc();
   auto endpoint = parse_endpoint(address);
   if (!endpoint) return fail(std::move(endpoint).error());
   auto credentials = channel_credentials(*endpoint, options);

@@ -16,6 +16,7 @@
 #include "plugin/rpc/call_watch.h"
 #include "plugin/rpc/convert.h"
 #include "plugin/rpc/door.h"
+#include "plugin/rpc/grpc_limits.h"
 #include "plugin/rpc/outermost.h"
 #include "plugin/rpc/secret_file.h"
 #include "plugin/rpc/share.h"
@@ -634,7 +635,7 @@ class DeviceServer::Impl {
     builder.AddChannelArgument(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 8192);
     // A few bytes would become gigabytes before anybody looks at them.
     builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
-    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8192);
+    builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
     builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 5000);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 60000);
     using Type = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
@@ -677,6 +678,7 @@ Status check_server_options(const ServerOptions& options) {
 
 Result<std::unique_ptr<DeviceServer>> DeviceServer::start(const ServerOptions& options,
                                                           Device device) {
+  prepare_grpc();
   Secret secret;
   if (!options.secret_file.empty()) {
     auto read = read_secret_file(options.secret_file);

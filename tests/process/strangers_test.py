@@ -235,9 +235,30 @@ class Flood(TwoDaemonsTest):
         self.assertGreater(copies, 0)
         self.assertGreater(len(heard), 0)
         self.assertEqual(self.secrets_in(heard), [])
-        for peak in peaks:
+        for daemon, peak in zip(daemons, peaks):
             self.assertLess(peak, BOUND_BYTES)
+            self.assertLess(daemon.log.stat().st_size, 64 * MIB)
         self.assert_nothing_left()
+
+    def test_header_blocks_that_expand_fill_no_memory(self):
+        """Each of a few kilobytes, that would be megabytes once its fields are written out, and the
+        peer has acknowledged no settings."""
+        self.start_daemons()
+        port = self.base_port + 1
+        before = memory(self.target.pid, "VmRSS")
+        kept = []
+        for name, value, count in ((b"lb-cost-bin", bytes(9) + b"n" * 4000, 3900),
+                                   (b"x", b"", 15000)) * 50:
+            block = h2.headers("List") + b"\x40" + h2.field(name, value)[1:] + b"\xbe" * count
+            kept.append(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S))
+            self.addCleanup(kept[-1].close)
+            # No end of headers: it is kept.
+            kept[-1].sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0) +
+                             h2.frame(h2.HEADERS, 0, 1, block))
+        self.put("e1", MIB)
+        self.copy("e1")
+        grown = memory(self.target.pid) - before
+        self.assertLess(grown, 64 * MIB, f"{grown // MIB} MiB for {len(kept)} header blocks")
 
     def test_who_takes_a_dead_daemons_port_learns_nothing_that_can_be_used(self):
         """Neither as the target, nor as the source, whatever he answers."""

@@ -283,6 +283,33 @@ def indexed_metadata(port):
                 c.send(frame(HEADERS, END_HEADERS, next(c.streams), block + b"\xbe" * count))
 
 
+def expanding_metadata(port):
+    """Header blocks that never end, of a few kilobytes that would be sixteen megabytes each: fields
+    by one byte, of what the daemon has in its table. "lb-cost-bin" is one that gRPC makes copies of."""
+    kept = []
+    try:
+        for name, value, count in ((b"lb-cost-bin", bytes(9) + b"n" * 4000, 3900),
+                                   (b"x", b"", 16000), (None, None, 16000)) * 7:
+            block = headers("List")
+            block += b"\x82" if name is None else b"\x40" + field(name, value)[1:]
+            kept.append(Connection(port))
+            kept[-1].send(frame(HEADERS, 0, 1, block + (b"\x90" if name is None else b"\xbe") *
+                                (count - len(block))))
+            done["expanding metadata"] += 1
+        over.wait(2)
+    finally:
+        for connection in kept:
+            connection.socket.close()
+
+
+def malformed_metadata(port):
+    """Each a line in the daemon's log, if it would say so."""
+    with Connection(port) as c:
+        done["malformed metadata"] += 1
+        c.send(frame(HEADERS, 0, 1, b"\x40" + field("grpc-timeout", b"?")[1:] + b"\xbe" * 15000))
+        c.hear(0.05)
+
+
 def slow(port):
     with Connection(port, greet=False) as c:
         done["slow"] += 1
@@ -340,8 +367,8 @@ def asks(port):
 
 
 CONTROL = (knock, crowd, half_open, garbage, large_requests, large_requests, regardless_of_windows,
-           announced_length, huge_metadata, endless_metadata, indexed_metadata, slow,
-           streams_without_end, rapid_reset, pings, asks)
+           announced_length, huge_metadata, endless_metadata, indexed_metadata, expanding_metadata,
+           malformed_metadata, slow, streams_without_end, rapid_reset, pings, asks)
 LANES = (knock, garbage, regardless_of_windows, slow)
 
 
