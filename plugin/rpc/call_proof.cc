@@ -105,6 +105,12 @@ Sha256 device_proof(Bytes key, const std::string& endpoint, Bytes nonce, const D
       key, {bytes("siphon.v1 device"), bytes(canonical(endpoint)), nonce, device.life, clock});
 }
 
+Sha256 masked(Bytes key, Bytes with, std::string_view purpose, Bytes id) {
+  Sha256 out = hmac_of(with, {bytes("siphon.v1 mask"), bytes(purpose), id});
+  for (std::size_t i = 0; i < out.size() && i < key.size(); ++i) out[i] ^= key[i];
+  return out;
+}
+
 std::string source_scope(const std::string& transfer_id, const Location& source) {
   const auto all = joined({bytes(transfer_id), bytes(source.pool), bytes(source.nspace)});
   return {reinterpret_cast<const char*>(all.data()), all.size()};

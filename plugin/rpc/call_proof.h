@@ -25,6 +25,9 @@ inline constexpr char kWriteProof[] = "siphon-write-bin";    // of a grant_write
 inline constexpr char kSecretProof[] = "siphon-secret-bin";  // of the shared secret
 inline constexpr char kScope[] = "siphon-scope-bin";         // what a source_key is good for
 inline constexpr std::size_t kMaxScopeBytes = 1152;
+// What keys are masked for.
+inline constexpr char kSourceKeyMask[] = "source key";  // id: its scope
+inline constexpr char kTicketMask[] = "ticket";         // id: the ticket's
 // What a refusal of Describe tells.
 inline constexpr char kVersion[] = "siphon-version-bin";
 inline constexpr char kHome[] = "siphon-home-bin";
@@ -60,6 +63,11 @@ bool is_proof_of(std::span<const std::byte> key, std::string_view method,
 // The device's answer to a Challenge whose proof had this nonce.
 Sha256 device_proof(std::span<const std::byte> key, const std::string& endpoint,
                     std::span<const std::byte> nonce, const DeviceTime& device);
+
+// `key`, of no use to who overhears the call that carries it: XOR with HMAC-SHA-256(with, purpose |
+// id). `id` stands for one key only. Once more, it gives the key back.
+Sha256 masked(std::span<const std::byte> key, std::span<const std::byte> with,
+              std::string_view purpose, std::span<const std::byte> id);
 
 // What the target may show the source: a key for one transfer out of one place.
 std::string source_scope(const std::string& transfer_id, const Location& source);

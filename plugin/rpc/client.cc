@@ -134,6 +134,14 @@ struct Connection {
     return {};
   }
   Error error(const grpc::Status& status) const { return from_grpc(status, address); }
+  // What hides a key within a call: the first that proves it. With none TLS does, or nobody is
+  // asked for any.
+  template <typename Key>
+  std::optional<std::span<const std::byte>> mask_key(const std::optional<Key>& proves) const {
+    if (proves) return std::span<const std::byte>(*proves);
+    if (!secret.empty()) return secret.reveal();
+    return std::nullopt;
+  }
 
  private:
   struct Known {
@@ -340,7 +348,11 @@ Result<Summary> DeviceClient::transfer(const TransferSpec& spec,
   // The read grant is at the source: the target gets a key for this transfer alone.
   if (const auto& nonce = spec.authority.read_nonce) {
     const auto key_id = grant_key_id(*nonce);
-    const Sha256 key = source_key(*nonce, source_scope(spec.id, spec.source));
+    const std::string scope = source_scope(spec.id, spec.source);
+    Sha256 key = source_key(*nonce, scope);
+    if (const auto with = impl_->connection_.mask_key(spec.authority.write_nonce)) {
+      key = masked(key, *with, kSourceKeyMask, std::as_bytes(std::span(scope)));
+    }
     request.mutable_source_key()->set_key_id(key_id.data(), key_id.size());
     request.mutable_source_key()->set_key(key.data(), key.size());
   }
@@ -471,6 +483,12 @@ class GrpcSourceCaller final : public SourceCaller {
     }
     v1::StreamRequest request;
     encode(call, &request);
+    std::optional<Sha256> source_key;
+    if (call.source_key) source_key = call.source_key->key;
+    if (const auto with = connection->mask_key(source_key)) {
+      const Sha256 key = masked(call.ticket.key.reveal(), *with, kTicketMask, call.ticket.id);
+      request.set_ticket_key(key.data(), key.size());
+    }
     grpc::ClientContext context;
     if (Status proven = prove(*connection, context, call, request); !proven) {
       end.status = failed(std::move(proven).error());

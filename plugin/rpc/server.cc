@@ -381,6 +381,14 @@ class Service final : public grpc::CallbackGenericService {
     v1::TransferRequest().Swap(&request);  // the call lasts as long as the transfer
     if (!spec) return fail(std::move(spec).error());
     spec->authority = caller.authority;
+    if (const auto* with = caller.write    ? &*caller.write
+                           : caller.secret ? &*caller.secret
+                                           : nullptr;
+        with != nullptr && spec->source_key) {
+      const std::string scope = source_scope(spec->id, spec->source);
+      spec->source_key->key = masked(spec->source_key->key, with->key.reveal(), kSourceKeyMask,
+                                     std::as_bytes(std::span(scope)));
+    }
     SIPHON_TRY(device_.policy.allow(AccessPolicy::Action::kWrite, spec->target, caller.authority));
     SIPHON_TRY(device_.check_source(*spec));
     auto store = device_.stores.open(spec->target);
@@ -465,6 +473,12 @@ class Service final : public grpc::CallbackGenericService {
                    "asked to stream to " + call->data.to_string() + ", but the call came from " +
                        caller.context.peer() + "; refused",
                    Side::kTarget, "set data.address of the target to the address it calls from"});
+    }
+    if (const auto* with = caller.read     ? &*caller.read
+                           : caller.secret ? &*caller.secret
+                                           : nullptr) {
+      call->ticket.key = Secret(
+          masked(call->ticket.key.reveal(), with->key.reveal(), kTicketMask, call->ticket.id));
     }
     // The ticket is for a stream from here.
     call->source_address = endpoint_;

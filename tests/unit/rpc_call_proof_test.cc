@@ -137,5 +137,17 @@ TEST(ReplayGuard, TheSecretIsEverybodysAndHasNoShare) {
   }
 }
 
+TEST(Masked, GivesTheKeyBackToWhoKnowsWhatItIsMaskedWith) {
+  const Sha256 key = sha256(std::as_bytes(std::span("key")));
+  const Sha256 with = sha256(std::as_bytes(std::span("with")));
+  const auto id = std::as_bytes(std::span("id"));
+  const Sha256 hidden = masked(key, with, kTicketMask, id);
+  EXPECT_NE(hidden, key);
+  EXPECT_EQ(masked(hidden, with, kTicketMask, id), key);
+  EXPECT_NE(masked(hidden, key, kTicketMask, id), key);
+  EXPECT_NE(masked(hidden, with, kSourceKeyMask, id), key);
+  EXPECT_NE(masked(hidden, with, kTicketMask, std::as_bytes(std::span("di"))), key);
+}
+
 }  // namespace
 }  // namespace siphon::rpc
