@@ -144,4 +144,18 @@ Result<Address> parse_extent_or_store(const std::string& text) {
   return parse_address(text, folder ? Want::kStore : Want::kEither);
 }
 
+Status check_names_something(const std::string& text, NamespaceSlash namespaces) {
+  if (!text.ends_with('/')) return {};
+  const auto address = parse_address(text, Want::kEither);
+  if (!address || !address->extent.empty() || address->where == Where::kDaemon) return {};
+  const bool is_namespace = address->where == Where::kCeph && !address->location.nspace.empty();
+  if (is_namespace && namespaces == NamespaceSlash::kIsTaken) return {};
+  std::string whole = text.substr(0, text.find_last_not_of('/') + 1);
+  if (is_namespace) {
+    whole = "--namespace " + address->location.nspace + " " + whole.substr(0, whole.rfind('/'));
+  }
+  return fail(Code::kInvalidArgument, "'" + text + "' names nothing after the slash",
+              Side::kRequester, "name what is meant, or all of it: " + whole);
+}
+
 }  // namespace siphon::cli

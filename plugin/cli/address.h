@@ -4,6 +4,7 @@
 //   HOST:PORT/EXTENT, HOST:PORT/                                a folder's daemon, control address;
 //                                                               numeric, or localhost (127.0.0.1)
 //   posix:DIR/EXTENT, posix:DIR, posix:DIR/                     a folder, opened by the CLI itself
+// Where a verb changes something, POOL and posix:DIR are written without the slash.
 //
 // Values and functions; thread compatible.
 #pragma once
@@ -38,8 +39,16 @@ enum class Want { kExtent, kStore, kEither };
 
 // INVALID_ARGUMENT says what is wrong and how to write it.
 Result<Address> parse_address(std::string_view text, Want want);
-// Either, for verbs that change nothing they are not told to: a folder that is there is meant as a
-// whole, with or without a slash behind it, as extents are files. Looks at the file system.
+// Either; a folder that is there is meant as a whole, with or without a slash behind it, as extents
+// are files. Looks at the file system.
 Result<Address> parse_extent_or_store(const std::string& text);
+
+// Whether POOL/NAMESPACE/ stands for all of that namespace.
+enum class NamespaceSlash { kIsTaken, kIsRefused };
+// For every argument of a verb that changes something. "p1/$E" with E not set is "p1/": what means
+// a whole store to who reads only must not mean it to who changes. INVALID_ARGUMENT for a pool, a
+// folder and (kIsRefused) a namespace with nothing behind its slash, and how to write it when all
+// of it is meant. HOST:PORT/ is taken: a folder's daemon is changed extent by extent.
+Status check_names_something(const std::string& text, NamespaceSlash namespaces);
 
 }  // namespace siphon::cli

@@ -26,12 +26,6 @@ tl::unexpected<Error> usage(const std::string& message, const std::string& next)
 Result<Address> parse_end(const std::string& text) {
   auto address = parse_address(text, Want::kEither);
   if (!address) return address;
-  // What a variable that is not set leaves behind: not the whole pool by a slip.
-  if (address->where == Where::kCeph && address->extent.empty() &&
-      address->location.nspace.empty() && text.ends_with('/')) {
-    return usage("'" + text + "' names nothing after the slash",
-                 "name an extent or a namespace, or all of the pool: " + address->store());
-  }
   if (address->where == Where::kFolder) {
     return usage(text + " is a folder without a daemon",
                  "start siphond over it and name that: HOST:PORT/EXTENT; or use put and get");

@@ -18,6 +18,7 @@
 #include "plugin/base/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
+#include "plugin/cli/address.h"
 #include "plugin/cli/commands.h"
 #include "plugin/cli/options.h"
 #include "plugin/cli/stdio.h"
@@ -32,7 +33,7 @@ constexpr const char* kFooter = R"(
 Addresses:
   POOL/EXTENT, POOL/NAMESPACE/EXTENT   an extent on Ceph; POOL: all of the pool
   HOST:PORT/EXTENT                     an extent behind a folder's siphond (control address)
-  posix:DIR/EXTENT                     an extent in a folder here; posix:DIR/: all of it
+  posix:DIR/EXTENT                     an extent in a folder here; posix:DIR: all of it
 
 Every flag --some-name can be given as SIPHON_SOME_NAME (but for --yes-i-really-mean-it); flags
 win over the environment, that wins over CEPH_ARGS: see siphon config show.
@@ -148,6 +149,15 @@ class CommandLine {
       verb_name_ += " " + chain.back()->get_name();
     }
     run_ = runs_.at(chain.back());
+    if (const auto changes = changes_.find(chain.back()); changes != changes_.end()) {
+      run_ = [run = std::move(run_), slash = changes->second](Session& session) -> Result<int> {
+        for (const std::string& name : session.options().names) {
+          SIPHON_TRY(check_names_something(name, slash));
+        }
+        return run(session);
+      };
+    }
+    refuse_empty_values(chain);
     apply_environment(chain, options_);
     for (const CLI::Option* option : chain.back()->get_options()) {
       if (option->get_name() == "FILE" && option->count() > 0)
@@ -188,8 +198,10 @@ class CommandLine {
         ->expected(1)
         ->allow_extra_args(false);
   }
-  void add_dry_run(CLI::App* verb) {
+  // For a verb that changes something, whose arguments are looked at as such.
+  void add_dry_run(CLI::App* verb, NamespaceSlash slash = NamespaceSlash::kIsTaken) {
     verb->add_flag("--dry-run", options_.dry_run, "say what would be done, change nothing");
+    changes_[verb] = slash;
   }
   void add_namespace(CLI::App* verb) {
     verb->add_option("--namespace", options_.nspace,
@@ -201,6 +213,7 @@ class CommandLine {
                    "confirm a removal or a replacement");
   }
 
+  static void refuse_empty_values(const std::vector<CLI::App*>& chain);
   void ask_for_help(std::vector<std::string>& words) const;
   void name_what_is_unknown(const std::vector<std::string>& words);
   void define_data_verbs();
@@ -213,9 +226,24 @@ class CommandLine {
   Options& options_;
   CLI::App app_{"siphon: move extents between storage daemons, out of band and proven", "siphon"};
   std::map<const CLI::App*, Run> runs_;
+  std::map<const CLI::App*, NamespaceSlash> changes_;
   std::string verb_name_;
   Run run_;
 };
+
+// What a variable that is not set leaves of a flag's value is no wish for the default: an age or a
+// private id that says nothing would let all of the trash go. --namespace "" is the one without a
+// name. Throws CLI::ParseError.
+void CommandLine::refuse_empty_values(const std::vector<CLI::App*>& chain) {
+  for (const CLI::App* app : chain) {
+    for (const CLI::Option* option : app->get_options()) {
+      const std::string flag = option->get_lnames().empty() ? "" : option->get_lnames().front();
+      if (flag.empty() || flag == "namespace") continue;
+      if (std::ranges::find(option->results(), std::string()) == option->results().end()) continue;
+      throw CLI::ParseError("--" + flag + " was given no value", CLI::ExitCodes::ValidationError);
+    }
+  }
+}
 
 // "siphon help copy" is "siphon copy --help".
 void CommandLine::ask_for_help(std::vector<std::string>& words) const {
@@ -448,7 +476,7 @@ void CommandLine::define_trash_verbs() {
                  "list the trash of a store, or of one extent; due: there for more than 7 days",
                  "  siphon trash ls p1\n"
                  "  siphon trash ls p1/e1\n"
-                 "  siphon trash ls -f json posix:/srv/a/",
+                 "  siphon trash ls -f json posix:/srv/a",
                  run_trash_ls);
   auto* restore = add(*trash, "restore", "bring an extent back, byte for byte; never overwrites",
                       "  siphon trash restore p1/e1\n"
@@ -466,8 +494,9 @@ void CommandLine::define_trash_verbs() {
   for (CLI::App* verb : {restore, purge}) {
     verb->add_option("--private-id", options_.private_id,
                      "which generation, as trash ls shows it (restore: default the youngest)");
-    add_dry_run(verb);
   }
+  add_dry_run(restore);
+  add_dry_run(purge, NamespaceSlash::kIsRefused);
   purge->add_option("--older-than", options_.older_than,
                     "only what has been there for so long: 90s, 30m, 12h, 7d");
   add_confirmation(purge);
@@ -480,7 +509,7 @@ void CommandLine::define_trash_verbs() {
           "list attempts, with bytes and lease; of a pool also parts that no head names",
           "  siphon scratch ls p1\n"
           "  siphon scratch ls p1/e1\n"
-          "  siphon scratch ls -f json posix:/srv/a/",
+          "  siphon scratch ls -f json posix:/srv/a",
           run_scratch_ls);
   auto* end = add(*scratch, "purge", "remove attempts whose lease is over",
                   "  siphon scratch purge --dry-run p1\n"
@@ -490,7 +519,7 @@ void CommandLine::define_trash_verbs() {
   add_name(attempts, "WHAT", "a store or an extent");
   add_name(end, "WHAT", "a store or an extent");
   end->add_flag("-a,--all", options_.finished, "also those that may still run: they will fail");
-  add_dry_run(end);
+  add_dry_run(end, NamespaceSlash::kIsRefused);
   add_confirmation(end);
   for (CLI::App* verb : {ls, purge, attempts, end}) add_namespace(verb);
 }

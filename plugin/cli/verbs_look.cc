@@ -391,7 +391,7 @@ Result<int> run_verify(Session& session) {
     return fail(
         Code::kInvalidArgument,
         "--exact wants to list " + target->store() + ", and a folder's daemon lists nothing",
-        Side::kRequester, "name the folder itself: posix:DIR/, on its host");
+        Side::kRequester, "name the folder itself: posix:DIR, on its host");
   }
   return verify_both_sides(session, *source, *target);
 }

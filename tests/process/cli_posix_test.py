@@ -8,10 +8,14 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 import zlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from crc32c import crc32c  # noqa: E402 (after the path is known)
 
 SIPHON = str(pathlib.Path(os.environ["SIPHON_BIN_DIR"]) / "siphon")
 BLOCK_HEADER = 48
@@ -64,6 +68,39 @@ class CliTest(unittest.TestCase):
 
     def put(self, name, data, *arguments):
         self.siphon("put", *arguments, self.address(name), "-", data=data)
+
+    def kill_a_put(self):
+        """Of e1, when some of it is there."""
+        writer = subprocess.Popen([SIPHON, "put", self.address("e1"), "-"], stdin=subprocess.PIPE,
+                                  env=clean_environment())
+        try:
+            writer.stdin.write(self.content(8 << 20))
+            writer.stdin.flush()
+            deadline = time.monotonic() + 30
+            while not self.json("scratch", "ls", self.address("e1"))["entries"]:
+                self.assertLess(time.monotonic(), deadline)
+        finally:
+            writer.kill()
+            writer.communicate()
+
+    def backdate_trash(self, name, hours_of):
+        """Rewrites when each generation got there: the youngest, the one before it, ... so many
+        hours ago. In the head file, as docs/extent_format.md has it."""
+        path = self.store / ".siphon" / "head" / name
+        raw = path.read_bytes()
+        sizes = struct.unpack_from("<II", raw, 8)
+        registers, at, now = [], 16, time.time()
+        for size in sizes:
+            register = bytearray(raw[at:at + size])
+            at += size
+            if register:
+                reservations, entries = register[62:64]
+                for back, hours in enumerate(hours_of[:entries]):
+                    entry = 128 + 48 * reservations + 96 * (entries - 1 - back)
+                    struct.pack_into("<Q", register, entry + 56, int((now - hours * 3600) * 1000))
+                struct.pack_into("<I", register, size - 4, crc32c(register[:-4]))
+            registers.append(bytes(register))
+        path.write_bytes(raw[:16] + b"".join(registers))
 
     def leftovers(self):
         """Files of scratch extents and half-written heads."""
@@ -513,17 +550,7 @@ class TrashAndScratch(CliTest):
         self.assertEqual(self.leftovers(), [])
 
     def test_what_a_killed_put_leaves_is_shown_and_purged(self):
-        writer = subprocess.Popen([SIPHON, "put", self.address("e1"), "-"], stdin=subprocess.PIPE,
-                                  env=clean_environment())
-        try:
-            writer.stdin.write(self.content(8 << 20))
-            writer.stdin.flush()
-            deadline = time.monotonic() + 30
-            while not self.json("scratch", "ls", self.address("e1"))["entries"]:
-                self.assertLess(time.monotonic(), deadline)
-        finally:
-            writer.kill()
-            writer.communicate()
+        self.kill_a_put()
         entry, = self.json("scratch", "ls", self.address() + "/")["entries"]
         self.assertEqual(entry["extent"], self.address("e1"))
         self.siphon("scratch", "purge", self.address("e1"), expect=NOTHING_TO_DO)  # its lease
@@ -565,7 +592,7 @@ class FullFolder(CliTest):
         self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, self.data["e1"])
         self.siphon("rm", self.address("e1"), self.address("e2"), CONFIRM)
         self.assertEqual(self.free(), 0)
-        self.siphon("trash", "purge", self.address() + "/", CONFIRM)
+        self.siphon("trash", "purge", self.address(), CONFIRM)
         self.assertGreaterEqual(self.free() * 4096, 1_000_000)
         self.fill()
         self.siphon("rm", "--purge", self.address("e3"), CONFIRM)
@@ -590,6 +617,84 @@ class FullFolder(CliTest):
         self.assertGreaterEqual(self.free() * 4096, 400_000)
         self.siphon("rm", self.address("e3"), CONFIRM)
         self.siphon("verify", self.address("e2"))
+class NothingBehindTheSlash(CliTest):
+    """What "$POOL/$EXTENT" is when EXTENT is not set: never a whole store to who changes."""
+
+    SURE = "--yes-i-really-mean-it"
+    # Every verb that changes something, before and after the odd word.
+    CHANGES = {"put": ((), (__file__,)), "seal": ((), ()), "rm": ((SURE,), ()),
+               "copy": ((), ("p2/e",)), "move": ((SURE,), ("p2/e",)),
+               "cancel": (("0" * 32,), ()),
+               "trash restore": ((), ()), "trash purge": ((SURE,), ()),
+               "scratch purge": (("--all", SURE), ())}
+    READING = ("ls", "verify", "trash ls", "scratch ls")
+
+    def test_the_verbs_that_change_something_are_these(self):
+        said = self.siphon("xyzzy", expect=USAGE).stderr.decode()
+        verbs = said.split("there are: ")[1].splitlines()[0].split(", ")
+        verbs = [v for v in verbs if v not in ("trash", "scratch", "config")]
+        verbs += ["trash ls", "trash restore", "trash purge", "scratch ls", "scratch purge"]
+        changing = {v for v in verbs
+                    if b"--dry-run" in self.siphon(*v.split(), "--help").stdout}
+        self.assertEqual(changing, set(self.CHANGES))
+
+    def refused(self, verb, *words, whole):
+        """With what to write when all is meant; nothing was connected to."""
+        for more in ((), ("--dry-run",)):
+            run = self.siphon(*verb.split(), *words, *more, expect=USAGE,
+                              env={"CEPH_CONF": "/dev/null"})
+            self.assertIn(b"names nothing after the slash", run.stderr)
+            self.assertIn(f"all of it: {whole}\n".encode(), run.stderr)
+
+    def test_every_verb_that_changes_something_refuses_it(self):
+        self.put("e2", b"kept")
+        self.siphon("rm", self.address("e2"), self.SURE)
+        self.kill_a_put()
+        before = self.json("trash", "ls", self.address()), self.json("scratch", "ls",
+                                                                     self.address())
+        folder = self.address()
+        for verb, (first, last) in self.CHANGES.items():
+            for odd, whole in (("p1/", "p1"), ("ceph:p1/", "ceph:p1"), (f"{folder}/", folder),
+                               (f"{folder}//", folder)):
+                with self.subTest(verb=verb, odd=odd):
+                    self.refused(verb, *first, odd, *last, whole=whole)
+        self.assertEqual((self.json("trash", "ls", self.address()),
+                          self.json("scratch", "ls", self.address())), before)
+
+    def test_where_a_copy_or_a_removal_of_many_has_it_last_it_is_refused_too(self):
+        self.refused("copy", "p1/e", "p2/", whole="p2")
+        self.refused("move", self.SURE, "p1/e", "p1/", "p2", whole="p1")
+        self.refused("rm", self.SURE, self.address("e"), self.address() + "/",
+                     whole=self.address())
+
+    def test_what_removes_for_good_refuses_a_namespace_too(self):
+        for verb in ("trash purge", "scratch purge"):
+            self.refused(verb, self.SURE, "p1/ns/", whole="--namespace ns p1")
+
+    def test_who_reads_only_may_write_it(self):
+        self.put("e1", b"a")
+        for verb in self.READING:
+            self.siphon(*verb.split(), self.address() + "/")
+
+    def test_a_flag_with_an_empty_value_is_not_the_default(self):
+        self.put("e1", b"kept")
+        self.siphon("rm", self.address("e1"), self.SURE)
+        for words, flag in ((("trash", "purge", self.SURE, self.address()), "--older-than"),
+                            (("trash", "purge", self.SURE, self.address("e1")), "--private-id"),
+                            (("trash", "restore", self.address("e1")), "--private-id"),
+                            (("put", self.address("e2"), __file__), "--expect-sha256"),
+                            (("put", self.address("e2"), __file__), "--expect-bytes"),
+                            (("move", self.SURE, "p1/e", "p2"), "--receipts"),
+                            (("rm", self.SURE, "p1/e"), "--conf"),
+                            (("move", self.SURE, "p1/e", "p2"), "--source-conf")):
+            for given in ((flag, ""), (f"{flag}=",)):
+                with self.subTest(words=words, given=given):
+                    run = self.siphon(*words, *given, expect=USAGE)
+                    self.assertIn(flag.encode(), run.stderr)
+        self.assertEqual(len(self.json("trash", "ls", self.address())["entries"]), 1)
+        self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
+
+
         self.siphon("trash", "restore", self.address("e3"))
         self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
 

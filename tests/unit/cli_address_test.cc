@@ -96,5 +96,26 @@ TEST(CliAddress, WhatIsRefused) {
   refused("127.0.0.1:11111111111111111111/e1", Want::kExtent);
 }
 
+TEST(CliAddress, NothingBehindTheSlashIsNoWholeStoreToWhoChanges) {
+  const auto next_step = [](const std::string& text, NamespaceSlash slash) {
+    const Status checked = check_names_something(text, slash);
+    return checked ? std::string() : checked.error().next_step;
+  };
+  constexpr auto kTaken = NamespaceSlash::kIsTaken, kRefused = NamespaceSlash::kIsRefused;
+  for (const auto slash : {kTaken, kRefused}) {
+    EXPECT_TRUE(next_step("p1/", slash).ends_with(": p1"));
+    EXPECT_TRUE(next_step("ceph:10.0.0.1:7411/", slash).ends_with(": ceph:10.0.0.1:7411"));
+    EXPECT_TRUE(next_step("posix:/srv/a/", slash).ends_with(": posix:/srv/a"));
+    EXPECT_TRUE(next_step("posix:a//", slash).ends_with(": posix:a"));
+    for (const char* text : {"p1", "p1/e1", "p1/ns/e1", "posix:/srv/a", "127.0.0.1:7411/",
+                             "127.0.0.1:7411", "posix:/srv/a/e1"}) {
+      EXPECT_TRUE(check_names_something(text, slash)) << text;
+    }
+  }
+  EXPECT_TRUE(check_names_something("p1/ns/", kTaken));
+  EXPECT_TRUE(next_step("p1/ns/", kRefused).ends_with(": --namespace ns p1"));
+  EXPECT_TRUE(next_step("ceph:p1/ns/", kRefused).ends_with(": --namespace ns ceph:p1"));
+}
+
 }  // namespace
 }  // namespace siphon::cli
