@@ -92,9 +92,12 @@ struct StoreLimits {
   std::uint32_t write_depth = 4;  // writes in flight worth having per extent that is put
   // What four in five writes of a companion should take in its OSD, whose clients wait behind them.
   std::uint32_t write_target_ms = 80;
-  // Published generations that the trash of a name keeps, and for how long.
+  // Published generations that the trash of a name keeps, and for how long: up to kMostKept and
+  // kForEver, the limits of who removes nothing but what a register has no room for.
   std::uint32_t kept_generations = 8;
   std::uint64_t trash_grace_ms = 7ull * 24 * 3600 * 1000;
+  static constexpr std::uint32_t kMostKept = HeadRegister::kMaxKept - 1;
+  static constexpr std::uint64_t kForEver = ~0ull;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;
   // The writes of one scratch extent have to come one by one in the order of their offsets, unless
@@ -345,7 +348,7 @@ inline Status tidy_trash(const HeadRegister& reg, const StoreLimits& limits, boo
   std::vector<TrashEntry> kept;  // oldest first, as they came
   for (const TrashEntry& entry : reg.trash) {
     const std::uint64_t grace = entry.was_published ? limits.trash_grace_ms : kSettledMs;
-    const bool over = entry.trashed_unix_ms + grace < now;
+    const bool over = now > entry.trashed_unix_ms && now - entry.trashed_unix_ms > grace;
     if (!over || !purge(entry)) kept.push_back(entry);
   }
   const std::size_t keep = std::max<std::uint32_t>(limits.kept_generations, 1);

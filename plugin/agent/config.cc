@@ -172,7 +172,7 @@ std::vector<Key> make_keys() {
       numeric("store.operation_bytes", &Config::store, &L::operation_bytes, 64 * kKiB, 8 * kMiB),
       numeric("store.inline_max_bytes", &Config::store, &L::inline_max_bytes, 0, 4 * kMiB),
       numeric("store.read_depth", &Config::store, &L::read_depth, 1, 16),
-      numeric("trash.keep", &Config::store, &L::kept_generations, 1, HeadRegister::kMaxKept - 1),
+      numeric("trash.keep", &Config::store, &L::kept_generations, 1, L::kMostKept),
       {"trash.grace_hours", set_grace, "168"},
       numeric("store.write_target_ms", &Config::store, &L::write_target_ms, 1, 1000),
       text("ceph.name", [](Config& c) -> std::string& { return c.ceph_name; }),

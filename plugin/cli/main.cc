@@ -473,7 +473,7 @@ void CommandLine::define_trash_verbs() {
   CLI::App* trash = app_.add_subcommand("trash", "what was removed or replaced, and can come back");
   trash->require_subcommand(1);
   auto* ls = add(*trash, "ls",
-                 "list the trash of a store, or of one extent; due: there for more than 7 days",
+                 "list the trash of a store, or of one extent, with how long it has been there",
                  "  siphon trash ls p1\n"
                  "  siphon trash ls p1/e1\n"
                  "  siphon trash ls -f json posix:/srv/a",

@@ -61,6 +61,15 @@ RadosOptions rados_options(const ClusterOptions& cluster, const Options& options
   return rados;
 }
 
+// trash.keep and trash.grace_hours are settings of the devices, and may be longer than any default:
+// whoever does not know them removes what a register has no room for, and nothing by its age.
+StoreLimits limits_of_a_client() {
+  StoreLimits limits;
+  limits.kept_generations = StoreLimits::kMostKept;
+  limits.trash_grace_ms = StoreLimits::kForEver;
+  return limits;
+}
+
 // What a role sets overrides what is common to both.
 ClusterOptions overlay(ClusterOptions base, const ClusterOptions& over) {
   if (!over.conf.empty()) base.conf = over.conf;
@@ -120,7 +129,7 @@ Result<RadosCluster*> Session::cluster(Role role) {
   auto cluster = std::make_unique<Cluster>();
   cluster->options = wanted;
   cluster->connection = std::move(*connection);
-  cluster->provider = std::make_unique<RadosProvider>(*cluster->connection);
+  cluster->provider = std::make_unique<RadosProvider>(*cluster->connection, limits_of_a_client());
   by_role_[role] = cluster.get();
   clusters_.push_back(std::move(cluster));
   return clusters_.back()->connection.get();
@@ -141,7 +150,9 @@ Result<ExtentStore*> Session::store(const Address& address, Role role) {
   const std::lock_guard lock(mutex_);
   auto& provider = folders_[address.dir];
   if (!provider) {
-    auto folder = PosixProvider::create(address.dir);
+    PosixOptions folder_options;
+    folder_options.limits = limits_of_a_client();
+    auto folder = PosixProvider::create(address.dir, folder_options);
     if (!folder) return fail(std::move(folder).error());
     provider = std::move(*folder);
   }

@@ -48,10 +48,6 @@ struct Entry {
 // By when every transfer that may have written to an unnamed part has ended.
 constexpr std::uint64_t kUnnamedAgeMs = 25ull * 3600 * 1000;
 
-bool is_due(const Entry& e, std::uint64_t now_unix_ms) {
-  return (e.restorable || e.gone) && e.since_unix_ms + StoreLimits{}.trash_grace_ms <= now_unix_ms;
-}
-
 struct Found {
   std::vector<Entry> entries;
   std::vector<std::pair<Address, Error>> failed;
@@ -94,7 +90,6 @@ Json entry_json(const Entry& e) {
             {"private_id", to_hex(e.id)},
             {"bytes", e.bytes > 0 ? Json(e.bytes) : Json()}};
   if (e.in_trash || e.unnamed) json["since"] = rfc3339(e.since_unix_ms);
-  if (e.restorable || e.gone) json["due"] = is_due(e, now_unix_ms());
   if (!e.in_trash) json["named"] = !e.unnamed.has_value();
   if (!e.in_trash)
     json["lease_until"] = e.lease_unix_ms > 0 ? Json(rfc3339(e.lease_unix_ms)) : Json();
@@ -237,7 +232,6 @@ int show(Session& session, const Found& found, bool trash) {
     std::string last = "attempt";
     if (trash) last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
     if (e.gone) last += ", bytes gone";
-    if (is_due(e, now)) last += ", due";
     if (!trash) {
       last = e.unnamed                ? (e.has_head ? "unnamed" : "no head")
              : e.in_trash             ? "ended"

@@ -477,9 +477,42 @@ class TrashAndScratch(CliTest):
         self.siphon("trash", "purge", self.address("e1"), self.SURE)
         self.assertEqual(self.leftovers(), [])
 
+    def test_purge_by_age_takes_the_old_and_leaves_the_young(self):
+        for name in ("e1", "e2"):
+            for i in range(4):
+                self.put_and_get(name, bytes([i]) * 2_000_000)
+        self.backdate_trash("e1", [0, 2, 49])
+        self.backdate_trash("e2", [1, 30, 24 * 8])
+        first, second = self.removed("e1"), self.removed("e2")
+        words = ("trash", "purge", self.SURE, "--older-than")
+
+        def gone(age, where, *more):
+            ran = self.json(*words, age, where, *more)
+            return [e["private_id"] for e in ran["entries"]]
+
+        old = [first[0]["private_id"], *(e["private_id"] for e in second[:2])]
+        self.assertEqual(sorted(gone("1d", self.address(), "--dry-run")), sorted(old))
+        self.assertEqual(len(self.removed("e1") + self.removed("e2")), 6)
+        self.assertEqual(gone("7d", self.address()), [second[0]["private_id"]])
+        self.assertEqual(gone("90m", self.address("e1"), "--private-id",
+                              first[1]["private_id"]), [first[1]["private_id"]])
+        self.assertEqual(sorted(gone("24h", self.address())),
+                         sorted([first[0]["private_id"], second[1]["private_id"]]))
+        self.siphon(*words, "2h", self.address(), expect=NOTHING_TO_DO)
+        self.assertEqual(self.removed("e1"), first[2:])
+        self.assertEqual(self.removed("e2"), second[2:])
+        self.assertEqual(len(self.leftovers()), 2)
+        for name in ("e1", "e2"):
+            self.siphon("rm", self.address(name), self.SURE)
+            young = (first if name == "e1" else second)[2]["private_id"]
+            self.siphon("trash", "restore", self.address(name), "--private-id", young)
+            self.assertEqual(self.siphon("get", self.address(name), "-").stdout,
+                             bytes([2]) * 2_000_000)
+
     def test_many_replacements_never_lock_the_name(self):
         for i in range(20):
             self.put_and_get("e1", bytes([i]) * 5000)
+        self.assertEqual(len(self.removed("e1")), self.MOST_KEPT)
         self.siphon("rm", self.address("e1"), self.SURE)
         self.siphon("rm", "--purge", self.address("e1"), self.SURE)
         self.assertEqual(self.leftovers(), [])
@@ -488,32 +521,35 @@ class TrashAndScratch(CliTest):
         """Its generations in the trash, youngest last."""
         return self.json("trash", "ls", self.address(name))["entries"]
 
+    # What the trash of one name holds at most, for who knows no trash.keep (which may be 15).
+    MOST_KEPT = 15
+
     def test_rm_says_which_generation_it_pushes_out_of_the_trash(self):
-        for i in range(8):
+        for i in range(self.MOST_KEPT):
             self.put("e1", bytes([i]) * (5000 + i))
             ran = self.json("rm", self.address("e1"), self.SURE)
             self.assertEqual(ran["extents"][0]["left_for_good"], [])
         oldest, second = self.removed("e1")[:2]
-        self.put("e1", b"ninth")
+        self.put("e1", b"one more")
         dry = self.json("rm", "--dry-run", self.address("e1"))
         self.assertEqual([g["private_id"] for g in dry["extents"][0]["left_for_good"]],
                          [oldest["private_id"]])
         self.assertIn(f"would leave the trash for good, to make room: private id "
                       f"{oldest['private_id']}".encode(),
                       self.siphon("rm", "--dry-run", self.address("e1")).stdout)
-        self.assertEqual(len(self.removed("e1")), 8)
+        self.assertEqual(len(self.removed("e1")), self.MOST_KEPT)
         ran = self.json("rm", self.address("e1"), self.SURE)["extents"][0]
         self.assertEqual(ran["purged"], 1)
         self.assertEqual(ran["left_for_good"], [{k: oldest[k] for k in
                                                  ("private_id", "since", "bytes")}])
-        self.put("e1", b"tenth")
+        self.put("e1", b"and one more")
         said = self.siphon("rm", self.address("e1"), self.SURE).stdout.decode()
         self.assertIn(f"left the trash for good, to make room: private id "
                       f"{second['private_id']}", said)
-        self.assertEqual(len(self.removed("e1")), 8)
+        self.assertEqual(len(self.removed("e1")), self.MOST_KEPT)
 
     def test_put_says_which_generation_it_pushes_out_of_the_trash(self):
-        for i in range(9):
+        for i in range(self.MOST_KEPT + 1):
             self.put_and_get("e1", bytes([i]) * 5000)
         oldest = self.removed("e1")[0]
         source = self.file("in", b"x" * 5000)
@@ -522,6 +558,27 @@ class TrashAndScratch(CliTest):
             ran = self.json(*words, *more)
             self.assertEqual([g["private_id"] for g in ran["left_for_good"]],
                              [oldest["private_id"]])
+
+    def test_nothing_leaves_the_trash_by_its_age_or_number_that_a_setting_may_keep(self):
+        """trash.keep and trash.grace_hours are the devices': the command line cannot know them."""
+        for i in range(12):
+            self.put_and_get("e1", bytes([i]) * 5000)
+        self.backdate_trash("e1", [24 * 30 * (i + 1) for i in range(11)])
+        kept = [e["private_id"] for e in self.removed("e1")]
+        self.assertEqual(len(kept), 11)
+        for change in (("rm", self.address("e1"), self.SURE),
+                       ("put", self.address("e1"), __file__),
+                       ("put", "--replace", self.address("e1"), __file__, self.SURE)):
+            for more in (("--dry-run",), ()):
+                ran = self.json(*change, *more)
+                self.assertEqual(ran.get("left_for_good", []), [], change)
+                for extent in ran.get("extents", []):
+                    self.assertEqual((extent["purged"], extent["left_for_good"]), (0, []))
+            self.assertEqual([e["private_id"] for e in self.removed("e1")][:11], kept, change)
+        self.assertEqual(len(self.removed("e1")), 13)
+        said = self.siphon("trash", "ls", self.address("e1")).stdout.decode()
+        self.assertIn(" 330 d ", said)
+        self.assertNotIn("due", said)  # by which setting, nobody here knows
 
     def test_a_generation_whose_bytes_are_gone_is_marked_and_not_restored(self):
         self.put("e1", b"older" * 1000)
@@ -560,63 +617,6 @@ class TrashAndScratch(CliTest):
         self.assertEqual(self.leftovers(), [])
 
 
-@unittest.skipUnless(os.geteuid() == 0, "needs the right to mount")
-class FullFolder(CliTest):
-    def setUp(self):
-        super().setUp()
-        self.disk = self.home / "disk"
-        self.disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "siphon-test", self.disk],
-                       check=True)
-        self.addCleanup(subprocess.run, ["umount", "-l", self.disk], check=False)
-        self.store = self.disk / "store"
-        self.store.mkdir()
-        self.data = {name: self.content(500_000) for name in ("e1", "e2", "e3")}
-        for name, data in self.data.items():
-            self.put(name, data)
-
-    def fill(self):
-        with open(self.disk / "others", "ab", buffering=0) as file:
-            with self.assertRaises(OSError):
-                while True:
-                    file.write(b"x" * 4096)
-        self.assertEqual(self.free(), 0)
-
-    def free(self):
-        return os.statvfs(self.disk).f_bavail
-
-    def test_rm_restore_and_purge_work_on_a_full_disk(self):
-        self.fill()
-        self.siphon("rm", self.address("e1"), CONFIRM)
-        self.siphon("trash", "restore", self.address("e1"))
-        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, self.data["e1"])
-        self.siphon("rm", self.address("e1"), self.address("e2"), CONFIRM)
-        self.assertEqual(self.free(), 0)
-        self.siphon("trash", "purge", self.address(), CONFIRM)
-        self.assertGreaterEqual(self.free() * 4096, 1_000_000)
-        self.fill()
-        self.siphon("rm", "--purge", self.address("e3"), CONFIRM)
-        self.assertGreaterEqual(self.free() * 4096, 500_000)
-        self.assertEqual(self.leftovers(), [])
-
-    def test_where_even_the_spare_room_is_gone_rm_says_what_to_do_and_purge_works(self):
-        self.siphon("rm", self.address("e1"), CONFIRM)
-        self.put("e2", self.content(400_000), "--replace", CONFIRM)  # its head is not settled
-        (self.store / ".siphon" / "spare").unlink()
-        self.fill()
-        run = self.siphon("rm", self.address("e3"), CONFIRM, expect=LIMIT)
-        self.assertIn(b"no space left", run.stderr.lower())
-        self.assertIn(f"siphon trash purge {CONFIRM} posix:{self.store}".encode(), run.stderr)
-        self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
-        self.siphon("trash", "purge", self.address("e2"), CONFIRM)
-        self.assertGreaterEqual(self.free() * 4096, 400_000)
-        self.fill()
-        (self.store / ".siphon" / "spare").unlink()
-        self.fill()
-        self.siphon("trash", "purge", CONFIRM, f"posix:{self.store}")
-        self.assertGreaterEqual(self.free() * 4096, 400_000)
-        self.siphon("rm", self.address("e3"), CONFIRM)
-        self.siphon("verify", self.address("e2"))
 class NothingBehindTheSlash(CliTest):
     """What "$POOL/$EXTENT" is when EXTENT is not set: never a whole store to who changes."""
 
@@ -695,6 +695,63 @@ class NothingBehindTheSlash(CliTest):
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
 
 
+@unittest.skipUnless(os.geteuid() == 0, "needs the right to mount")
+class FullFolder(CliTest):
+    def setUp(self):
+        super().setUp()
+        self.disk = self.home / "disk"
+        self.disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "siphon-test", self.disk],
+                       check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", self.disk], check=False)
+        self.store = self.disk / "store"
+        self.store.mkdir()
+        self.data = {name: self.content(500_000) for name in ("e1", "e2", "e3")}
+        for name, data in self.data.items():
+            self.put(name, data)
+
+    def fill(self):
+        with open(self.disk / "others", "ab", buffering=0) as file:
+            with self.assertRaises(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+        self.assertEqual(self.free(), 0)
+
+    def free(self):
+        return os.statvfs(self.disk).f_bavail
+
+    def test_rm_restore_and_purge_work_on_a_full_disk(self):
+        self.fill()
+        self.siphon("rm", self.address("e1"), CONFIRM)
+        self.siphon("trash", "restore", self.address("e1"))
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, self.data["e1"])
+        self.siphon("rm", self.address("e1"), self.address("e2"), CONFIRM)
+        self.assertEqual(self.free(), 0)
+        self.siphon("trash", "purge", self.address(), CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 1_000_000)
+        self.fill()
+        self.siphon("rm", "--purge", self.address("e3"), CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 500_000)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_where_even_the_spare_room_is_gone_rm_says_what_to_do_and_purge_works(self):
+        self.siphon("rm", self.address("e1"), CONFIRM)
+        self.put("e2", self.content(400_000), "--replace", CONFIRM)  # its head is not settled
+        (self.store / ".siphon" / "spare").unlink()
+        self.fill()
+        run = self.siphon("rm", self.address("e3"), CONFIRM, expect=LIMIT)
+        self.assertIn(b"no space left", run.stderr.lower())
+        self.assertIn(f"siphon trash purge {CONFIRM} posix:{self.store}".encode(), run.stderr)
+        self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
+        self.siphon("trash", "purge", self.address("e2"), CONFIRM)
+        self.assertGreaterEqual(self.free() * 4096, 400_000)
+        self.fill()
+        (self.store / ".siphon" / "spare").unlink()
+        self.fill()
+        self.siphon("trash", "purge", CONFIRM, f"posix:{self.store}")
+        self.assertGreaterEqual(self.free() * 4096, 400_000)
+        self.siphon("rm", self.address("e3"), CONFIRM)
+        self.siphon("verify", self.address("e2"))
         self.siphon("trash", "restore", self.address("e3"))
         self.assertEqual(self.siphon("get", self.address("e3"), "-").stdout, self.data["e3"])
 
