@@ -212,8 +212,8 @@ OutputFile::~OutputFile() {
 }
 
 Status OutputFile::write(std::span<const std::byte> bytes) {
-  if (path_ != "-") return write_all(fd_, bytes, path_);
-  Status written = write_all(fd_, bytes, "stdout");
+  if (path_ != "-") return write_all(fd_, bytes, "write to " + path_);
+  Status written = write_all(fd_, bytes, "write to stdout");
   if (!written) return fail(not_taken(std::move(written).error()));
   return written;
 }

@@ -1,12 +1,13 @@
 #include "plugin/cli/receipts.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <string_view>
+#include <span>
 #include <utility>
+
+#include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
 
@@ -31,33 +32,23 @@ Status ReceiptFile::open(const std::string& path) {
 }
 
 bool ReceiptFile::write(const std::string& line) {
+  if (stuck_) return false;
   const std::string text = (torn_ ? "\n" : "") + line + "\n";
-  std::string_view left = text;
-  while (!left.empty()) {
-    const ssize_t put = ::write(fd_, left.data(), left.size());
-    if (put >= 0) {
-      left.remove_prefix(static_cast<std::size_t>(put));
-      continue;
-    }
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN) {
-      pollfd ready{fd_, POLLOUT, 0};
-      (void)::poll(&ready, 1, -1);
-      continue;
-    }
-    note(errno, "write a receipt to ");
-    torn_ = torn_ || left.size() < text.size();
-    return false;
-  }
-  torn_ = false;
-  return true;
+  std::size_t taken = 0;
+  Status written =
+      write_all(fd_, std::as_bytes(std::span(text)), "write a receipt to " + path_, &taken);
+  torn_ = !written && (torn_ || taken > 0);
+  if (written) return true;
+  stuck_ = written.error().code == Code::kCancelled;
+  note(std::move(written).error());
+  return false;
 }
 
 bool ReceiptFile::sync() {
   if (fd_ < 0) return true;
   // A pipe or a terminal has nothing to sync.
   if (::fsync(fd_) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS) return true;
-  note(errno, "sync the receipts in ");
+  note(error_from_errno(errno, "sync the receipts in " + path_, Side::kRequester));
   return false;
 }
 
@@ -65,12 +56,12 @@ bool ReceiptFile::close() {
   const int fd = std::exchange(fd_, -1);
   if (!std::exchange(own_, false)) return true;
   if (::close(fd) == 0 || errno == EINTR) return true;
-  note(errno, "close the receipts in ");
+  note(error_from_errno(errno, "close the receipts in " + path_, Side::kRequester));
   return false;
 }
 
-void ReceiptFile::note(int errno_value, const char* what) {
-  if (!error_) error_ = error_from_errno(errno_value, what + path_, Side::kRequester);
+void ReceiptFile::note(Error error) {
+  if (!error_) error_ = std::move(error);
 }
 
 }  // namespace siphon::cli

@@ -22,7 +22,8 @@ class ReceiptFile {
   // Appends to `path`; "-": stdout. Before anything moves.
   Status open(const std::string& path);
   bool is_open() const { return fd_ >= 0; }
-  // False: it is lost; error() says why.
+  // False: it is lost; error() says why. Waits for a pipe's reader until the interrupt, and a
+  // second more; from then on all lines are lost at once.
   bool write(const std::string& line);
   // What was written is on the disk, as far as the file is on one.
   bool sync();
@@ -32,12 +33,13 @@ class ReceiptFile {
   const std::optional<Error>& error() const { return error_; }  // the first one
 
  private:
-  void note(int errno_value, const char* what);
+  void note(Error error);
 
   std::string path_;
   int fd_ = -1;
   bool own_ = false;
-  bool torn_ = false;  // the last line has no end
+  bool torn_ = false;   // the last line has no end
+  bool stuck_ = false;  // it took nothing any more, and we were interrupted
   std::optional<Error> error_;
 };
 

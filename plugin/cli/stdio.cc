@@ -39,25 +39,29 @@ std::atomic<bool>& interrupt_flag() {
   return flag;
 }
 
-Status write_all(int fd, std::span<const std::byte> bytes, std::string_view what) {
-  const std::string where = "write to " + std::string(what);
+Status write_all(int fd, std::span<const std::byte> bytes, std::string_view doing,
+                 std::size_t* taken) {
   const auto stuck = [&] {
-    return fail(Code::kCancelled, "interrupted; " + std::string(what) + " takes nothing more");
+    return fail(Code::kCancelled, std::string(doing) + ": interrupted, and it takes nothing more");
   };
+  // A signal goes to the main thread and ends a write there; another's would go on for ever.
+  const bool ended_by_signals = ::gettid() == ::getpid();
+  if (taken != nullptr) *taken = 0;
   while (!bytes.empty()) {
     std::size_t length = bytes.size();
-    if (interrupt_flag().load()) {
+    if (!ended_by_signals || interrupt_flag().load()) {
       if (!wait_writable(fd)) return stuck();
       length = std::min(length, kReadyBytes);
     }
     const ssize_t n = ::write(fd, bytes.data(), length);
     if (n >= 0) {
       bytes = bytes.subspan(static_cast<std::size_t>(n));
+      if (taken != nullptr) *taken += static_cast<std::size_t>(n);
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       if (!wait_writable(fd)) return stuck();
     } else if (errno != EINTR) {
       const int why = errno;
-      return fail(error_from_errno(why, where, Side::kRequester)
+      return fail(error_from_errno(why, std::string(doing), Side::kRequester)
                       .with_reason(why == EPIPE ? Reason::kClosedPipe : Reason::kNone));
     }
   }
@@ -78,7 +82,7 @@ Status TextStream::flush() {
 
 void TextStream::write_held() {
   if (status_ || !buffered_) {
-    Status written = write_all(fd_, std::as_bytes(std::span(held_)), what_);
+    Status written = write_all(fd_, std::as_bytes(std::span(held_)), "write to " + what_);
     if (status_) status_ = std::move(written);
   }
   held_.clear();

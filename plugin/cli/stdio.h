@@ -19,10 +19,12 @@ namespace siphon::cli {
 // Set by the first SIGINT or SIGTERM.
 std::atomic<bool>& interrupt_flag();
 
-// Writes all of `bytes`; waits where the descriptor would block, whether or not it is set to.
-// Reason::kClosedPipe: its reader has gone. CANCELLED: it takes nothing since the interrupt, for a
-// second. `what` names it in the error.
-Status write_all(int fd, std::span<const std::byte> bytes, std::string_view what);
+// Writes all of `bytes`; waits where the descriptor would block, whether or not it is set to. On
+// any thread. Reason::kClosedPipe: its reader has gone. CANCELLED: it takes nothing since the
+// interrupt, for a second. `doing` begins the error: "write to stdout". `taken` gets how many bytes
+// it took, all of them or not.
+Status write_all(int fd, std::span<const std::byte> bytes, std::string_view doing,
+                 std::size_t* taken = nullptr);
 
 class TextStream {
  public:

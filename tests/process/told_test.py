@@ -323,13 +323,13 @@ class Interrupted(ToldTest):
 
 
 class DeafControl:
-    """Before a daemon's control port. The first call (what are you?) passes; whoever asks more is
-    greeted, and nobody hears the question."""
+    """Before a daemon's control port. The first `heard` connections (what are you?) pass; whoever
+    asks more is greeted, and nobody hears the question."""
 
     QUESTION_BYTES = 300  # more than a greeting of HTTP/2, less than that and a request
 
-    def __init__(self, port):
-        self._target = ("127.0.0.1", port)
+    def __init__(self, port, heard=1):
+        self._target, self._heard = ("127.0.0.1", port), heard
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.asked = False
@@ -338,7 +338,7 @@ class DeafControl:
 
     def _accept(self):
         with contextlib.suppress(OSError):
-            for hears in itertools.chain([True], itertools.repeat(False)):
+            for hears in itertools.chain([True] * self._heard, itertools.repeat(False)):
                 client, _ = self._server.accept()
                 daemon = socket.create_connection(self._target)
                 self._sockets += [client, daemon]

@@ -139,7 +139,7 @@ TEST(WriteAll, AnInterruptEndsAWaitForAReaderThatDoesNotRead) {
   const auto [read_end, write_end] = new_pipe(0);
   interrupt_flag() = true;
   const std::string text(1 << 20, 'x');  // more than a pipe holds
-  const Status written = write_all(write_end, std::as_bytes(std::span(text)), "stdout");
+  const Status written = write_all(write_end, std::as_bytes(std::span(text)), "write to stdout");
   interrupt_flag() = false;
   ASSERT_FALSE(written);
   EXPECT_EQ(written.error().code, Code::kCancelled);
