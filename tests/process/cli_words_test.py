@@ -12,6 +12,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,12 +28,7 @@ VERBS = ("put", "get", "seal", "rm", "ls", "stat", "blocks", "verify", "copy", "
          "transfers", "watch", "cancel")
 
 
-class WordsTest(CliTest):
-    def many_blocks(self):
-        """An extent whose list of blocks is more than a pipe holds."""
-        self.put("blocks", self.content(1000 * 4096), "--block-size", "4K")
-        return self.address("blocks")
-
+class Runner:
     def run_with(self, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, close=None):
         """The process; `close`: a descriptor that it begins without."""
         process = subprocess.Popen(
@@ -45,23 +41,62 @@ class WordsTest(CliTest):
                 self.addCleanup(stream.close)
         return process
 
-    def every_end(self):
-        """Commands with an output each, and the exit codes that they have."""
-        self.put("a", b"a")
-        yield ("ls", self.address()), OK
-        yield ("ls", "-l", self.address()), OK
-        yield ("stat", self.address("a")), OK
-        yield ("blocks", self.address("a")), OK
-        yield ("verify", self.address()), OK
-        yield ("verify", self.address("a"), self.address("a")), OK
-        yield ("seal", "--dry-run", self.address("a")), NOTHING_TO_DO
-        yield ("put", "--dry-run", self.address("b"), __file__), OK
-        yield ("rm", "--dry-run", self.address("a")), OK
-        yield ("config", "show"), OK
-        yield ("stat", self.address("none")), NOT_FOUND
-        yield ("rm", CONFIRM, self.address("none")), NOT_FOUND
-        yield ("rm", self.address("a")), NEEDS_CONFIRMATION
-        yield ("cp",), USAGE
+
+class EveryEnd(Runner):
+    """Whatever stdout and stderr are: for each of self.every_end(), commands with an output each,
+    and the exit codes that they have; they can be run again and again."""
+
+    def says_nothing(self, words, code):
+        """Nothing but an error, which stderr has for itself."""
+        process = self.run_with(*words)
+        said, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, code, said + errors)
+        return not said
+
+    def test_a_stderr_that_is_full_or_closed_changes_no_code(self):
+        with open("/dev/full", "wb") as full:
+            for words, code in self.every_end():
+                with self.subTest(words=words):
+                    self.assertEqual(self.run_with(*words, stderr=full).wait(60), code)
+                    self.assertEqual(self.run_with(*words, stderr=None, close=2).wait(60), code)
+                    self.assertEqual(self.run_with(*words, "--progress", "terminal",
+                                                   stderr=full).wait(60), code)
+
+    def test_a_stdout_that_is_full_or_closed_is_an_error_with_a_sentence(self):
+        with open("/dev/full", "wb") as full:
+            for words, code in self.every_end():
+                for more in ((), ("-f", "json")):
+                    with self.subTest(words=words + more):
+                        expected = OTHER if code in (OK, NOTHING_TO_DO) else code
+                        silent = self.says_nothing(words + more, code)
+                        if silent:
+                            expected = code
+                        process = self.run_with(*words, *more, stdout=full)
+                        said = process.stderr.read()
+                        self.assertEqual(process.wait(60), expected, said)
+                        if not silent:
+                            self.assertIn(b"write to stdout: No space left on device", said)
+                        process = self.run_with(*words, *more, stdout=None, close=1)
+                        self.assertEqual(process.wait(60), expected)
+
+    def test_a_closed_pipe_is_141_in_every_verb(self):
+        for words, code in self.every_end():
+            for more in ((), ("-f", "json")):
+                with self.subTest(words=words + more):
+                    if self.says_nothing(words + more, code):
+                        continue
+                    read_end, write_end = os.pipe()
+                    os.close(read_end)
+                    process = self.run_with(*words, *more, stdout=write_end)
+                    os.close(write_end)
+                    self.assertEqual(process.wait(60), CLOSED_PIPE)
+
+
+class WordsTest(Runner, CliTest):
+    def many_blocks(self):
+        """An extent whose list of blocks is more than a pipe holds."""
+        self.put("blocks", self.content(1000 * 4096), "--block-size", "4K")
+        return self.address("blocks")
 
 
 def nonblocking_pipe():
@@ -79,7 +114,43 @@ def read_slowly(descriptor):
     return bytes(got)
 
 
-class Streams(WordsTest):
+class Streams(EveryEnd, WordsTest):
+    def every_end(self):
+        self.put("a", b"a")
+        self.put("gone", b"a")
+        self.siphon("rm", self.address("gone"), CONFIRM)
+        self.kill_a_put()
+        everything = self.address()
+        yield ("ls", everything), OK
+        yield ("ls", "-l", everything), OK
+        yield ("stat", self.address("a")), OK
+        yield ("blocks", self.address("a")), OK
+        yield ("verify", everything), OK
+        yield ("verify", self.address("a"), self.address("a")), OK
+        yield ("seal", "--dry-run", self.address("a")), NOTHING_TO_DO
+        yield ("put", "--dry-run", self.address("b"), __file__), OK
+        yield ("put", "--replace", self.address("c"), __file__, CONFIRM), OK
+        yield ("rm", "--dry-run", self.address("a")), OK
+        yield ("trash", "ls", everything), OK
+        yield ("trash", "ls", self.address("none")), OK
+        yield ("trash", "restore", "--dry-run", self.address("gone")), OK
+        yield ("trash", "restore", self.address("none")), NOT_FOUND
+        yield ("trash", "purge", "--dry-run", everything), OK
+        yield ("trash", "purge", self.address("none"), CONFIRM), NOTHING_TO_DO
+        yield ("trash", "purge", everything), NEEDS_CONFIRMATION
+        yield ("scratch", "ls", everything), OK
+        yield ("scratch", "ls", self.address("none")), OK
+        yield ("scratch", "purge", "--dry-run", "--all", everything), OK
+        yield ("scratch", "purge", everything), NOTHING_TO_DO
+        yield ("config", "show"), OK
+        yield ("stat", self.address("none")), NOT_FOUND
+        yield ("rm", CONFIRM, self.address("none")), NOT_FOUND
+        yield ("rm", self.address("a")), NEEDS_CONFIRMATION
+        yield ("cp",), USAGE
+        yield ("--help",), OK
+        yield ("put", "--help"), OK
+        yield ("--version",), OK
+
     def test_a_pipe_that_does_not_block_is_waited_for(self):
         address = self.many_blocks()
         for words in (("blocks", address), ("blocks", "-f", "json", address),
@@ -120,33 +191,6 @@ class Streams(WordsTest):
         self.assertEqual(process.wait(60), OK)
         self.assertEqual(self.siphon("get", self.address("a")).stdout, data)
 
-    def test_a_stderr_that_is_full_or_closed_changes_no_code(self):
-        with open("/dev/full", "wb") as full:
-            for words, code in self.every_end():
-                with self.subTest(words=words):
-                    self.assertEqual(self.run_with(*words, stderr=full).wait(60), code)
-                    self.assertEqual(self.run_with(*words, stderr=None, close=2).wait(60), code)
-                    self.assertEqual(self.run_with(*words, "--progress", "terminal",
-                                                   stderr=full).wait(60), code)
-
-    def test_a_stdout_that_is_full_or_closed_is_an_error_with_a_sentence(self):
-        with open("/dev/full", "wb") as full:
-            for words, code in list(self.every_end()) + [(("--help",), OK), (("put", "--help"), OK),
-                                                        (("--version",), OK)]:
-                for more in ((), ("-f", "json")):
-                    with self.subTest(words=words + more):
-                        expected = OTHER if code in (OK, NOTHING_TO_DO) else code
-                        silent = not more and words[0] in ("rm", "stat", "cp", "seal") and code
-                        if silent:
-                            expected = code  # nothing was to be written there
-                        process = self.run_with(*words, *more, stdout=full)
-                        said = process.stderr.read()
-                        self.assertEqual(process.wait(60), expected, said)
-                        if not silent:
-                            self.assertIn(b"write to stdout: No space left on device", said)
-                        process = self.run_with(*words, *more, stdout=None, close=1)
-                        self.assertEqual(process.wait(60), expected)
-
     def test_data_that_a_full_stdout_does_not_take_is_that_error_too(self):
         for name, size in (("small", 10), ("large", 5_000_000)):
             self.put(name, self.content(size))
@@ -160,17 +204,7 @@ class Streams(WordsTest):
                     run = self.siphon("get", self.address(name), "/dev/full", expect=LIMIT)
                     self.assertIn(b"write to /dev/full: No space left on device", run.stderr)
 
-    def test_a_closed_pipe_is_141_in_every_verb(self):
-        for words, code in self.every_end():
-            for more in ((), ("-f", "json")):
-                if not more and code:
-                    continue  # text that goes to stderr
-                with self.subTest(words=words + more):
-                    read_end, write_end = os.pipe()
-                    os.close(read_end)
-                    process = self.run_with(*words, *more, stdout=write_end)
-                    os.close(write_end)
-                    self.assertEqual(process.wait(60), CLOSED_PIPE)
+    def test_a_pipe_that_is_closed_in_the_midst_is_141(self):
         address = self.many_blocks()
         for more in ((), ("-f", "json")):
             process = self.run_with("blocks", *more, address)
@@ -224,6 +258,36 @@ class Names(WordsTest):
             self.assertNotIn(b"\x1b", text.stdout)
         self.assertEqual(len(seen), 3)
 
+    def test_json_loses_no_byte_of_an_extents_name_or_place(self):
+        name = "a\"b\\c'd <e>&{}"  # as odd as a name may be
+        for odd in (b"store-\xff", b"store-\xfe", "store-\u00e9".encode(), b"store-\x1b\n"):
+            place = b"posix:" + os.fsencode(self.home) + b"/" + odd
+            os.mkdir(place.removeprefix(b"posix:"))
+            extent = place + b"/" + name.encode()
+
+            def ran(*words):
+                run = subprocess.run([SIPHON, *words, "-f", "json"], capture_output=True,
+                                     env=clean_environment(), stdin=subprocess.DEVNULL, check=True)
+                self.assertNotIn(b"\x1b", run.stdout)
+                return json.loads(run.stdout.decode())
+
+            def field(document, key):
+                encoded = document.get(f"{key}_b64")
+                self.assertEqual(encoded is None, b"\xff" not in odd and b"\xfe" not in odd)
+                return base64.b64decode(encoded) if encoded else document[key].encode()
+
+            for words in (("put", extent, __file__), ("stat", extent), ("blocks", extent)):
+                self.assertEqual(field(ran(*words), "extent"), extent)
+            listed = ran("ls", "-l", place)
+            self.assertEqual(field(listed, "store"), place)
+            self.assertEqual([e["name"] for e in listed["extents"]], [name])
+            self.assertEqual([e["name"] for e in ran("ls", place)["extents"]], [name])
+            for words, rows in ((("verify", place), "extents"), (("rm", CONFIRM, extent), "extents"),
+                                (("trash", "ls", place), "entries"),
+                                (("trash", "purge", CONFIRM, place), "entries")):
+                (row,) = ran(*words)[rows]
+                self.assertEqual(field(row, "extent"), extent)
+
     def test_a_foreign_file_of_an_odd_name_is_no_extent(self):
         self.put("a", b"a")
         for odd in (b"x\x1b[2J", b"x\xff", b"x\ny", b"x" * 250, "caf\u00e9".encode()):
@@ -232,6 +296,54 @@ class Names(WordsTest):
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"a\n")
         self.assertEqual([e["name"] for e in self.json("ls", "-l", self.address())["extents"]],
                          ["a"])
+
+
+class DryRun(WordsTest):
+    """Changes nothing, whatever it says: not a byte, not a name, not a time."""
+
+    def tree(self):
+        return {path.relative_to(self.home): (path.stat().st_mode, path.stat().st_mtime_ns,
+                                              path.is_dir() or path.read_bytes())
+                for path in self.home.rglob("*")}
+
+    def setUp(self):
+        super().setUp()
+        for name in ("current", "gone", "corrupt"):
+            for content in (b"older", b"newer"):
+                self.put(name, content * 300_000, "--replace", CONFIRM)
+        self.siphon("rm", self.address("gone"), CONFIRM)
+        self.put("open", b"x" * 10_000, "--open")
+        self.kill_a_put()
+        head = self.store / ".siphon" / "head" / "corrupt"
+        raw = bytearray(head.read_bytes())
+        raw[40] ^= 0xFF
+        head.write_bytes(raw)
+
+    def test_no_verb_of_a_folder_writes_anything(self):
+        record = self.home / "record"
+        for words in (("put", self.address("new"), __file__),
+                      ("put", "--replace", CONFIRM, self.address("current"), __file__),
+                      ("seal", self.address("open")),
+                      ("rm", CONFIRM, self.address("current"), self.address("open")),
+                      ("rm", "--purge", CONFIRM, self.address("current"), self.address("gone")),
+                      ("rm", "--corrupt-head", "--save", record, CONFIRM, self.address("corrupt")),
+                      ("trash", "restore", self.address("gone")),
+                      ("trash", "purge", CONFIRM, self.address("gone")),
+                      ("trash", "purge", "--older-than", "0s", CONFIRM, self.address("current")),
+                      ("scratch", "purge", "--all", CONFIRM, self.address("e1"))):
+            for more in ((), ("-f", "json")):
+                with self.subTest(words=words + more):
+                    before = self.tree()
+                    self.siphon(*words, *more, "--dry-run")
+                    self.assertEqual(self.tree(), before)
+            # What it said, it is: without the flag, something changes.
+            shutil.copytree(self.store, self.home / "kept")
+            before = self.tree()
+            self.siphon(*words)
+            self.assertNotEqual(self.tree(), before)
+            shutil.rmtree(self.store)
+            (self.home / "kept").rename(self.store)
+            record.unlink(missing_ok=True)
 
 
 class ChangingFiles(WordsTest):
