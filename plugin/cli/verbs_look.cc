@@ -65,7 +65,7 @@ void print_stat(Session& session, const Address& address, const ExtentInfo& info
   if (info.state == ExtentState::kSealed) {
     out.line(fmt::format("bytes        {} ({})", info.header.extent_bytes,
                          human_bytes(info.header.extent_bytes)));
-    out.line(fmt::format("content      {} bytes in {}", info.header.content_bytes,
+    out.line(fmt::format("content      {} in {}", counted(info.header.content_bytes, "byte"),
                          counted(info.header.block_count, "block")));
     out.line(fmt::format("crc32        {}", crc32_hex(info.header.crc32)));
     out.line(fmt::format("digest       {}",

@@ -255,8 +255,9 @@ int show(Session& session, const Found& found, bool trash) {
     session.out().line(nothing + (session.listed_all() ? "" : ", as far as it could be listed"));
   } else {
     session.out().table(table);
-    session.out().line(
-        fmt::format("{} entries, {}", found.entries.size(), human_bytes(total_bytes)));
+    session.out().line(fmt::format("{} {}, {}", found.entries.size(),
+                                   found.entries.size() == 1 ? "entry" : "entries",
+                                   human_bytes(total_bytes)));
   }
   return static_cast<int>(exit);
 }

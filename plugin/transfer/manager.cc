@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "plugin/base/log.h"
+#include "plugin/base/text.h"
 
 namespace siphon {
 
@@ -95,9 +96,9 @@ Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spe
     std::size_t extents = spec.extents.size();
     for (const auto& waiting : waiting_) extents += waiting->spec().extents.size();
     if (waiting_.size() >= kMaxWaiting || extents > kMaxWaitingExtents) {
-      return fail_busy(env_.settings.device + " has " + std::to_string(waiting_.size()) +
-                           " transfers of " + std::to_string(extents - spec.extents.size()) +
-                           " extents waiting: busy",
+      return fail_busy(env_.settings.device + " has " + counted(waiting_.size(), "transfer") +
+                           " of " + counted(extents - spec.extents.size(), "extent") +
+                           " waiting: busy",
                        Side::kTarget, "try again in a minute");
     }
     SIPHON_TRY(add_worker_locked());

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/base/text.h"
 #include "plugin/base/thread.h"
 
 namespace siphon {
@@ -619,10 +620,10 @@ void TargetTransfer::finish(Status attempt) {
   s.target_device = env_.settings.device;
   s.data_endpoint = data_endpoint_;
   env_.counters.fallback_parts.fetch_add(fallback_parts_);  // the source counts its own
-  log::info(
-      "transfer {}: {}, {} extents published, {} already there, {} failed, {} bytes in {} ms{}",
-      spec_.id, to_string(phase_), done_count_ - there_count_, there_count_, failed_count_, s.bytes,
-      s.elapsed_ms, s.status ? "" : ": " + s.status.error().message);
+  log::info("transfer {}: {}, {} published, {} already there, {} failed, {} in {} ms{}", spec_.id,
+            to_string(phase_), counted(done_count_ - there_count_, "extent"), there_count_,
+            failed_count_, counted(s.bytes, "byte"), s.elapsed_ms,
+            s.status ? "" : ": " + s.status.error().message);
   summary_ = std::move(s);
   wanted_.clear();
   extents_.clear();  // an ended transfer stays known for long, by its outcomes

@@ -65,7 +65,7 @@ class AlreadyThere(ToldTest):
         transfer = again.document["extents"][0]["transfer_id"]
         said = self.text("watch", transfer, f"{self.target.address}/", code=NOTHING_TO_DO).stdout
         self.assertIn("0 extents published, 1 already there, 0 failed", said)
-        self.assertIn("1 extents published, 2 already there", self.target.log.read_text())
+        self.assertIn("1 extent published, 2 already there", self.target.log.read_text())
 
     def test_transfers_tells_what_was_there_from_what_was_published(self):
         transfer = self.copied_again()
