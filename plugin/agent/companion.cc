@@ -1,8 +1,6 @@
 // The companion of an OSD: the exchange's region for memory, the OSD's own key for the cluster,
 // grants for authority.
 #include <arpa/inet.h>
-#include <linux/magic.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,6 +13,7 @@
 #include "adapters/rados/rados_cluster.h"
 #include "plugin/agent/home.h"
 #include "plugin/base/log.h"
+#include "plugin/transfer/journal.h"
 
 namespace siphon::agent {
 
@@ -165,10 +164,7 @@ class Companion final : public Home {
       auto setting = cluster_->setting("osd_data");
       if (setting && !setting->empty()) data = *setting;
     }
-    struct statfs fs {};
-    const bool lasts =
-        ::statfs(data.c_str(), &fs) == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC;
-    if (lasts) return data + "/siphon.journal";
+    if (outlasts_the_host(data)) return data + "/siphon.journal";
     auto fsid = cluster_->fsid();
     return "/var/lib/ceph/siphon/" + (fsid ? *fsid : ceph_cluster_) + "/" + osd + ".journal";
   }

@@ -1,9 +1,11 @@
 #include "plugin/transfer/journal.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sqlite3.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -72,6 +74,11 @@ Result<int> lock_journal(const std::string& file) {
 }
 
 }  // namespace
+
+bool outlasts_the_host(const std::string& folder) {
+  struct statfs fs {};
+  return ::statfs(folder.c_str(), &fs) == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC;
+}
 
 class AttemptJournal::Impl {
  public:

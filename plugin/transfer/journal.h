@@ -29,6 +29,10 @@ struct Attempt {
   std::chrono::steady_clock::time_point not_before{};
 };
 
+// Whether a journal in `folder` would be there after the host has been started again: not in one
+// that is in memory (tmpfs, ramfs), or cannot be looked at.
+bool outlasts_the_host(const std::string& folder);
+
 class AttemptJournal {
  public:
   // Receipts are kept until there are so many newer ones, or for so long.

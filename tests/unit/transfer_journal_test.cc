@@ -156,5 +156,12 @@ TEST(ReceiptRecord, OneOfTheReleaseBeforeIsRead) {
   EXPECT_EQ(encode_receipt(*read), encode_receipt(kept));
 }
 
+// Under ceph-volume an OSD's folder is a tmpfs.
+TEST(JournalPlaceTest, AFolderInMemoryDoesNotOutlastTheHost) {
+  EXPECT_TRUE(outlasts_the_host("/usr"));
+  EXPECT_FALSE(outlasts_the_host("/dev/shm"));
+  EXPECT_FALSE(outlasts_the_host("/no/such/folder"));
+}
+
 }  // namespace
 }  // namespace siphon
