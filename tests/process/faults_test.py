@@ -97,7 +97,10 @@ class AuthorityTest(FaultTest):
                 (store + listen + ["--secret-file", open_secret], "0600"),
                 (store + ["--listen", "0.0.0.0:1"] + secret, "TLS|wildcard"),
                 (store + listen + secret + ["--set", "data.address=0.0.0.0"], "wildcard"),
-                (store + listen + secret + ["--set", "data.typo=1"], "data.typo")):
+                (store + listen + secret + ["--set", "data.typo=1"], "data.typo"),
+                (store + listen + secret + ["--set", "store.part_bytes=65536", "--set",
+                                            "store.inline_max_bytes=65537"],
+                 "store.inline_max_bytes .65537. is more than store.part_bytes .65536.")):
             with self.subTest(told):
                 ended = subprocess.run([str(w) for w in (SIPHOND, *words)], capture_output=True,
                                        text=True, timeout=DEADLINE_S, check=False)
