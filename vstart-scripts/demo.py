@@ -26,6 +26,8 @@ REPO = SCRIPTS.parent
 BIN = REPO / "build" / "release" / "bin"
 SIPHON = BIN / "siphon"
 CLUSTER = SCRIPTS / "cluster"
+RELEASE = os.environ.get("SIPHON_RELEASE", "")  # whose chroot we are in, if in one
+DEFAULT_DIR = REPO / (f"cluster-{RELEASE}" if RELEASE else "cluster")
 CONTENT_FOLDERS = ("/usr/bin", "/usr/lib", "/usr/share")
 STEPS = 6
 # Beyond the data: logs, BlueStore's own files, room to breathe.
@@ -65,9 +67,13 @@ def parser():
         " OSDs, makes\nextents from real files, copies them from pool to pool out of band, and"
         " proves them.\nLeaves the cluster up. Run it again as often as you like.",
         epilog="examples:\n  quickstart\n  quickstart --extents 4 --size 256M --lanes 2\n"
-        "  quickstart --dir cluster-b --port 17289   a second cluster beside the first")
-    p.add_argument("--dir", default=str(REPO / "cluster"),
-                   help="the cluster's folder (cluster/ in the checkout)")
+        "  quickstart --dir cluster-b --port 17289   a second cluster beside the first\n"
+        "  quickstart --release tentacle             on Ceph 20.2")
+    p.add_argument("--dir", default=str(DEFAULT_DIR),
+                   help="the cluster's folder (cluster/ in the checkout, or cluster-NAME/ of a release)")
+    p.add_argument("--release", choices=("pacific", "reef", "tentacle"), metavar="NAME",
+                   help="which Ceph: pacific (this machine's own), or reef or tentacle in a chroot that"
+                   " vstart-scripts/release makes first (pacific)")
     p.add_argument("--port", type=parse_count(1024, 65036),
                    help="the mon's port (16789); all else takes ports from the 499 that follow")
     p.add_argument("--extents", type=parse_count(1, 64), default=2, metavar="N",
@@ -425,9 +431,10 @@ class Demo:
             f" (all of them: {self.notes / 'receipts.ndjson'}):")
         say(json.dumps(receipt, indent=2))
         where = "" if self.dir == REPO / "cluster" else f" --dir {self.dir}"
+        shell = f"\n  {SCRIPTS / 'release'} shell {RELEASE}" if RELEASE else ""
         say(f"""
 The cluster stays up. Look around:
-
+{shell}
   export CEPH_CONF={self.conf} PATH={BIN}:$PATH
   ceph -s                                 # services: siphon: {OSDS} daemons active
   siphon daemons                          # what each OSD's siphond says of itself
