@@ -11,15 +11,20 @@
 
 namespace siphon {
 
-// RESOURCE_EXHAUSTED, at `side`, when the system gives no thread; `work` has not run then.
+// What a transfer is told that `side` has no thread for.
+inline tl::unexpected<Error> fail_without_thread(Side side, const std::system_error& why) {
+  return fail_busy("the " + std::string(to_string(side)) + " has no thread for this transfer (" +
+                       why.what() + "): busy",
+                   side, "try again in a minute, or raise the limit of its tasks");
+}
+
+// Busy, at `side`, when the system gives no thread; `work` has not run then.
 template <typename Work>
 Result<std::jthread> start_thread(Side side, Work work) {
   try {
     return std::jthread(std::move(work));
   } catch (const std::system_error& e) {
-    return fail_busy("the " + std::string(to_string(side)) + " has no thread for this transfer (" +
-                         e.what() + "): busy",
-                     side, "try again in a minute, or raise the limit of its tasks");
+    return fail_without_thread(side, e);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "plugin/base/crc32.h"
+#include "plugin/base/thread.h"
 #include "plugin/stream/sender_impl.h"
 
 namespace siphon {
@@ -91,9 +92,11 @@ Status StreamSender::Impl::run() {
           if (Status status = lane_main(lane); !status) stop(std::move(status).error());
         }));
       }
+    } catch (const std::system_error& e) {
+      stop(fail_without_thread(Side::kSource, e).value());
     } catch (const std::exception& e) {
       stop({Code::kResourceExhausted,
-            std::string("start a thread: ") + e.what(),
+            std::string("start to send: ") + e.what(),
             Side::kSource,
             {}});
     }

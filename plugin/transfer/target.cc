@@ -409,9 +409,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     const std::uint32_t writers = store_limits_.in_order ? 1 : env_.settings.writers;
     writers_.emplace(writers, [this](Task task) { do_task(std::move(task)); });
   } catch (const std::system_error& e) {
-    return fail_busy(
-        std::string("the target has no thread for this transfer (") + e.what() + "): busy",
-        Side::kTarget, "try again in a minute, or raise the limit of its tasks");
+    return fail_without_thread(Side::kTarget, e);
   }
   env_.counters.open_data_ports.fetch_add(1);
   // The first write must not wait for a reservation that waits behind the source's first reads.

@@ -799,7 +799,7 @@ TEST_F(TargetTransferTest, ALostSecondCallEndsATransferWhoseLanesWaitForMemory) 
 }
 
 TEST_F(TargetTransferTest, WhatASourceSendsIsCountedWhileItSends) {
-  offer("e", 2 * kMiB);
+  offer("e", 12 * kMiB);  // more than the memory on both sides: it cannot be over at once
   order("e");
   bool counted_before_the_end = false;
   target_.react = [&](const MemoryOperation& op) -> Status {
