@@ -506,7 +506,8 @@ class OutputFiles(ToldTest):
     def commands(self, file):
         """{option: the command that would write there}."""
         return {
-            "--receipts": ["copy", "--receipts", file, *self.to_target("e1")],
+            "--receipts": ["copy", "--secret-file", self.secret, "--receipts", file,
+                           *self.to_target("e1")],
             "--save": ["rm", "--corrupt-head", "--save", file, "--yes-i-really-mean-it",
                        f"posix:{self.dir / 'broken'}/e1"],
             "FILE": ["get", "--force", f"posix:{self.source.folder}/e1", file]}
@@ -543,8 +544,9 @@ class OutputFiles(ToldTest):
         for file in (folder / "new", folder / "e1", folder / ".siphon" / "new",
                      folder / ".siphon" / "head" / "new", self.dir / "link", self.dir / "there"):
             for option, words in self.commands(file).items():
-                said = self.text(*words, code=USAGE).stderr
-                self.assertIn(f"{file} lies in a Siphon folder", said, option)
+                ran = self.start([SIPHON, *words]).wait()
+                self.assertEqual(ran.code, USAGE, str(ran))
+                self.assertIn(f"{file} lies in a Siphon folder", ran.stderr, option)
             daemon = self.start([SIPHOND, "--check-config", "--set", f"log.file={file}"]).wait()
             self.assertEqual(daemon.code, EXIT_CONFIG, str(daemon))
             self.assertIn(f"log.file: {file} lies in a Siphon folder", daemon.stderr)
