@@ -80,6 +80,7 @@ class ManyTest(TwoDaemonsTest):
 
     def test_what_more_than_one_call_takes_has_left_is_shown_and_purged(self):
         folder, first = self.target.folder, self.names[0]
+        self.names = self.names[:2_100]  # each is another file that is removed and synced
         writer = subprocess.Popen([SIPHON, "put", f"posix:{folder}/{first}", "-"],
                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         try:
