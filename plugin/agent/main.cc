@@ -105,6 +105,7 @@ int run(const Placement& placement, Config config) {
     log::error("{}", journal.error().message);
     return report(journal.error(), 1);
   }
+  const bool journal_in_memory = !outlasts_the_host(journal_file);
   auto from_before = (*journal)->all();  // before this life begins any of its own
   if (!from_before) return report(from_before.error(), 1);
 
@@ -148,6 +149,9 @@ int run(const Placement& placement, Config config) {
     d.extents_published = counters.extents_published;
     d.open_data_port = counters.open_data_ports > 0;
     d.pid = static_cast<std::uint32_t>(::getpid());
+    d.clock_unix_ms = now_unix_ms();
+    d.journal_file = journal_file;
+    d.journal_in_memory = journal_in_memory;
     return d;
   };
   auto server = rpc::DeviceServer::start(

@@ -496,6 +496,9 @@ void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
   out->set_open_data_port(in.open_data_port);
   out->set_pid(in.pid);
   encode(in.store, out->mutable_store());
+  out->set_clock_unix_ms(in.clock_unix_ms);
+  out->set_journal_file(in.journal_file);
+  out->set_journal_in_memory(in.journal_in_memory);
 }
 DeviceDescription decode(const v1::DescribeResponse& in) {
   DeviceDescription out;
@@ -519,6 +522,9 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   out.open_data_port = in.open_data_port();
   out.pid = in.pid();
   out.store = decode(in.store());
+  out.clock_unix_ms = in.clock_unix_ms();
+  out.journal_file = in.journal_file();
+  out.journal_in_memory = in.journal_in_memory();
   return out;
 }
 

@@ -161,6 +161,9 @@ struct DeviceDescription {
   std::uint32_t transfers_in = 0, transfers_out = 0, pid = 0;
   bool open_data_port = false;
   StoreIdentity store;
+  std::uint64_t clock_unix_ms = 0;  // of its host, as it answers; 0: an older device does not tell
+  std::string journal_file;         // empty: as above
+  bool journal_in_memory = false;   // on a tmpfs
 };
 
 struct VerifyOutcome {
