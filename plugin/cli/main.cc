@@ -20,6 +20,7 @@
 #include "plugin/base/text.h"
 #include "plugin/cli/address.h"
 #include "plugin/cli/commands.h"
+#include "plugin/cli/doctor/caps.h"
 #include "plugin/cli/options.h"
 #include "plugin/cli/stdio.h"
 #include "plugin/cli/verbs.h"
@@ -52,7 +53,8 @@ std::string_view synonym(std::string_view word) {
       {"cmp", "verify"},     {"diff", "verify"},     {"upload", "put"},       {"write", "put"},
       {"import", "put"},     {"download", "get"},    {"cat", "get"},          {"read", "get"},
       {"export", "get"},     {"devices", "daemons"}, {"status", "transfers"}, {"ps", "transfers"},
-      {"jobs", "transfers"}, {"stop", "cancel"},     {"kill", "cancel"},      {"follow", "watch"}};
+      {"jobs", "transfers"}, {"stop", "cancel"},     {"kill", "cancel"},      {"follow", "watch"},
+      {"health", "doctor"},  {"diagnose", "doctor"}};
   const auto found = known.find(word);
   return found == known.end() ? std::string_view() : found->second;
 }
@@ -466,7 +468,26 @@ void CommandLine::define_device_verbs() {
                      "its target pool, or HOST:PORT/ (default: all tagged pools, with their "
                      "namespaces)");
   }
-  for (CLI::App* verb : {daemons, transfers, watch, cancel}) add_device_settings(*verb, options_);
+
+  auto* doctor = add(app_, "doctor",
+                     "what is wrong with the cluster's Siphon, why it matters and what mends it; "
+                     "changes nothing. 0: fit, 12: not",
+                     "  siphon doctor\n"
+                     "  siphon doctor --as client.mover --for copy,move p1 p2\n"
+                     "  siphon doctor -f json p1",
+                     run_doctor);
+  doctor->add_option("POOL", options_.names,
+                     "which; of several the last is the target (default: all tagged pools)");
+  doctor->add_option("--as", options_.as_entity, "whose rights to look at (default: one's own)")
+      ->type_name("TYPE.ID");
+  doctor->add_option("--for", options_.verbs_wanted, "what it is to be able to do, as in copy,move")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember(doctor::verb_names()))
+      ->option_text("VERB,...");
+  for (CLI::App* verb : {daemons, transfers, watch, cancel, doctor}) {
+    add_device_settings(*verb, options_);
+  }
 }
 
 void CommandLine::define_trash_verbs() {

@@ -65,6 +65,8 @@ struct Options {
   std::string transfer_id;
   std::string private_id;
   std::string older_than;
+  std::string as_entity;                  // doctor: whose rights
+  std::vector<std::string> verbs_wanted;  // and for what
   std::vector<std::string> names;
 
   // "--conf" -> "flag", "SIPHON_CONF", "CEPH_ARGS" or "default".

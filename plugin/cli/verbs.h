@@ -26,6 +26,8 @@ Result<int> run_daemons(Session& session);
 Result<int> run_transfers(Session& session);
 Result<int> run_watch(Session& session);
 Result<int> run_cancel(Session& session);
+// verbs_doctor.cc
+Result<int> run_doctor(Session& session);
 // verbs_trash.cc
 Result<int> run_trash_ls(Session& session);
 Result<int> run_trash_restore(Session& session);
