@@ -25,7 +25,7 @@ from cli_posix_test import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOT_FOUND
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CLOSED_PIPE, INTERRUPTED = 141, 130
 VERBS = ("put", "get", "seal", "rm", "ls", "stat", "blocks", "verify", "copy", "move", "daemons",
-         "transfers", "watch", "cancel")
+         "transfers", "watch", "cancel", "doctor")
 
 
 class Runner:
@@ -555,6 +555,7 @@ class Usage(WordsTest):
                             (("rm",), "siphon rm [OPTIONS] EXTENT..."),
                             (("daemons",), "siphon daemons [OPTIONS] [WHERE...]"),
                             (("watch",), "siphon watch [OPTIONS] ID [WHERE...]"),
+                            (("doctor",), "siphon doctor [OPTIONS] [POOL...]"),
                             (("config", "show"), "siphon config show [OPTIONS]")):
             text = self.siphon(*words, "--help").stdout.decode()
             self.assertIn("Usage: " + line + "\n", text)
