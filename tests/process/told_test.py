@@ -553,7 +553,8 @@ class OutputFiles(ToldTest):
         self.assertEqual((self.target.public_names(), sorted(folder.rglob("*"))), before)
         for words in self.commands(self.dir / "elsewhere").values():
             (self.dir / "elsewhere").unlink(missing_ok=True)
-            self.text(*words, code=NOTHING_TO_DO if words[0] == "copy" else OK)
+            ran = self.start([SIPHON, *words]).wait()
+            self.assertEqual(ran.code, NOTHING_TO_DO if words[0] == "copy" else OK, str(ran))
             self.assertTrue((self.dir / "elsewhere").exists())
 
 
