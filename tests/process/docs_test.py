@@ -113,7 +113,8 @@ def our_flags():
     flags = set(re.findall(r"--[a-z][a-z0-9-]*", text))
     flags |= set(re.findall(r'"(--[a-z][a-z0-9-]*)"', source_text()))
     for script in ("vstart-scripts/cluster", "vstart-scripts/quickstart", "vstart-scripts/build",
-                   "tests/run", "tests/bench/run", "tests/support/with_cluster"):
+                   "vstart-scripts/release", "tests/run", "tests/bench/run",
+                   "tests/support/with_cluster"):
         flags |= set(re.findall(r"--[a-z][a-z0-9-]*", read(REPO / script)))
     return flags
 
@@ -244,7 +245,7 @@ class DocumentsTest(unittest.TestCase):
                 command = re.search(r"(?:^|/|\s)tests/run\s([^#]*)", line)
                 words = command[1].split(" -- ")[0].split() if command else []
                 for before, word in zip(["", *words], words):
-                    value = before in ("--preset", "--seconds")
+                    value = before in ("--preset", "--release", "--seconds")
                     if not value and re.fullmatch(r"[a-z]+", word) and word not in suites:
                         wrong.append(f"{path.relative_to(REPO)}: no suite {word} ({line.strip()})")
         self.assertIn("fuzz", suites)
