@@ -324,7 +324,7 @@ class HungPeerTest(TwoDaemonsTest):
     a minute, and threads that have served its calls and wait for the next ones.
     """
 
-    SPARE_THREADS, SPARE_DESCRIPTORS = 2, 1
+    SPARE_THREADS, SPARE_DESCRIPTORS = 2, 2
     source_settings = target_settings = ("transfer.idle_timeout_ms=1000",)
     NAMES = [f"s{number:03}" for number in range(40)]
 
