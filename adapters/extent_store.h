@@ -272,15 +272,17 @@ class ExtentStore {
     return results;
   }
 
-  // Seals the open current extent: appends `tail` (index and footer) at `offset_bytes`, cutting
-  // whatever is behind, then records the header. ABORTED when the generation moved.
-  virtual Status seal(std::string_view name, std::uint64_t expected_generation,
-                      std::uint64_t offset_bytes, std::span<const std::byte> tail,
-                      const SealedHeader& header) = 0;
+  // The two below change the current extent that was `seen` (by stat, or by a reader) and no
+  // other: by its private id, and by its generation, which alone would not do, as it starts at 0
+  // again when nothing is left of a name. ABORTED: another one has the name by now, or it was
+  // sealed, or removed and restored meanwhile; not a byte was changed. NOT_FOUND: none has it.
 
-  // Takes the public name away; the bytes stay in the trash until purged. NOT_FOUND, ABORTED
-  // (generation moved).
-  virtual Status trash(std::string_view name, std::uint64_t expected_generation) = 0;
+  // Seals the open current extent: appends `tail` (index and footer) at `offset_bytes`, cutting
+  // whatever is behind, then records the header.
+  virtual Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
+                      std::span<const std::byte> tail, const SealedHeader& header) = 0;
+  // Takes the public name away; the bytes stay in the trash until purged.
+  virtual Status trash(std::string_view name, const ExtentInfo& seen) = 0;
   // Removes what is left of an attempt: condemns `id` if it is still reserved, removes its parts,
   // forgets it. Refuses (FAILED_PRECONDITION) what has been published: the current one, and a
   // generation in the trash, which is purge()'s. Success when there is nothing left of it.

@@ -88,7 +88,8 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
       return {Code::kAborted, extent + " was changed by somebody else meanwhile", Side::kNone,
               "look at it again, then retry"};
     case -ENOENT:
-      if (kind == Transition::kPublish || kind == Transition::kSeal) {
+      if (kind == Transition::kSeal) return transition_error(-ESTALE, kind, name);
+      if (kind == Transition::kPublish) {
         return {Code::kAborted, extent + ": this attempt is no longer known there", Side::kNone,
                 "start a new attempt"};
       }
@@ -98,6 +99,7 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
       }
       return {Code::kNotFound, extent + ": no such attempt", Side::kNone, ""};
     case -ECANCELED:
+      if (kind == Transition::kSeal) return transition_error(-ESTALE, kind, name);
       return {Code::kAborted, extent + ": this attempt was condemned", Side::kNone,
               "start a new attempt"};
     case -EUSERS:
@@ -135,6 +137,13 @@ inline Status check_inline(const PrivateId& id, std::size_t bytes, const SealedH
                                             std::to_string(header.extent_bytes));
   }
   return {};
+}
+
+// The current extent is the one that ExtentStore::seal or trash is to change. Said again by the
+// private id in the transition, for what happens in between.
+inline Status check_seen(std::string_view name, const HeadRegister& reg, const ExtentInfo& seen) {
+  if (reg.current == seen.private_id) return {};
+  return fail(transition_error(-ESTALE, Transition::kCondemn, name));
 }
 
 // Arguments of ExtentStore::seal; `available_bytes` is what the open extent holds.

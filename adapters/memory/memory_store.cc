@@ -35,9 +35,9 @@ class MemoryStore final : public ExtentStore {
                                                const BeginOptions& options) override;
   Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
                     const SealedHeader& header) override;
-  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+  Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override;
-  Status trash(std::string_view name, std::uint64_t expected_generation) override;
+  Status trash(std::string_view name, const ExtentInfo& seen) override;
   Status collect(std::string_view name, const PrivateId& id) override;
   Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Result<HeadRegister> inspect(std::string_view name) override;
@@ -323,8 +323,7 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   return fault({"put_inline done", name});
 }
 
-Status MemoryStore::seal(std::string_view name, std::uint64_t expected_generation,
-                         std::uint64_t offset_bytes, std::span<const std::byte> tail,
+Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
                          const SealedHeader& header) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"seal", name}));
@@ -333,10 +332,11 @@ Status MemoryStore::seal(std::string_view name, std::uint64_t expected_generatio
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
+  SIPHON_TRY(check_seen(name, *head, seen));
   TransitionRequest request;
   request.kind = Transition::kSeal;
-  request.id = head->current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.header = header;
   request.header.part_bytes = head->header.part_bytes;
   const bool was_open = head->state == ExtentState::kOpen;
@@ -350,7 +350,7 @@ Status MemoryStore::seal(std::string_view name, std::uint64_t expected_generatio
   return {};
 }
 
-Status MemoryStore::trash(std::string_view name, std::uint64_t expected_generation) {
+Status MemoryStore::trash(std::string_view name, const ExtentInfo& seen) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"trash", name}));
   std::lock_guard lock(mutex_);
@@ -358,10 +358,11 @@ Status MemoryStore::trash(std::string_view name, std::uint64_t expected_generati
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
+  SIPHON_TRY(check_seen(name, *head, seen));
   TransitionRequest request;
   request.kind = Transition::kCondemn;
-  request.id = head->current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.now_unix_ms = now_unix_ms();
   return transition(name, request);
 }

@@ -83,9 +83,9 @@ class PosixStore final : public ExtentStore {
                                                const BeginOptions& options) override;
   Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
                     const SealedHeader& header) override;
-  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+  Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override;
-  Status trash(std::string_view name, std::uint64_t expected_generation) override;
+  Status trash(std::string_view name, const ExtentInfo& seen) override;
   Status collect(std::string_view name, const PrivateId& id) override;
   Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Result<HeadRegister> inspect(std::string_view name) override;
@@ -562,18 +562,18 @@ Status PosixStore::put_inline(std::string_view name, const PrivateId& id,
 
 // ---- the current extent ----------------------------------------------------------------------
 
-Status PosixStore::seal(std::string_view name, std::uint64_t expected_generation,
-                        std::uint64_t offset_bytes, std::span<const std::byte> tail,
+Status PosixStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
                         const SealedHeader& header) {
   const std::string extent(name);
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());
   const HeadFile& head = locked->head;
   SIPHON_TRY(require_current(name, head));
+  SIPHON_TRY(check_seen(name, head.reg, seen));
   TransitionRequest request;
   request.kind = Transition::kSeal;
-  request.id = head.reg.current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.header = header;
   request.header.part_bytes = head.reg.header.part_bytes;
   HeadRegister next = head.reg;
@@ -595,16 +595,17 @@ Status PosixStore::seal(std::string_view name, std::uint64_t expected_generation
   return store_head(*folder_, extent, next);
 }
 
-Status PosixStore::trash(std::string_view name, std::uint64_t expected_generation) {
+Status PosixStore::trash(std::string_view name, const ExtentInfo& seen) {
   const std::string extent(name);
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());
   const HeadFile& head = locked->head;
   SIPHON_TRY(require_current(name, head));
+  SIPHON_TRY(check_seen(name, head.reg, seen));
   TransitionRequest request;
   request.kind = Transition::kCondemn;
-  request.id = head.reg.current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.now_unix_ms = now_unix_ms();
   HeadRegister next = head.reg;
   if (int rc = apply(next, head.exists, request); rc != 0) {

@@ -639,6 +639,11 @@ Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
   request.header.part_bytes = limits_.part_bytes;
   request.lease_unix_ms = options.lease_unix_ms;
   SIPHON_TRY(transition(io, name, request));
+  if (head->reg.generation != 0) {
+    // From the reservation on the generation only grows. Before, it may have started at 0 again.
+    head = read_head(io, name);
+    if (!head) return fail(std::move(head).error());
+  }
   return std::make_unique<RadosScratch>(*this, std::move(io), std::string(name), options,
                                         head->reg.generation);
 }
@@ -733,8 +738,7 @@ Status RadosStore::write_tail(librados::IoCtx& io, const HeadRegister& reg,
   return fail(Code::kResourceExhausted, std::string("write the extent's tail: ") + e.what());
 }
 
-Status RadosStore::seal(std::string_view name, std::uint64_t expected_generation,
-                        std::uint64_t offset_bytes, std::span<const std::byte> tail,
+Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
                         const SealedHeader& header) {
   SIPHON_TRY(check_extent_name(name));
   librados::IoCtx io = context(name);
@@ -742,10 +746,11 @@ Status RadosStore::seal(std::string_view name, std::uint64_t expected_generation
   if (!head) return fail(std::move(head).error());
   const HeadRegister& reg = head->reg;
   if (reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  SIPHON_TRY(check_seen(name, reg, seen));
   TransitionRequest request;
   request.kind = Transition::kSeal;
-  request.id = reg.current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.header = header;
   request.header.part_bytes = reg.header.part_bytes;
   if (reg.state == ExtentState::kSealed) {  // apply() tells a repetition from a conflict
@@ -773,16 +778,17 @@ Status RadosStore::seal(std::string_view name, std::uint64_t expected_generation
   return transition(io, name, request);
 }
 
-Status RadosStore::trash(std::string_view name, std::uint64_t expected_generation) {
+Status RadosStore::trash(std::string_view name, const ExtentInfo& seen) {
   SIPHON_TRY(check_extent_name(name));
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
   if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  SIPHON_TRY(check_seen(name, head->reg, seen));
   TransitionRequest request;
   request.kind = Transition::kCondemn;
-  request.id = head->reg.current;
-  request.expected_generation = expected_generation;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
   request.now_unix_ms = now_unix_ms();
   return transition(io, name, request);
 }

@@ -48,9 +48,9 @@ class RadosStore final : public ExtentStore {
   Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
                     const SealedHeader& header) override;
   std::vector<Status> put_inline_many(std::span<const InlinePut> puts) override;
-  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+  Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override;
-  Status trash(std::string_view name, std::uint64_t expected_generation) override;
+  Status trash(std::string_view name, const ExtentInfo& seen) override;
   Status collect(std::string_view name, const PrivateId& id) override;
   Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Status fence(std::string_view name, const PrivateId& id) override;

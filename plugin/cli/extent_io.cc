@@ -314,7 +314,7 @@ Result<SealReport> seal_extent(ExtentStore& store, const std::string& name, bool
   SealReport report{*header, blocks->bytes - blocks->valid_bytes};
   if (dry_run) return report;
   SIPHON_TRY(control.check());
-  if (auto ok = store.seal(name, blocks->info.generation, blocks->valid_bytes, tail, *header);
+  if (auto ok = store.seal(name, blocks->info, blocks->valid_bytes, tail, *header);
       !ok) {
     return fail(std::move(ok).error().with_context("seal " + name));
   }

@@ -371,10 +371,10 @@ Status copy_is_still_there(Session& session, const CopyItem& item, const Verifie
 }
 
 // The last step before a source goes: neither end has changed since it was verified, both pools are
-// those of the plan, and the copy is not the source itself. The source's generation, for the trash
+// those of the plan, and the copy is not the source itself. The source as it is, for the trash
 // step, which refuses any other.
-Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, const Verified& left,
-                                     const Verified& right, EndsNow& ends) {
+Result<ExtentInfo> may_be_trashed(Session& session, const CopyItem& item, const Verified& left,
+                                  const Verified& right, EndsNow& ends) {
   if (!left.outcome.status) {
     return fail(Error(left.outcome.status.error()).with_suspect(Side::kSource));
   }
@@ -393,9 +393,7 @@ Result<std::uint64_t> may_be_trashed(Session& session, const CopyItem& item, con
     return fail(one_and_the_same(item));
   }
   SIPHON_TRY(copy_is_still_there(session, item, right));
-  const auto here = look_again(session, Role::kSource, item.source, left);
-  if (!here) return fail(here.error());
-  return here->generation;
+  return look_again(session, Role::kSource, item.source, left);
 }
 
 // A source that is in the trash comes back: its copy cannot be seen any more.
@@ -464,17 +462,16 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
       item.fail_with(std::move(error).with_context("the source stays: " + item.source.to_string()));
     };
     if (session.interrupted()) return refuse(Session::interrupted_error("interrupted"));
-    const auto generation = may_be_trashed(session, item, left[i], right[i], ends);
-    if (!generation) return refuse(generation.error());
+    const auto seen = may_be_trashed(session, item, left[i], right[i], ends);
+    if (!seen) return refuse(seen.error());
     if (const auto found = unsafe.find(i); found != unsafe.end()) return refuse(found->second);
     auto store = session.store(item.source, Role::kSource);
-    Status gone =
-        store ? (*store)->trash(item.source.extent, *generation) : Status(fail(store.error()));
+    Status gone = store ? (*store)->trash(item.source.extent, *seen) : Status(fail(store.error()));
     if (!gone && gone.error().code == Code::kResourceExhausted) {  // so much is kept of the name
       gone = (*store)->make_room(item.source.extent, true, [&](const TrashEntry& entry) {
         item.source_left_for_good.push_back(entry);
       });
-      if (gone) gone = (*store)->trash(item.source.extent, *generation);
+      if (gone) gone = (*store)->trash(item.source.extent, *seen);
     }
     if (!gone) return refuse(std::move(gone).error());
     // Somebody may have moved the copy the other way meanwhile. Everybody trashes first and looks

@@ -224,7 +224,7 @@ Status remove_one(Session& session, Removal& removal) {
       ++removal.purged;
       if (!purge) removal.gone.push_back(entry);
     }));
-    SIPHON_TRY((*store)->trash(removal.address.extent, removal.info.generation));
+    SIPHON_TRY((*store)->trash(removal.address.extent, removal.info));
   }
   if (purge) {
     auto purged = (*store)->purge_trash(removal.address.extent);

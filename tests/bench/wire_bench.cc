@@ -159,11 +159,11 @@ class PatternStore final : public ExtentStore {
                     const SealedHeader&) override {
     return no();
   }
-  Status seal(std::string_view, std::uint64_t, std::uint64_t, std::span<const std::byte>,
+  Status seal(std::string_view, const ExtentInfo&, std::uint64_t, std::span<const std::byte>,
               const SealedHeader&) override {
     return no();
   }
-  Status trash(std::string_view, std::uint64_t) override { return no(); }
+  Status trash(std::string_view, const ExtentInfo&) override { return no(); }
   Status collect(std::string_view, const PrivateId&) override { return no(); }
   Status purge(std::string_view, const PrivateId&, std::uint64_t) override { return no(); }
   Result<HeadRegister> inspect(std::string_view) override { return no(); }

@@ -141,12 +141,12 @@ class BouncedStore final : public ExtentStore {
     }
     return inner_.put_inline_many(bounced);
   }
-  Status seal(std::string_view name, std::uint64_t expected_generation, std::uint64_t offset_bytes,
+  Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
               std::span<const std::byte> tail, const SealedHeader& header) override {
-    return inner_.seal(name, expected_generation, offset_bytes, tail, header);
+    return inner_.seal(name, seen, offset_bytes, tail, header);
   }
-  Status trash(std::string_view name, std::uint64_t expected_generation) override {
-    return inner_.trash(name, expected_generation);
+  Status trash(std::string_view name, const ExtentInfo& seen) override {
+    return inner_.trash(name, seen);
   }
   Status fence(std::string_view name, const PrivateId& id) override {
     return inner_.fence(name, id);

@@ -258,7 +258,7 @@ TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
   expect_holds(by_librados, "a", first);
   ASSERT_TRUE(put(by_librados, "b", second));
   expect_holds(by_class, "b", second);
-  ASSERT_TRUE(by_class.trash("b", by_librados.stat("b")->generation));
+  ASSERT_TRUE(by_class.trash("b", *by_librados.stat("b")));
   ASSERT_TRUE(by_librados.purge_trash("b"));
   EXPECT_TRUE(ClusterUnderTest::get().objects_of(location, "b").empty());
 }
@@ -273,7 +273,7 @@ void use_an_empty_object(ExtentStore& store) {
             "ALREADY_EXISTS");
   ASSERT_TRUE(put(store, "e1", small));
   expect_holds(store, "e1", small);
-  ASSERT_TRUE(store.trash("e1", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.trash("e1", *store.stat("e1")));
   ASSERT_TRUE(store.purge_trash("e1"));
   EXPECT_TRUE(ClusterUnderTest::get().objects_of(store.location(), "e1").empty());
 }
@@ -292,7 +292,7 @@ void forget_beside_foreign_attributes(ExtentStore& store) {
   librados::bufferlist value;
   value.append("precious");
   ASSERT_EQ(io.setxattr("siphon.e1", "theirs", value), 0);
-  ASSERT_TRUE(store.trash("e1", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.trash("e1", *store.stat("e1")));
   ASSERT_TRUE(store.purge_trash("e1"));
   EXPECT_EQ(code_of(store.stat("e1")), "NOT_FOUND");
   librados::bufferlist back;

@@ -148,7 +148,7 @@ TEST_P(ExtentStoreContract, InlineIsReplacedTrashedAndPurged) {
   expect_holds("e1", big);
 
   ASSERT_TRUE(store_->put_inline("e2", new_private_id(), small.bytes, small.header));
-  ASSERT_TRUE(store_->trash("e2", stat("e2").generation));
+  ASSERT_TRUE(store_->trash("e2", stat("e2")));
   EXPECT_EQ(code_of(store_->stat("e2")), "NOT_FOUND");
   purged = store_->purge_trash("e2");
   ASSERT_TRUE(purged) << purged.error().message;

@@ -206,8 +206,7 @@ TEST(PosixStore, ForeignFilesAreLeftAlone) {
     EXPECT_EQ(code_of(put(*store.store, name, sample)), "FAILED_PRECONDITION");
     EXPECT_EQ(code_of(store->put_inline(name, new_private_id(), sample.bytes, sample.header)),
               "FAILED_PRECONDITION");
-    EXPECT_EQ(code_of(store->trash(name, TransitionRequest::kAnyGeneration)),
-              "FAILED_PRECONDITION");
+    EXPECT_EQ(code_of(store->trash(name, {})), "FAILED_PRECONDITION");
   }
   auto page = store->list("", 10, Listing::kExtents);
   ASSERT_TRUE(page);
@@ -353,7 +352,7 @@ class PosixCrash : public testing::TestWithParam<Crash> {
     const std::string action = GetParam().action;
     if (action == "create" || action == "replace") return code(put(*store.store, "e1", new_, id_));
     if (action == "inline") return code(store->put_inline("e1", id_, new_.bytes, new_.header));
-    if (action == "trash") return code(store->trash("e1", TransitionRequest::kAnyGeneration));
+    if (action == "trash") return code(store->trash("e1", *store->stat("e1")));
     if (action == "collect") return code(store->collect("e1", id_));
     return 1;
   }
@@ -407,7 +406,7 @@ class PosixCrash : public testing::TestWithParam<Crash> {
     const Sample again = make_sample(100'000, 10);
     ASSERT_TRUE(put(store, "e1", again));
     EXPECT_TRUE(holds(store, "e1", again));
-    ASSERT_TRUE(store.trash("e1", TransitionRequest::kAnyGeneration));
+    ASSERT_TRUE(store.trash("e1", *store.stat("e1")));
     ASSERT_TRUE(store.purge_trash("e1"));
     EXPECT_EQ(count_files_of(folder_.path(), "e1"), 0u);
   }
@@ -470,21 +469,21 @@ TEST(PosixStore, ACrashWhileSealingLeavesAnOpenExtent) {
   const Sample open = make_sample(100'000, 12, true);
   Opened store = open_store(folder.path());
   ASSERT_TRUE(put(*store.store, "e1", open, new_private_id(), ExtentState::kOpen));
-  const std::uint64_t generation = store->stat("e1")->generation;
+  const ExtentInfo seen = *store->stat("e1");
   const Bytes tail(500, std::byte{7});
   SealedHeader header;
   header.extent_bytes = open.bytes.size() + tail.size();
-  ASSERT_EQ(in_child([&] {
-              PosixOptions options = small_options();
-              options.step_hook = [](std::string_view) { ::_exit(42); };
-              return open_store(folder.path(), options)
-                             ->seal("e1", generation, open.bytes.size(), tail, header)
-                         ? 0
-                         : 1;
-            }),
-            42);
+  ASSERT_EQ(
+      in_child([&] {
+        PosixOptions options = small_options();
+        options.step_hook = [](std::string_view) { ::_exit(42); };
+        return open_store(folder.path(), options)->seal("e1", seen, open.bytes.size(), tail, header)
+                   ? 0
+                   : 1;
+      }),
+      42);
   EXPECT_EQ(store->stat("e1")->state, ExtentState::kOpen);
-  ASSERT_TRUE(store->seal("e1", generation, open.bytes.size(), tail, header));
+  ASSERT_TRUE(store->seal("e1", seen, open.bytes.size(), tail, header));
   EXPECT_EQ(store->stat("e1")->state, ExtentState::kSealed);
   EXPECT_EQ(read_file(folder / "e1").size(), header.extent_bytes);
 }
@@ -498,7 +497,7 @@ TEST(PosixStore, AHalfRenameIsAPublish) {
   ASSERT_TRUE(put(*store.store, "e1", sample, id));
   fs::create_hard_link(folder / "e1", folder / (".siphon/data/e1." + to_hex(id)));
   EXPECT_TRUE(holds(*store.store, "e1", sample));
-  ASSERT_TRUE(store->trash("e1", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store->trash("e1", *store->stat("e1")));
   EXPECT_FALSE(fs::exists(folder / "e1"));
   EXPECT_EQ(store->purge_trash("e1").value_or(0), 1u);
   EXPECT_EQ(count_files_of(folder.path(), "e1"), 0u);

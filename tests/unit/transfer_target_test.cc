@@ -1025,7 +1025,7 @@ TEST_F(TargetTransferTest, TheGenerationThatLeavesTheTrashIsToldWhateverBecomesO
     for (std::uint32_t i = 0; i <= keep; ++i) {
       target_.put(name, 200 * kKiB + i);
       if (i == keep) break;
-      ASSERT_TRUE(target_.store().trash(name, target_.store().stat(name)->generation));
+      ASSERT_TRUE(target_.store().trash(name, *target_.store().stat(name)));
     }
   }
   const auto oldest = [&](const char* name) { return target_.store().inspect(name)->trash.at(0); };
