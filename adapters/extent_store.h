@@ -187,6 +187,9 @@ struct BeginOptions {
   std::uint64_t lease_unix_ms = 0;  // after this a collector may condemn it
   bool replace = false;             // false: ALREADY_EXISTS at once if there is a current one
   std::stop_token stop = {};        // ends waits of its writes with CANCELLED
+  // Only moves the lease of an attempt that was begun before. ABORTED when it was collected: what
+  // it wrote has gone, and under the same id nobody would see that.
+  bool renews = false;
 };
 
 // What `open_many` opens: see ExtentStore::open.

@@ -72,11 +72,18 @@ inline Status write_range(ScratchExtent& scratch, const StoreLimits& limits,
   return {};
 }
 
+// For who would collect an attempt: it is one no more.
+inline Error was_published(const std::string& what) {
+  return {Code::kFailedPrecondition, what + ": this private id was published and is in the trash",
+          Side::kNone, "siphon trash ls shows it; siphon trash purge removes it"};
+}
+
 // What `siphon::apply` (here or in the class) answered, as an Error. `rc` is not 0.
 inline Error transition_error(int rc, Transition kind, std::string_view name) {
   std::string extent = "extent " + std::string(name);
   switch (rc) {
     case -EEXIST:
+      if (kind == Transition::kCondemn) return was_published(extent);
       return {kind == Transition::kSeal ? Code::kAborted : Code::kAlreadyExists,
               extent + (kind == Transition::kSeal ? " was sealed otherwise meanwhile"
                                                   : " already exists"),
@@ -106,6 +113,7 @@ inline Error transition_error(int rc, Transition kind, std::string_view name) {
       return {Code::kResourceExhausted, extent + " has too many attempts or trashed generations",
               Side::kNone, "collect its leftovers, or purge its trash"};
     case -EINVAL:
+      if (kind == Transition::kReserve) return transition_error(-ECANCELED, kind, name);
       return {Code::kInvalidArgument, extent + ": the request contradicts itself", Side::kNone, ""};
     default:
       return error_from_errno(-rc, extent);
@@ -122,6 +130,18 @@ inline Status check_begin(const BeginOptions& options, const StoreLimits& limits
                 Side::kNone, "put it in pieces, or raise transfer.max_extent_bytes at the target");
   }
   return {};
+}
+
+// What ExtentStore::begin asks of the register. A renewal names no part size, without which nothing
+// new is reserved.
+inline TransitionRequest reserve_request(const BeginOptions& options, const StoreLimits& limits) {
+  TransitionRequest request;
+  request.kind = Transition::kReserve;
+  request.id = options.private_id;
+  request.header.extent_bytes = options.extent_bytes;
+  request.header.part_bytes = options.renews ? 0 : limits.part_bytes;
+  request.lease_unix_ms = options.lease_unix_ms;
+  return request;
 }
 
 // Arguments of ExtentStore::put_inline.
@@ -220,10 +240,11 @@ inline Status check_removal(const HeadRegister& reg, const PrivateId& id,
   for (const TrashEntry& entry : reg.trash) {
     if (entry.id != id || !entry.was_published || entry.trashed_unix_ms == trashed_unix_ms)
       continue;
+    if (!trashed_unix_ms) return fail(was_published(what));
     return fail(Code::kFailedPrecondition,
-                what + (trashed_unix_ms ? ": this generation has been restored, and trashed again, "
-                                          "since it was looked at"
-                                        : ": this private id was published and is in the trash"),
+                what +
+                    ": this generation has been restored, and trashed again, since it was "
+                    "looked at",
                 Side::kNone, "siphon trash ls shows it; siphon trash purge removes it");
   }
   return {};

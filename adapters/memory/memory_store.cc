@@ -284,12 +284,7 @@ Result<std::unique_ptr<ScratchExtent>> MemoryStore::begin(std::string_view name,
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(check_begin(options, limits()));
   SIPHON_TRY(fault({"begin", name}));
-  TransitionRequest request;
-  request.kind = Transition::kReserve;
-  request.id = options.private_id;
-  request.header.extent_bytes = options.extent_bytes;
-  request.header.part_bytes = limits().part_bytes;
-  request.lease_unix_ms = options.lease_unix_ms;
+  const TransitionRequest request = reserve_request(options, limits());
   std::lock_guard lock(mutex_);
   if (const HeadRegister* head = find_head(name); head && head->state != ExtentState::kNone) {
     if (!options.replace || head->current == options.private_id) {
@@ -323,8 +318,8 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   return fault({"put_inline done", name});
 }
 
-Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
-                         const SealedHeader& header) {
+Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
+                         std::span<const std::byte> tail, const SealedHeader& header) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"seal", name}));
   std::lock_guard lock(mutex_);
@@ -371,10 +366,11 @@ Status MemoryStore::trash(std::string_view name, const ExtentInfo& seen) {
 // leaves an entry that says what is still to be removed.
 Status MemoryStore::condemn_and_drop(std::string_view name, const PrivateId& id,
                                      std::optional<std::uint64_t> trashed_unix_ms) {
+  TransitionRequest request;
   if (const HeadRegister* head = find_head(name)) {
     SIPHON_TRY(check_removal(*head, id, trashed_unix_ms, "extent " + std::string(name)));
+    request.expected_generation = head->generation;
   }
-  TransitionRequest request;
   request.id = id;
   request.now_unix_ms = now_unix_ms();
   request.kind = Transition::kCondemn;

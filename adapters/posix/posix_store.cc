@@ -426,12 +426,7 @@ Result<std::unique_ptr<ScratchExtent>> PosixStore::begin(std::string_view name,
         (!options.replace || next.current == options.private_id)) {
       return fail(transition_error(-EEXIST, Transition::kPublish, name));
     }
-    TransitionRequest request;
-    request.kind = Transition::kReserve;
-    request.id = options.private_id;
-    request.header.extent_bytes = options.extent_bytes;
-    request.header.part_bytes = limits().part_bytes;
-    request.lease_unix_ms = options.lease_unix_ms;
+    const TransitionRequest request = reserve_request(options, limits());
     if (int rc = apply(next, locked->head.exists, request); rc != 0) {
       return fail(transition_error(rc, request.kind, name));
     }
@@ -562,8 +557,8 @@ Status PosixStore::put_inline(std::string_view name, const PrivateId& id,
 
 // ---- the current extent ----------------------------------------------------------------------
 
-Status PosixStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
-                        const SealedHeader& header) {
+Status PosixStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
+                        std::span<const std::byte> tail, const SealedHeader& header) {
   const std::string extent(name);
   auto locked = lock_and_load(name, LockMode::kExclusive);
   if (!locked) return fail(std::move(locked).error());

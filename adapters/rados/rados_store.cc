@@ -632,12 +632,7 @@ Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
       (!options.replace || head->reg.current == options.private_id)) {
     return fail(transition_error(-EEXIST, Transition::kPublish, name));
   }
-  TransitionRequest request;
-  request.kind = Transition::kReserve;
-  request.id = options.private_id;
-  request.header.extent_bytes = options.extent_bytes;
-  request.header.part_bytes = limits_.part_bytes;
-  request.lease_unix_ms = options.lease_unix_ms;
+  const TransitionRequest request = reserve_request(options, limits_);
   SIPHON_TRY(transition(io, name, request));
   if (head->reg.generation != 0) {
     // From the reservation on the generation only grows. Before, it may have started at 0 again.
@@ -738,8 +733,8 @@ Status RadosStore::write_tail(librados::IoCtx& io, const HeadRegister& reg,
   return fail(Code::kResourceExhausted, std::string("write the extent's tail: ") + e.what());
 }
 
-Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes, std::span<const std::byte> tail,
-                        const SealedHeader& header) {
+Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
+                        std::span<const std::byte> tail, const SealedHeader& header) {
   SIPHON_TRY(check_extent_name(name));
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
@@ -793,6 +788,22 @@ Status RadosStore::trash(std::string_view name, const ExtentInfo& seen) {
   return transition(io, name, request);
 }
 
+// Looks again before anybody goes on to what cannot be undone: the class of an older build answers
+// 0 for whatever is in the trash. An attempt that is condemned once stays that.
+Status RadosStore::condemn_attempt(librados::IoCtx& io, std::string_view name, const PrivateId& id,
+                                   const HeadRegister& seen) {
+  TransitionRequest request;
+  request.kind = Transition::kCondemn;
+  request.id = id;
+  request.now_unix_ms = now_unix_ms();
+  request.expected_generation = seen.generation;  // refuses what was published just now
+  Status condemned = transition(io, name, request);
+  auto head = read_head(io, name);
+  if (!head) return fail(std::move(head).error());
+  SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));
+  return condemned;
+}
+
 Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_t at_least,
                         bool keep_entry, std::optional<std::uint64_t> trashed_unix_ms) {
   librados::IoCtx io = context(name);
@@ -815,9 +826,7 @@ Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_
     in_register = true;
     known_parts = believable_parts(entry.extent_bytes, entry.part_bytes, limits_.max_extent_bytes,
                                    look_further);
-    request.kind = Transition::kCondemn;
-    request.expected_generation = reg.generation;  // refuses if it was published just now
-    SIPHON_TRY(transition(io, name, request));
+    SIPHON_TRY(condemn_attempt(io, name, id, reg));
   }
   for (const TrashEntry& entry : reg.trash) {
     if (entry.id != id) continue;
@@ -874,9 +883,7 @@ Status RadosStore::fence(std::string_view name, const PrivateId& id) {
   if (!head) return fail(std::move(head).error());
   SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));
   if (in_trash) return {};  // condemned already
-  request.kind = Transition::kCondemn;
-  request.expected_generation = head->reg.generation;  // refuses if it was published just now
-  return transition(io, name, request);
+  return condemn_attempt(io, name, id, head->reg);
 }
 
 Result<HeadRegister> RadosStore::inspect(std::string_view name) {

@@ -84,6 +84,9 @@ class RadosStore final : public ExtentStore {
   HeadPut head_put(const InlinePut& put) const;
   Status end_of(const InlinePut& put, HeadPut& done);
   Status transition(librados::IoCtx& io, std::string_view name, const TransitionRequest& request);
+  // Condemns what `seen` has as an attempt. FAILED_PRECONDITION: it has been published since.
+  Status condemn_attempt(librados::IoCtx& io, std::string_view name, const PrivateId& id,
+                         const HeadRegister& seen);
   // Condemns what is not condemned yet, removes the bytes, forgets. Parts [0, at_least) exist as
   // far as the caller knows. `keep_entry`: leave the trash entry to a later collector.
   // `trashed_unix_ms`: of the entry of the trash that is meant, see purge().

@@ -84,6 +84,7 @@ class PutTarget {
 
   // However long the content takes to come: reserving the same id again moves the end of its lease.
   void renew(const std::stop_token& stop, BeginOptions options) {
+    options.renews = true;
     std::mutex mutex;
     std::condition_variable_any changed;
     std::unique_lock lock(mutex);
@@ -314,8 +315,7 @@ Result<SealReport> seal_extent(ExtentStore& store, const std::string& name, bool
   SealReport report{*header, blocks->bytes - blocks->valid_bytes};
   if (dry_run) return report;
   SIPHON_TRY(control.check());
-  if (auto ok = store.seal(name, blocks->info, blocks->valid_bytes, tail, *header);
-      !ok) {
+  if (auto ok = store.seal(name, blocks->info, blocks->valid_bytes, tail, *header); !ok) {
     return fail(std::move(ok).error().with_context("seal " + name));
   }
   return report;

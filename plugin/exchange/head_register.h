@@ -364,7 +364,7 @@ struct TransitionRequest {
 // Applies `req` to `reg` in place. `existed`: whether the head object was there.
 // Returns 0, or a negative errno and an unchanged register:
 //   -EEXIST    publish without `replace`, or restore, over a current one; inline over an existing
-//              head
+//              head; condemn of an attempt that was published, and is in the trash as that
 //   -ESTALE    the generation is not the expected one (somebody published, removed or sealed)
 //   -ENOENT    the id is not where the transition needs it (publish, condemn, seal, restore: in
 //              the trash, published once, and not discarded)
@@ -431,7 +431,12 @@ inline int apply(HeadRegister& reg, bool existed, const TransitionRequest& req) 
       return 0;
     }
     case Transition::kCondemn: {
-      if (in_trash) return 0;
+      if (const auto entry = find_trash(); entry != reg.trash.end()) {
+        // An attempt when the caller looked, it was published and replaced or removed since: two
+        // changes at least. One alone is this very condemn of the current, sent again.
+        const bool moved_on = guarded && reg.generation - req.expected_generation > 1;
+        return entry->was_published && moved_on ? -EEXIST : 0;
+      }
       if (reg.trash.size() >= (is_current ? HeadRegister::kMaxKept : HeadRegister::kMaxTrash)) {
         return -EUSERS;
       }

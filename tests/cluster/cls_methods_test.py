@@ -628,6 +628,9 @@ class ClassMethods(unittest.TestCase):
                 self.assertEqual(step("reserve", transition(RESERVE, a)), errno.ECANCELED)
                 self.assertEqual(step("condemn", transition(CONDEMN, b)), 0)
                 self.assertEqual(self.head(io, name), (4, 0, 0, bytes(16), [], [a, b]))
+                # Seen as an attempt, and published and replaced since.
+                self.assertEqual(step("condemn", transition(CONDEMN, a, generation=0)),
+                                 errno.EEXIST)
                 self.assertEqual(step("restore", transition(RESTORE, secrets.token_bytes(16))),
                                  errno.ENOENT)
                 self.assertEqual(step("restore", transition(RESTORE, a)), 0)

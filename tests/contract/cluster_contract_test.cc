@@ -10,6 +10,7 @@
 #include "adapters/rados/object_io.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_provider.h"
+#include "adapters/rados/rados_store.h"
 #include "tests/contract/bounced_store.h"
 #include "tests/contract/cluster_under_test.h"
 #include "tests/contract/extent_store_contract.h"
@@ -261,6 +262,129 @@ TEST(OneOsdObjclass, WhatOneAdapterWritesTheOtherReads) {
   ASSERT_TRUE(by_class.trash("b", *by_librados.stat("b")));
   ASSERT_TRUE(by_librados.purge_trash("b"));
   EXPECT_TRUE(ClusterUnderTest::get().objects_of(location, "b").empty());
+}
+
+// ---- between a look at the head and the change of it -----------------------------------------
+
+// What happens once, before the next transition of a kind reaches the head.
+struct Meanwhile {
+  Transition before = Transition::kReserve;
+  std::function<void()> act;
+  bool older_class = false;  // answers a condemn of whatever is in the trash with 0
+};
+
+class LateIo final : public ObjectIo {
+ public:
+  LateIo(bool whole_objects, Meanwhile& meanwhile)
+      : ObjectIo(whole_objects), meanwhile_(meanwhile) {}
+  int transition(librados::IoCtx& io, const std::string& object,
+                 const TransitionRequest& request) override {
+    if (request.kind == meanwhile_.before && meanwhile_.act) {
+      std::exchange(meanwhile_.act, nullptr)();
+    }
+    const int result = ObjectIo::transition(io, object, request);
+    const bool in_trash = request.kind == Transition::kCondemn && result == -EEXIST;
+    return meanwhile_.older_class && in_trash ? 0 : result;
+  }
+
+ private:
+  Meanwhile& meanwhile_;
+};
+
+class LateStore : public testing::Test {
+ protected:
+  void SetUp() override {
+    ClusterUnderTest::get().need_pool("one");
+    location_ = fresh_location("one");
+    late_ = *table_.open(location_);
+    store_ = *rados_provider()->open(location_);
+  }
+  std::unique_ptr<ScratchExtent> begin(ExtentStore& store, bool replace) {
+    BeginOptions options;
+    options.private_id = new_private_id();
+    options.lease_unix_ms = now_unix_ms() + 60'000;
+    options.replace = replace;
+    auto scratch = store.begin("e1", options);
+    EXPECT_TRUE(scratch) << scratch.error().message;
+    return scratch ? std::move(*scratch) : nullptr;
+  }
+  Status write(ScratchExtent& scratch, const Sample& sample) {
+    return write_range(scratch, store_->limits(), 0, sample.bytes);
+  }
+  Status replace(const Sample& sample) {
+    auto scratch = begin(*store_, true);
+    SIPHON_TRY(write(*scratch, sample));
+    return scratch->publish(sample.header, true, ExtentState::kSealed);
+  }
+
+  Meanwhile meanwhile_;
+  RadosStoreTable table_{ClusterUnderTest::get().connection(), small_limits(), [this](bool whole) {
+                           return std::make_unique<LateIo>(whole, meanwhile_);
+                         }};
+  Location location_;
+  ExtentStore* late_ = nullptr;
+  ExtentStore* store_ = nullptr;
+};
+using OneOsdLate = LateStore;
+
+TEST_F(OneOsdLate, WhoCollectsAnAttemptLeavesWhatWasPublishedAndReplacedMeanwhile) {
+  const Sample first = sample_of_parts(5, 80), second = sample_of_parts(3, 81);
+  for (const bool older_class : {false, true}) {
+    for (const bool fences : {false, true}) {
+      meanwhile_.older_class = older_class;
+      meanwhile_.before = Transition::kCondemn;
+      auto scratch = begin(*store_, true);
+      ASSERT_TRUE(scratch);
+      const PrivateId id = scratch->private_id();
+      ASSERT_TRUE(write(*scratch, first));
+      meanwhile_.act = [&] {
+        EXPECT_TRUE(scratch->publish(first.header, true, ExtentState::kSealed));
+        EXPECT_TRUE(replace(second));
+      };
+      EXPECT_EQ(code_of(fences ? late_->fence("e1", id) : late_->collect("e1", id)),
+                "FAILED_PRECONDITION");
+      EXPECT_FALSE(meanwhile_.act);
+      expect_holds(*store_, "e1", second);
+      ASSERT_TRUE(store_->trash("e1", *store_->stat("e1")));
+      Status restored = store_->restore("e1", id);
+      ASSERT_TRUE(restored) << restored.error().message;
+      expect_holds(*store_, "e1", first);
+    }
+  }
+}
+
+// A purge of the trash as it was seen is something else.
+TEST_F(OneOsdLate, APurgeOfWhatWasSeenInTheTrashTakesNothingThatWasRestoredMeanwhile) {
+  const Sample sample = sample_of_parts(5, 82);
+  ASSERT_TRUE(replace(sample));
+  const ExtentInfo seen = *store_->stat("e1");
+  ASSERT_TRUE(store_->trash("e1", seen));
+  const std::uint64_t trashed = store_->inspect("e1")->trash.at(0).trashed_unix_ms;
+  meanwhile_.before = Transition::kDiscard;
+  meanwhile_.act = [&] { EXPECT_TRUE(store_->restore("e1", seen.private_id)); };
+  EXPECT_NE(code_of(late_->purge("e1", seen.private_id, trashed)), "OK");
+  EXPECT_FALSE(meanwhile_.act);
+  expect_holds(*store_, "e1", sample);
+}
+
+// Generations start at 0 again when nothing is left of a name.
+TEST_F(OneOsdLate, WhoBeganAsTheNameStartedAnewReplacesNothingThatCameLater) {
+  const Sample old = sample_of_parts(3, 83), ours = sample_of_parts(3, 84),
+               theirs = sample_of_parts(3, 85);
+  ASSERT_TRUE(replace(old));
+  meanwhile_.before = Transition::kReserve;
+  meanwhile_.act = [&] {
+    EXPECT_TRUE(store_->trash("e1", *store_->stat("e1")));
+    EXPECT_TRUE(store_->purge_trash("e1"));
+  };
+  auto scratch = begin(*late_, true);
+  ASSERT_TRUE(scratch);
+  EXPECT_FALSE(meanwhile_.act);
+  ASSERT_TRUE(write(*scratch, ours));
+  ASSERT_TRUE(replace(theirs));
+  EXPECT_EQ(code_of(scratch->publish(ours.header, true, ExtentState::kSealed)), "ABORTED");
+  expect_holds(*store_, "e1", theirs);
+  EXPECT_TRUE(scratch->abort());
 }
 
 // An object without anything in it is nobody's: a removal that lost a race, rados create.

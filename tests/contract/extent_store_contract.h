@@ -895,6 +895,31 @@ TEST_P(ExtentStoreContract, MakingRoomRemovesAttemptsWhoseLeaseIsOver) {
   EXPECT_EQ(raw_count("e1"), 0u);
 }
 
+TEST_P(ExtentStoreContract, ARenewalDoesNotBeginACollectedAttemptAnew) {
+  const Sample sample = big_sample(49);
+  for (const bool removed : {true, false}) {
+    auto scratch = begin("e1", false, sample.bytes.size());
+    ASSERT_TRUE(scratch);
+    ASSERT_TRUE(write_all(*scratch, sample.bytes));
+    BeginOptions options;
+    options.private_id = scratch->private_id();
+    options.extent_bytes = sample.bytes.size();
+    options.renews = true;
+    options.lease_unix_ms = now_unix_ms() + 60'000;
+    EXPECT_EQ(code_of(store_->begin("e1", options)), "OK");
+    if (removed) {
+      ASSERT_TRUE(store_->collect("e1", options.private_id));
+    } else {
+      ASSERT_TRUE(store_->fence("e1", options.private_id));
+    }
+    EXPECT_EQ(code_of(store_->begin("e1", options)), "ABORTED");
+    EXPECT_EQ(code_of(scratch->publish(sample.header, false, ExtentState::kSealed)), "ABORTED");
+    EXPECT_EQ(code_of(store_->stat("e1")), "NOT_FOUND");
+    ASSERT_TRUE(store_->collect("e1", options.private_id));
+    EXPECT_EQ(raw_count("e1"), 0u);
+  }
+}
+
 TEST_P(ExtentStoreContract, AskingForTheSameAttemptAgainRenewsItsLease) {
   BeginOptions options;
   options.private_id = new_private_id();

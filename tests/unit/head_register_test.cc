@@ -240,6 +240,50 @@ TEST(HeadRegister, GenerationGuards) {
   EXPECT_EQ(m.reg.generation, 3u);
 }
 
+// Who collects an attempt goes on to remove its parts: not those of what was published meanwhile.
+TEST(HeadRegister, CondemnOfAnAttemptIsRefusedOnceItWasPublished) {
+  for (const bool replaced : {true, false}) {
+    Model m = in_state(State::kReserved);
+    auto collect = request(Transition::kCondemn, 1);
+    collect.expected_generation = m.reg.generation;
+    ASSERT_EQ(m.run(publish(1)), 0);
+    EXPECT_EQ(m.run(collect), -ESTALE);
+    if (replaced) {
+      ASSERT_EQ(m.run(Transition::kReserve, 2), 0);
+      ASSERT_EQ(m.run(publish(2, true)), 0);
+    } else {
+      ASSERT_EQ(m.run(Transition::kCondemn, 1), 0);
+    }
+    EXPECT_EQ(m.run(collect), -EEXIST);
+    ASSERT_EQ(m.run(Transition::kDiscard, 1), 0);  // whoever did that removes it
+    EXPECT_EQ(m.run(collect), 0);
+  }
+}
+
+TEST(HeadRegister, CondemnOfTheCurrentMayArriveTwice) {
+  Model m = in_state(State::kSealed);
+  auto trash = request(Transition::kCondemn, 1);
+  trash.expected_generation = m.reg.generation;
+  ASSERT_EQ(m.run(trash), 0);
+  EXPECT_EQ(m.run(trash), 0);
+  auto seen_in_the_trash = request(Transition::kCondemn, 1);
+  seen_in_the_trash.expected_generation = m.reg.generation;
+  EXPECT_EQ(m.run(seen_in_the_trash), 0);
+}
+
+TEST(HeadRegister, ARenewalReservesNothingNew) {
+  auto renewal = request(Transition::kReserve, 1);
+  renewal.header = {};
+  renewal.lease_unix_ms = 9999;
+  Model m = in_state(State::kReserved);
+  ASSERT_EQ(m.run(renewal), 0);
+  EXPECT_EQ(m.reg.reservations.at(0), (Reservation{id(1), 1001, 65536, 9999}));
+  m = in_state(State::kAbsent);
+  EXPECT_EQ(m.run(renewal), -EINVAL);
+  m = in_state(State::kTrashed);
+  EXPECT_EQ(m.run(renewal), -ECANCELED);
+}
+
 TEST(HeadRegister, SealKeepsThePartSizeAndOneHeader) {
   Model m = in_state(State::kOpen);
   auto seal = request(Transition::kSeal, 1);
