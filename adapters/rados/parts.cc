@@ -70,17 +70,49 @@ int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_leas
   return -ENOMEM;
 }
 
+namespace {
+
+// A window of parts from number `next` on: their sizes, where `results` are not negative.
+void stat_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t next,
+                std::array<int, kAioWindow>& results,
+                std::array<std::uint64_t, kAioWindow>& sizes) {
+  run_window(kAioWindow, results, [&](std::size_t i, librados::AioCompletion* completion) {
+    librados::ObjectReadOperation operation;
+    operation.stat2(&sizes[i], nullptr, nullptr);
+    return io.aio_operate(part_object(id, next + i), completion, &operation, nullptr);
+  });
+}
+
+}  // namespace
+
+int find_parts_end(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
+                   std::uint64_t& end_bytes) try {
+  end_bytes = 0;
+  std::uint64_t absent_in_a_row = 0;
+  for (std::uint64_t next = 0; absent_in_a_row < kPartGapLimit && next <= UINT32_MAX;
+       next += kAioWindow) {
+    std::array<int, kAioWindow> results{};
+    std::array<std::uint64_t, kAioWindow> sizes{};
+    stat_parts(io, id, next, results, sizes);
+    for (std::size_t i = 0; i < kAioWindow; ++i) {
+      if (results[i] < 0 && results[i] != -ENOENT) return results[i];
+      absent_in_a_row = results[i] == -ENOENT ? absent_in_a_row + 1 : 0;
+      if (results[i] == -ENOENT) continue;
+      end_bytes = (next + i) * part_bytes + std::min<std::uint64_t>(sizes[i], part_bytes);
+    }
+  }
+  return 0;
+} catch (const std::exception&) {
+  return -ENOMEM;
+}
+
 int measure_parts(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
                   std::uint64_t& total_bytes) try {
   total_bytes = 0;
   for (std::uint64_t next = 0; next <= UINT32_MAX; next += kAioWindow) {
     std::array<int, kAioWindow> results{};
     std::array<std::uint64_t, kAioWindow> sizes{};
-    run_window(kAioWindow, results, [&](std::size_t i, librados::AioCompletion* completion) {
-      librados::ObjectReadOperation operation;
-      operation.stat2(&sizes[i], nullptr, nullptr);
-      return io.aio_operate(part_object(id, next + i), completion, &operation, nullptr);
-    });
+    stat_parts(io, id, next, results, sizes);
     for (std::size_t i = 0; i < kAioWindow; ++i) {
       if (results[i] == -ENOENT) return 0;
       if (results[i] < 0) return results[i];

@@ -1,6 +1,6 @@
 // The parts of one private id: their names, their removal, their total length.
 //
-// Both walks keep kAioWindow operations in flight, block for at most the OSD timeout per window,
+// All walks keep kAioWindow operations in flight, block for at most the OSD timeout per window,
 // and let no exception out. Thread safe; `io` carries the extent's locator key.
 #pragma once
 
@@ -26,14 +26,19 @@ bool parse_part_object(std::string_view object, PrivateId& id, std::uint64_t& pa
 std::uint64_t believable_parts(std::uint64_t extent_bytes, std::uint32_t part_bytes,
                                std::uint64_t max_extent_bytes, bool& open_ended);
 
-// Removes parts [0, at_least), and with `open_ended` goes on until kGapLimit numbers in a row held
-// none. Those not there are no error. 0 or the first negative errno (the rest is tried all the
+// Removes parts [0, at_least), and with `open_ended` goes on until kPartGapLimit numbers in a row
+// held none. Those not there are no error. 0 or the first negative errno (the rest is tried all the
 // same).
 int remove_parts(librados::IoCtx& io, const PrivateId& id, std::uint64_t at_least, bool open_ended);
 
 // Bytes from the start up to the first part that is missing or shorter than `part_bytes`.
 int measure_parts(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
                   std::uint64_t& total_bytes);
+
+// Where the last part that is there ends, whatever is missing or short before it: bytes from the
+// start. Looks until kPartGapLimit numbers in a row held none.
+int find_parts_end(librados::IoCtx& io, const PrivateId& id, std::uint32_t part_bytes,
+                   std::uint64_t& end_bytes);
 
 inline constexpr std::uint64_t kPartGapLimit = 64;
 

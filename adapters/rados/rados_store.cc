@@ -468,7 +468,7 @@ Result<std::unique_ptr<ExtentReader>> RadosStore::reader_of(std::string_view nam
                   "seal it first");
     }
     const int result =
-        measure_parts(read.io, info.private_id, info.header.part_bytes, info.header.extent_bytes);
+        find_parts_end(read.io, info.private_id, info.header.part_bytes, info.header.extent_bytes);
     if (result < 0) return fail(to_error(result, "measure " + describe(name)));
   }
   // A short head is left to read(), which finds out why.
@@ -753,7 +753,7 @@ Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint
     return transition(io, name, request);
   }
   std::uint64_t available_bytes = 0;
-  const int result = measure_parts(io, reg.current, reg.header.part_bytes, available_bytes);
+  const int result = find_parts_end(io, reg.current, reg.header.part_bytes, available_bytes);
   if (result < 0) return fail(to_error(result, "measure " + describe(name)));
   SIPHON_TRY(check_seal(name, offset_bytes, tail.size(), available_bytes, header));
   HeadRegister sealed = reg;  // before any byte is touched: would it be accepted?

@@ -313,6 +313,68 @@ Result<ScanResult> scan_blocks(const ByteSource& source, std::uint64_t available
   return result;
 }
 
+namespace {
+
+// Where the next sound block header begins at or behind `at`; `available_bytes`: nowhere.
+Result<std::uint64_t> find_header(const ByteSource& source, std::uint64_t at,
+                                  std::uint64_t available_bytes, std::span<std::byte> memory) {
+  std::array<std::byte, 4> magic;
+  LeWriter(magic).put(kBlockMagic);
+  while (available_bytes - at > kBlockHeaderBytes) {
+    const auto piece = memory.first(std::min<std::uint64_t>(memory.size(), available_bytes - at));
+    SIPHON_TRY(source(at, piece));
+    auto found = piece.begin();
+    for (;; ++found) {
+      found = std::search(found, piece.end(), magic.begin(), magic.end());
+      const auto left = static_cast<std::size_t>(piece.end() - found);
+      if (left < kBlockHeaderBytes) break;
+      const auto offset = static_cast<std::size_t>(found - piece.begin());
+      if (decode_block_header(piece.subspan(offset, kBlockHeaderBytes))) return at + offset;
+    }
+    at += piece.size() - (kBlockHeaderBytes - 1);  // one may begin in this piece's last bytes
+  }
+  return available_bytes;
+}
+
+}  // namespace
+
+Result<BlocksBehind> find_blocks_behind(const ByteSource& source, std::uint64_t from_bytes,
+                                        std::uint64_t available_bytes) {
+  BlocksBehind behind;
+  auto memory = allocate(kMaxBlockBytes);
+  if (!memory) return fail(memory.error());
+  std::array<std::byte, kBlockHeaderBytes> encoded;
+  std::uint64_t at = from_bytes;
+  bool chained = true;  // the block before ended here
+  while (at < available_bytes && available_bytes - at > kBlockHeaderBytes) {
+    SIPHON_TRY(source(at, encoded));
+    const auto header = decode_block_header(encoded);
+    const std::uint64_t room = available_bytes - at - kBlockHeaderBytes;
+    if (header && header->length_bytes <= room) {
+      const std::span content(memory->get(), header->length_bytes);
+      SIPHON_TRY(source(at + kBlockHeaderBytes, content));
+      const bool sound = sha256(content) == header->sha256;
+      const std::uint64_t whole = kBlockHeaderBytes + header->length_bytes;
+      if (sound) {
+        if (behind.count++ == 0) behind.first_bytes = at;
+        behind.bytes += whole;
+      }
+      if (sound || chained) {
+        at += whole;
+        chained = true;
+        continue;
+      }
+    } else if (header && chained) {
+      break;  // torn: whatever is behind is its content
+    }
+    auto next = find_header(source, at + 1, available_bytes, {memory->get(), kMaxBlockBytes});
+    if (!next) return fail(std::move(next).error());
+    at = *next;
+    chained = false;
+  }
+  return behind;
+}
+
 // ---- verify ----------------------------------------------------------------------------------
 
 namespace {

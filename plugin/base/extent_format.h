@@ -127,6 +127,19 @@ struct ScanResult {
 };
 Result<ScanResult> scan_blocks(const ByteSource& source, std::uint64_t available_bytes);
 
+// Whole blocks behind the first bad one, where a scan stopped at `from_bytes`: there is none behind
+// a torn write, whose last block ends with what is there. Goes from header to header, also over a
+// block whose content alone is bad; where a header is bad, looks for the next one at every byte.
+// There it may take for blocks what is content (of an extent that somebody put into another one).
+// Memory: one block. Fails only when the source does.
+struct BlocksBehind {
+  std::uint64_t first_bytes = 0;  // where the first of them begins
+  std::uint64_t bytes = 0;        // of all of them, headers included
+  std::uint64_t count = 0;
+};
+Result<BlocksBehind> find_blocks_behind(const ByteSource& source, std::uint64_t from_bytes,
+                                        std::uint64_t available_bytes);
+
 // Re-reads all of a sealed extent: every block's header and SHA-256, the index, the footer and
 // the crc32 of everything; computes the content digest, and compares it with the header's where
 // that has one. DATA_LOSS names the first thing that is wrong. `progress` may be empty.

@@ -274,7 +274,6 @@ Result<Blocks> read_blocks(ExtentStore& store, const std::string& name, const Io
     if (!index) return fail(std::move(index).error().with_context("index of " + name));
     blocks.entries = std::move(*index);
     blocks.valid_bytes = blocks.bytes;
-    blocks.crc32 = blocks.info.header.crc32;
     return blocks;
   }
   const ByteSource source = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
@@ -286,39 +285,71 @@ Result<Blocks> read_blocks(ExtentStore& store, const std::string& name, const Io
   if (!scan) return fail(std::move(scan).error().with_context("scan of " + name));
   blocks.entries = std::move(scan->blocks);
   blocks.valid_bytes = scan->valid_bytes;
-  blocks.crc32 = scan->crc32;
   return blocks;
 }
 
-Result<SealReport> seal_extent(ExtentStore& store, const std::string& name, bool dry_run,
-                               const IoControl& control) {
-  auto blocks = read_blocks(store, name, control);
-  if (!blocks) return fail(std::move(blocks).error());
-  if (blocks->info.state == ExtentState::kSealed) {
+Result<SealPlan> plan_seal(ExtentStore& store, const std::string& name, const IoControl& control) {
+  SIPHON_TRY(control.check());
+  auto reader = open_reader(store, name, true);
+  if (!reader) return fail(std::move(reader).error().with_context("seal " + name));
+  SealPlan plan;
+  plan.seen = (*reader)->info();
+  if (plan.seen.state == ExtentState::kSealed) {
     return fail(Code::kAlreadyExists, "extent " + name + " is sealed already", Side::kRequester);
   }
-  if (blocks->entries.empty() && blocks->bytes > 0) {
-    return fail(Code::kFailedPrecondition, "extent " + name + " holds no whole block",
-                Side::kSource, "look at it: siphon blocks; or remove it: siphon rm");
-  }
-  std::vector<std::byte> tail;
+  ReadAhead ahead(**reader, store.limits());
+  // What cannot be read is no block, and remembered: it may have held some.
+  const ByteSource source = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
+    SIPHON_TRY(control.check());
+    control.report(offset);
+    Status read = ahead.read(offset, out);
+    if (read || read.error().code != Code::kDataLoss) return read;
+    if (!plan.unreadable) plan.unreadable = std::move(read).error();
+    std::ranges::fill(out, std::byte{0});
+    return {};
+  };
+  const std::uint64_t bytes = plan.seen.header.extent_bytes;
+  auto scan = scan_blocks(source, bytes);
+  if (!scan) return fail(std::move(scan).error().with_context("scan of " + name));
+  auto behind = find_blocks_behind(source, scan->valid_bytes, bytes);
+  if (!behind) return fail(std::move(behind).error().with_context("scan of " + name));
+  plan.behind = *behind;
+  plan.valid_bytes = scan->valid_bytes;
+  plan.dropped_bytes = bytes - scan->valid_bytes;
   ExtentEncoder encoder(
-      [&](std::span<const std::byte> bytes) -> Status {
-        tail.insert(tail.end(), bytes.begin(), bytes.end());
+      [&](std::span<const std::byte> piece) -> Status {
+        plan.tail.insert(plan.tail.end(), piece.begin(), piece.end());
         return {};
       },
-      blocks->entries, blocks->valid_bytes, blocks->crc32);
+      std::move(scan->blocks), scan->valid_bytes, scan->crc32);
   auto header = encoder.seal();
   if (!header) return fail(std::move(header).error().with_context("seal " + name));
-  header->part_bytes = blocks->info.header.part_bytes;
-  header->sealed_unix_ms = now_unix_ms();
-  SealReport report{*header, blocks->bytes - blocks->valid_bytes};
-  if (dry_run) return report;
-  SIPHON_TRY(control.check());
-  if (auto ok = store.seal(name, blocks->info, blocks->valid_bytes, tail, *header); !ok) {
-    return fail(std::move(ok).error().with_context("seal " + name));
+  plan.header = *header;
+  plan.header.part_bytes = plan.seen.header.part_bytes;
+  plan.header.sealed_unix_ms = now_unix_ms();
+  return plan;
+}
+
+Error seal_is_refused(const std::string& name, const SealPlan& plan) {
+  std::string what = "extent " + name + " is damaged at byte " + std::to_string(plan.valid_bytes);
+  if (plan.unreadable) what += " (" + plan.unreadable->message + ")";
+  what += ": sealing it there cuts " + std::to_string(plan.dropped_bytes) + " bytes off";
+  if (plan.behind.count > 0) {
+    what += ", of which " + std::to_string(plan.behind.bytes) +
+            " are sound: " + std::to_string(plan.behind.count) + " blocks from byte " +
+            std::to_string(plan.behind.first_bytes) + " on";
   }
-  return report;
+  return {Code::kDataLoss, what, Side::kSource, {}};
+}
+
+Status seal_extent(ExtentStore& store, const std::string& name, const SealPlan& plan) {
+  if (plan.valid_bytes == 0 && plan.dropped_bytes > 0) {
+    return fail(Code::kFailedPrecondition, "extent " + name + " begins with no whole block",
+                Side::kSource, "look at it: siphon blocks; or remove it: siphon rm");
+  }
+  Status sealed = store.seal(name, plan.seen, plan.valid_bytes, plan.tail, plan.header);
+  if (!sealed) return fail(std::move(sealed).error().with_context("seal " + name));
+  return {};
 }
 
 }  // namespace siphon::cli

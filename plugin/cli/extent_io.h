@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,17 +61,27 @@ struct Blocks {
   std::vector<IndexEntry> entries;
   std::uint64_t valid_bytes = 0;  // open: where the whole blocks end
   std::uint64_t bytes = 0;        // all that is there
-  std::uint32_t crc32 = 0;        // open: of [0, valid_bytes)
 };
 // The index of a sealed extent, or what a scan of an open one finds.
 Result<Blocks> read_blocks(ExtentStore& store, const std::string& name, const IoControl& control);
 
-// Seals an open extent after its last whole block. `dry_run`: says what would stand there.
-struct SealReport {
+// What sealing an open extent after its last whole block comes to; changes nothing.
+struct SealPlan {
+  ExtentInfo seen;
   SealedHeader header;
-  std::uint64_t dropped_bytes = 0;  // the torn tail
+  std::vector<std::byte> tail;
+  std::uint64_t valid_bytes = 0;
+  std::uint64_t dropped_bytes = 0;  // all that is behind
+  BlocksBehind behind;              // what is sound among it
+  // The first thing that could not be read: damaged, or a part is missing.
+  std::optional<Error> unreadable;
+  // A write that was torn loses its own blocks and no other. Anything else is damage.
+  bool is_damaged() const { return behind.count > 0 || unreadable; }
 };
-Result<SealReport> seal_extent(ExtentStore& store, const std::string& name, bool dry_run,
-                               const IoControl& control);
+Result<SealPlan> plan_seal(ExtentStore& store, const std::string& name, const IoControl& control);
+// DATA_LOSS, with what sealing would cut off.
+Error seal_is_refused(const std::string& name, const SealPlan& plan);
+// Seals what was planned, if it is still there. FAILED_PRECONDITION: no whole block would be left.
+Status seal_extent(ExtentStore& store, const std::string& name, const SealPlan& plan);
 
 }  // namespace siphon::cli

@@ -330,7 +330,12 @@ void CommandLine::define_data_verbs() {
                    "  siphon seal posix:/srv/a/log-0042",
                    run_seal);
   add_name(seal, "EXTENT", "which");
+  seal->add_flag(
+      "--drop-damaged", options_.drop_damaged,
+      "seal it also where whole blocks lie behind a damaged one, or what is there cannot "
+      "be read: all from the first bad block on is removed for good");
   add_dry_run(seal);
+  add_confirmation(seal);
 
   auto* rm = add(app_, "rm", "move extents to the trash, or remove them for good",
                  "  siphon rm --dry-run p1/e1\n"

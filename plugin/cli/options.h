@@ -55,6 +55,7 @@ struct Options {
   bool replace = false;
   bool confirmed = false;
   bool open = false;
+  bool drop_damaged = false;
   bool purge = false;
   bool corrupt_head = false;
   std::string save;

@@ -359,25 +359,42 @@ Result<int> run_seal(Session& session) {
   if (!address) return fail(std::move(address).error());
   auto store = session.store(*address);
   if (!store) return fail(std::move(store).error());
-  auto report = seal_extent(**store, address->extent, options.dry_run, control_of(session, 0));
+  auto plan = plan_seal(**store, address->extent, control_of(session, 0));
   session.meter().finish(false);
-  if (!report && report.error().code == Code::kAlreadyExists) {
-    return session.out().error(report.error(), Exit::kNothingToDo);
+  if (!plan && plan.error().code == Code::kAlreadyExists) {
+    return session.out().error(plan.error(), Exit::kNothingToDo);
   }
-  if (!report) return fail(std::move(report).error());
+  if (!plan) return fail(std::move(plan).error());
+  if (plan->is_damaged()) {
+    if (!options.drop_damaged) {
+      Error error = seal_is_refused(address->extent, *plan);
+      error.next_step =
+          session.command("seal --drop-damaged --dry-run " + shell_word(address->to_string()));
+      return fail(std::move(error));
+    }
+    const auto refused = session.refused(fmt::format("cutting {} off {}, {} of which are sound,",
+                                                     counted(plan->dropped_bytes, "byte"),
+                                                     address->to_string(), plan->behind.bytes));
+    if (refused) return *refused;
+  }
+  if (!options.dry_run) {
+    if (session.interrupted()) return fail(Session::interrupted_error("interrupted"));
+    SIPHON_TRY(seal_extent(**store, address->extent, *plan));
+  }
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = options.dry_run;
     doc["extent"] = address->to_string();
-    doc["dropped_bytes"] = report->dropped_bytes;
-    doc["header"] = to_json(report->header);
+    doc["dropped_bytes"] = plan->dropped_bytes;
+    doc["dropped_sound_bytes"] = plan->behind.bytes;
+    doc["header"] = to_json(plan->header);
     session.out().document(std::move(doc), Exit::kOk);
   }
   session.out().line(fmt::format(
-      "{}{}: {}, {}, crc32 {}, torn tail of {} dropped",
-      options.dry_run ? "would seal " : "sealed ", address->to_string(),
-      counted(report->header.block_count, "block"), human_bytes(report->header.content_bytes),
-      crc32_hex(report->header.crc32), counted(report->dropped_bytes, "byte")));
+      "{}{}: {}, {}, crc32 {}, {} of {} dropped", options.dry_run ? "would seal " : "sealed ",
+      address->to_string(), counted(plan->header.block_count, "block"),
+      human_bytes(plan->header.content_bytes), crc32_hex(plan->header.crc32),
+      plan->is_damaged() ? "damaged rest" : "torn tail", counted(plan->dropped_bytes, "byte")));
   return 0;
 }
 

@@ -384,8 +384,16 @@ Result<int> run_trash_restore(Session& session) {
   } else {
     SIPHON_TRY((*store)->restore(address->extent, chosen->id));
     if (chosen->state == ExtentState::kNone) {  // of a register that kept no header
-      auto sealed = seal_extent(**store, address->extent, false, {&session.stop(), {}});
-      if (!sealed) return fail(std::move(sealed).error());
+      const auto plan = plan_seal(**store, address->extent, {&session.stop(), {}});
+      if (!plan) return fail(plan.error());
+      if (plan->seen.private_id != chosen->id) {
+        return fail(transition_error(-ESTALE, Transition::kSeal, address->extent));
+      }
+      if (plan->is_damaged()) {
+        return fail(
+            seal_is_refused(address->extent, *plan).with_context("restored, and left open"));
+      }
+      SIPHON_TRY(seal_extent(**store, address->extent, *plan));
     }
   }
   if (session.out().json()) {

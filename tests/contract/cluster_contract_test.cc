@@ -387,6 +387,35 @@ TEST_F(OneOsdLate, WhoBeganAsTheNameStartedAnewReplacesNothingThatCameLater) {
   EXPECT_TRUE(scratch->abort());
 }
 
+// An open extent's length is known by its parts alone: where one is missing, it does not end.
+TEST(OneOsdRados, AMissingPartDoesNotHideWhatIsBehindIt) {
+  ExtentStore& store = open_store(*rados_provider(), "one");
+  const std::uint32_t part_bytes = store.limits().part_bytes;
+  const Sample open = make_sample(7 * part_bytes / 2, 90, true);
+  BeginOptions options;
+  options.private_id = new_private_id();
+  auto scratch = store.begin("e1", options);
+  ASSERT_TRUE(scratch);
+  ASSERT_TRUE(write_range(**scratch, store.limits(), 0, open.bytes));
+  ASSERT_TRUE((*scratch)->publish(open.header, false, ExtentState::kOpen));
+  librados::IoCtx io = ClusterUnderTest::get().context(store.location(), "e1");
+  ASSERT_EQ(io.remove(part_object(options.private_id, 1)), 0);
+
+  auto reader = store.open("e1", {}, true);
+  ASSERT_TRUE(reader) << reader.error().message;
+  EXPECT_EQ((*reader)->info().header.extent_bytes, open.bytes.size());
+  Bytes piece(1000);
+  EXPECT_EQ(code_of((*reader)->read(part_bytes, piece)), "DATA_LOSS");
+  EXPECT_EQ(code_of((*reader)->read(2 * part_bytes, piece)), "OK");
+  // Whoever cuts it before that leaves nothing behind.
+  SealedHeader header;
+  header.extent_bytes = part_bytes / 2;
+  header.part_bytes = part_bytes;
+  const Bytes tail(100);
+  ASSERT_TRUE(store.seal("e1", (*reader)->info(), part_bytes / 2 - tail.size(), tail, header));
+  EXPECT_EQ(ClusterUnderTest::get().objects_of(store.location(), "e1").size(), 2u);
+}
+
 // An object without anything in it is nobody's: a removal that lost a race, rados create.
 void use_an_empty_object(ExtentStore& store) {
   librados::IoCtx io = ClusterUnderTest::get().context(store.location(), "e1");

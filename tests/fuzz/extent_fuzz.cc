@@ -145,6 +145,9 @@ void run(std::span<const std::byte> input_bytes) {
   HOLDS(scan && scan->valid_bytes <= bytes.size());
   check_blocks(scan->blocks, scan->valid_bytes);
   HOLDS(scan->crc32 == crc32(std::span(bytes).first(scan->valid_bytes)));
+  const auto behind = find_blocks_behind(from(bytes), scan->valid_bytes, bytes.size());
+  HOLDS(behind && behind->bytes <= bytes.size() - scan->valid_bytes);
+  HOLDS(behind->count == 0 || behind->first_bytes > scan->valid_bytes);
 
   if ((flags & kKeepHeader) == 0) {
     header.extent_bytes = bytes.size();

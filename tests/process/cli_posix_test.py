@@ -265,6 +265,42 @@ class Sealing(CliTest):
         self.siphon("seal", self.address("e1"))
         self.assertEqual(self.siphon("get", self.address("e1")).stdout, data[:2 * 8192])
 
+    def test_whole_blocks_behind_a_damaged_one_are_not_cut_off_unasked(self):
+        block = 8192 + 48
+        data = self.content(8 * 8192)
+        self.put("e1", data, "--open", "--block-size", "8K")
+        path = self.store / "e1"
+        whole = path.read_bytes()
+        for at in (2 * block + 5000, 2 * block + 9):  # the content; the header
+            spoilt = bytearray(whole)
+            spoilt[at] ^= 1
+            path.write_bytes(spoilt)
+            for more in ((), ("--dry-run",), (CONFIRM,)):
+                ran = self.siphon("seal", self.address("e1"), *more, expect=FATAL)
+                said = ran.stderr.decode()
+                self.assertIn(f"damaged at byte {2 * block}", said)
+                self.assertIn(f"cuts {6 * block} bytes off", said)
+                self.assertIn(f"{5 * block} are sound: 5 blocks from byte {3 * block}", said)
+            self.siphon("seal", "--drop-damaged", self.address("e1"), expect=NEEDS_CONFIRMATION)
+            self.assertEqual(path.read_bytes(), spoilt)
+        drop = ("seal", "--drop-damaged", self.address("e1"))
+        plan = self.json(*drop, "--dry-run")
+        self.assertEqual((plan["dropped_bytes"], plan["dropped_sound_bytes"]),
+                         (6 * block, 5 * block))
+        self.assertEqual(self.json("stat", self.address("e1"))["info"]["state"], "open")
+        done = self.json(*drop, CONFIRM)
+        self.assertEqual(done["header"]["crc32"], plan["header"]["crc32"])
+        self.assertEqual(self.siphon("get", self.address("e1")).stdout, data[:2 * 8192])
+
+    def test_an_extent_that_begins_with_damage_is_not_sealed_away(self):
+        self.put("e1", self.content(4 * 8192), "--open", "--block-size", "8K")
+        path = self.store / "e1"
+        spoilt = b"X" + path.read_bytes()[1:]
+        path.write_bytes(spoilt)
+        for more in ((), ("--drop-damaged", CONFIRM)):
+            self.siphon("seal", self.address("e1"), *more, expect=FATAL)
+        self.assertEqual(path.read_bytes(), spoilt)
+
     def test_sealed_from_open_equals_sealed_at_once(self):
         data = self.content(5_000_000)
         self.put("at-once", data)

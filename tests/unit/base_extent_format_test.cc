@@ -331,6 +331,62 @@ TEST_F(BaseExtentFormat, ScanStopsAtTheFirstDamagedByte) {
   }
 }
 
+// A torn write loses its own blocks and no other; one bad byte has whole blocks behind it.
+TEST_F(BaseExtentFormat, WholeBlocksBehindADamagedByteAreFound) {
+  const std::vector<std::size_t> sizes = {40, 20, 30, 70'000, 25};
+  const Extent e = make_extent(random, sizes);
+  std::vector<std::size_t> ends = {0};
+  for (std::size_t size : sizes) ends.push_back(ends.back() + kBlockHeaderBytes + size);
+  for (std::size_t i = 0; i < ends[3]; ++i) {
+    Bytes open(e.bytes.begin(), e.bytes.begin() + static_cast<std::ptrdiff_t>(ends.back()));
+    open[i] ^= std::byte{0x40};
+    const auto scan = scan_blocks(from(open), open.size());
+    ASSERT_TRUE(scan);
+    const std::size_t bad = scan->blocks.size();
+    const auto behind = find_blocks_behind(from(open), scan->valid_bytes, open.size());
+    ASSERT_TRUE(behind);
+    ASSERT_EQ(behind->count, sizes.size() - bad - 1) << i;
+    ASSERT_EQ(behind->first_bytes, ends[bad + 1]) << i;
+    ASSERT_EQ(behind->bytes, ends.back() - ends[bad + 1]) << i;
+  }
+}
+
+TEST_F(BaseExtentFormat, BehindATornBlockIsNothing) {
+  // Its content is an extent itself: whole blocks, and not of this one.
+  const Extent inner = make_extent(random, {100, 200});
+  Bytes bytes;
+  ExtentEncoder encoder(into(bytes));
+  ASSERT_TRUE(encoder.append(inner.contents[0]));
+  const std::size_t whole = bytes.size();
+  ASSERT_TRUE(encoder.append(inner.bytes));
+  for (std::size_t size = whole; size < bytes.size(); ++size) {
+    const Bytes cut(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size));
+    const auto behind = find_blocks_behind(from(cut), whole, size);
+    ASSERT_TRUE(behind);
+    ASSERT_EQ(behind->count, 0u) << size;
+  }
+  bytes.back() ^= std::byte{1};  // a write that was torn in the middle
+  EXPECT_EQ(find_blocks_behind(from(bytes), whole, bytes.size())->count, 0u);
+  EXPECT_EQ(find_blocks_behind(from(bytes), bytes.size(), bytes.size())->count, 0u);
+  // The index and footer that a seal wrote before it was killed.
+  const std::size_t index = inner.blocks[1].offset_bytes + kBlockHeaderBytes + 200;
+  EXPECT_EQ(find_blocks_behind(from(inner.bytes), index, inner.bytes.size())->count, 0u);
+}
+
+TEST_F(BaseExtentFormat, BlocksBehindAreFoundInBoundedPieces) {
+  Bytes bytes(3 * kMaxBlockBytes + 11, std::byte{0x53});  // nothing but first letters
+  ExtentEncoder encoder(into(bytes));
+  ASSERT_TRUE(encoder.append(Bytes(kMaxBlockBytes, std::byte{0x53})));
+  const ByteSource checked = [&](std::uint64_t offset, std::span<std::byte> out) -> Status {
+    EXPECT_LE(out.size(), kMaxBlockBytes);
+    return from(bytes)(offset, out);
+  };
+  const auto behind = find_blocks_behind(checked, 0, bytes.size());
+  ASSERT_TRUE(behind);
+  EXPECT_EQ(behind->count, 1u);
+  EXPECT_EQ(behind->first_bytes, 3 * kMaxBlockBytes + 11u);
+}
+
 TEST_F(BaseExtentFormat, AScannedTailIsSealedLikeTheOriginal) {
   const Extent e = make_extent(random, {40, 1, 30});
   const std::uint64_t torn = e.blocks[2].offset_bytes + 50;
@@ -352,6 +408,7 @@ TEST_F(BaseExtentFormat, SourceAndProgressErrorsPassThrough) {
   };
   EXPECT_EQ(read_index(broken, e.bytes.size()).error().code, Code::kUnavailable);
   EXPECT_EQ(scan_blocks(broken, e.bytes.size()).error().code, Code::kUnavailable);
+  EXPECT_EQ(find_blocks_behind(broken, 0, e.bytes.size()).error().code, Code::kUnavailable);
   EXPECT_EQ(verify_extent(broken, e.header, {}).error().code, Code::kUnavailable);
   std::uint64_t last = 0;
   EXPECT_TRUE(verify_extent(from(e.bytes), e.header, [&](std::uint64_t done) -> Status {
