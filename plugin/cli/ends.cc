@@ -7,11 +7,9 @@ namespace siphon::cli {
 
 Status bind(Session& session, Role role, Address& address) {
   if (address.where != Where::kCeph || address.location.pool_id != 0) return {};
-  auto cluster = session.cluster(role);
-  if (!cluster) return fail(std::move(cluster).error());
-  auto id = (*cluster)->pool_id(address.location);
-  if (!id) return fail(std::move(id).error());
-  address.location.pool_id = *id;
+  auto location = session.bound(address.location, role);
+  if (!location) return fail(std::move(location).error());
+  address.location = std::move(*location);
   return {};
 }
 

@@ -117,6 +117,21 @@ class VerbFormatter : public CLI::Formatter {
   }
 };
 
+// An unset variable as a value would mean "of any age", "no limit", "all of them". --namespace ''
+// is the one whose empty value is a thing of its own.
+void refuse_empty_values(CLI::App& app) {
+  const CLI::Validator given(
+      [](const std::string& value) {
+        return std::string(value.empty() ? "the value is empty: is a variable not set?" : "");
+      },
+      "");
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_expected_max() > 0 && !option->check_name("--namespace")) option->check(given);
+  }
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; }))
+    refuse_empty_values(*verb);
+}
+
 // Builds the command line; what a verb needs is bound to `options`.
 class CommandLine {
  public:
@@ -134,6 +149,7 @@ class CommandLine {
     define_device_verbs();
     define_trash_verbs();
     define_config_verb();
+    refuse_empty_values(app_);
   }
 
   // Throws CLI::ParseError.

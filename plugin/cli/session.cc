@@ -88,6 +88,7 @@ struct Session::Cluster {
   ClusterOptions options;
   std::unique_ptr<RadosCluster> connection;
   std::unique_ptr<RadosProvider> provider;
+  std::map<std::string, std::int64_t> pools;  // what their names have meant since they were used
 };
 
 Session::Session(Options options, const std::string& verb)
@@ -135,6 +136,25 @@ Result<RadosCluster*> Session::cluster(Role role) {
   return clusters_.back()->connection.get();
 }
 
+Result<Location> Session::bound(Location location, Role role) {
+  auto connection = cluster(role);
+  if (!connection) return fail(std::move(connection).error());
+  if (location.pool_id != 0) return location;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto& pools = by_role_.at(role)->pools;
+    if (const auto known = pools.find(location.pool); known != pools.end()) {
+      location.pool_id = known->second;
+      return location;
+    }
+  }
+  auto id = (*connection)->pool_id(location);
+  if (!id) return fail(std::move(id).error());
+  const std::lock_guard lock(mutex_);
+  location.pool_id = by_role_.at(role)->pools.emplace(location.pool, *id).first->second;
+  return location;
+}
+
 Result<ExtentStore*> Session::store(const Address& address, Role role) {
   if (address.where == Where::kDaemon) {
     return fail(Code::kUnimplemented,
@@ -142,10 +162,10 @@ Result<ExtentStore*> Session::store(const Address& address, Role role) {
                 Side::kRequester, "on its host, name the folder itself: posix:DIR/EXTENT");
   }
   if (address.where == Where::kCeph) {
-    auto connection = cluster(role);
-    if (!connection) return fail(std::move(connection).error());
+    auto location = bound(address.location, role);
+    if (!location) return fail(std::move(location).error());
     const std::lock_guard lock(mutex_);
-    return by_role_.at(role)->provider->open(address.location);
+    return by_role_.at(role)->provider->open(*location);
   }
   const std::lock_guard lock(mutex_);
   auto& provider = folders_[address.dir];

@@ -42,6 +42,8 @@ class Session {
 
   // Connects at the first call. The cluster lives as long as the session.
   Result<RadosCluster*> cluster(Role role);
+  // With the pool's id, which a command looks up once: whatever has the name later is another pool.
+  Result<Location> bound(Location location, Role role);
   // The store of a Ceph or folder address. A daemon's store cannot be opened from here:
   // UNIMPLEMENTED says what to do instead.
   Result<ExtentStore*> store(const Address& address, Role role = Role::kOnly);

@@ -3,10 +3,12 @@
 under another's name, the namespaces of a pool, copies that are not yet where they should be.
 """
 
+import concurrent.futures
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -279,6 +281,24 @@ class Identity(harness.ClusterTest):
         self.assertEqual(ran.document["summary"]["already_there"], 1)
         self.assertEqual(self.names(self.a), set())
         self.assertEqual(self.names(self.b), everything)
+
+    def test_a_removal_stays_in_the_pool_that_it_began_in(self):
+        c = self.cluster
+        names = [f"e{number}" for number in range(200)]
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda place: c.put(place, 1000, 7),
+                             [f"{pool}/{name}" for pool in (self.a, self.b) for name in names]))
+        run = self.start_siphon("rm", "--purge", CONFIRM, *[f"{self.a}/{name}" for name in names])
+        wait_until(lambda: run.ended() or len(harness.list_objects(c, self.a)) < len(names),
+                   what="some of them are gone")
+        run.send(signal.SIGSTOP)
+        self.assertFalse(run.ended(), "over before the pools have other names")
+        old = self.a + "old"
+        c.ceph("osd", "pool", "rename", self.a, old)
+        c.ceph("osd", "pool", "rename", self.b, self.a)
+        run.send(signal.SIGCONT)
+        ran = run.wait()
+        self.assertEqual(self.names(self.a), set(names), str(ran))
 
     def test_verify_says_what_is_only_in_the_target(self):
         c = self.cluster

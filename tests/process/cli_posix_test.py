@@ -879,6 +879,25 @@ class Conventions(CliTest):
         self.assertEqual(settings("-n", "client.y", CEPH_ARGS="--id x")["--id"], ("", "default"))
         self.siphon("config", "show", expect=USAGE, env={"SIPHON_LANES": "many"})
 
+    def test_an_empty_value_is_no_value(self):
+        """Of a variable that is not set: it must not mean "all of them"."""
+        self.put("a", b"a")
+        self.siphon("rm", self.address("a"), CONFIRM)
+        trash = self.json("trash", "ls", self.address("a"))
+        for words in (("trash", "purge", "--older-than", "", CONFIRM, self.address("a")),
+                      ("trash", "purge", "--older-than=", CONFIRM, self.address("a")),
+                      ("trash", "purge", "--private-id", "", CONFIRM, self.address("a")),
+                      ("trash", "restore", "--private-id", "", self.address("a")),
+                      ("put", "--expect-sha256", "", self.address("b"), self.file("f", b"b")),
+                      ("put", "--expect-bytes", "", self.address("b"), self.file("f", b"b")),
+                      ("copy", "--bwlimit", "", self.address("a"), self.address("b")),
+                      ("copy", "--receipts", "", self.address("a"), self.address("b")),
+                      ("ls", ""), ("ls", "--conf", "", self.address(""))):
+            with self.subTest(words=words):
+                ran = self.siphon(*words, expect=USAGE)
+                self.assertIn(b"empty", ran.stderr)
+        self.assertEqual(self.json("trash", "ls", self.address("a")), trash)
+
     def test_a_confirmation_is_never_taken_from_the_environment(self):
         self.put("a", b"a")
         self.siphon("rm", self.address("a"), expect=NEEDS_CONFIRMATION,
