@@ -175,7 +175,6 @@ class CommandLine {
         return run(session);
       };
     }
-    refuse_empty_values(chain);
     apply_environment(chain, options_);
     for (const CLI::Option* option : chain.back()->get_options()) {
       if (option->get_name() == "FILE" && option->count() > 0)
@@ -231,7 +230,6 @@ class CommandLine {
                    "confirm a removal or a replacement");
   }
 
-  static void refuse_empty_values(const std::vector<CLI::App*>& chain);
   void ask_for_help(std::vector<std::string>& words) const;
   void name_what_is_unknown(const std::vector<std::string>& words);
   void define_data_verbs();
@@ -248,20 +246,6 @@ class CommandLine {
   std::string verb_name_;
   Run run_;
 };
-
-// What a variable that is not set leaves of a flag's value is no wish for the default: an age or a
-// private id that says nothing would let all of the trash go. --namespace "" is the one without a
-// name. Throws CLI::ParseError.
-void CommandLine::refuse_empty_values(const std::vector<CLI::App*>& chain) {
-  for (const CLI::App* app : chain) {
-    for (const CLI::Option* option : app->get_options()) {
-      const std::string flag = option->get_lnames().empty() ? "" : option->get_lnames().front();
-      if (flag.empty() || flag == "namespace") continue;
-      if (std::ranges::find(option->results(), std::string()) == option->results().end()) continue;
-      throw CLI::ParseError("--" + flag + " was given no value", CLI::ExitCodes::ValidationError);
-    }
-  }
-}
 
 // "siphon help copy" is "siphon copy --help".
 void CommandLine::ask_for_help(std::vector<std::string>& words) const {
