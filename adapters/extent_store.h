@@ -60,7 +60,8 @@ struct PartsSeen {
 };
 
 // Bytes that no register names: of an attempt that has ended, written by an operation that came
-// late. Or of an extent whose head is lost, and then they are all there is of it.
+// late. Or of an extent whose head is lost, whether or not its name has a new one by now, and then
+// they may be all there is of it.
 struct UnnamedParts {
   std::uint64_t bytes = 0;
   std::uint64_t written_unix_ms = 0;  // the youngest
@@ -297,6 +298,10 @@ class ExtentStore {
   // The whole register of a name: what is current, each attempt, each entry of the trash. Blank
   // when there is nothing. An attempt without a lease (0) has bytes and no reservation.
   virtual Result<HeadRegister> inspect(std::string_view name) = 0;
+  // Whose bytes lie under the name, where they can be found without a listing of the whole store.
+  virtual Result<std::vector<PartsSeen>> parts_under(std::string_view /*name*/) {
+    return std::vector<PartsSeen>{};
+  }
   // What is there of `seen` that the register of the name, read now, does not name; nullopt: it
   // names them, or they have gone.
   virtual Result<std::optional<UnnamedParts>> find_unnamed(std::string_view /*name*/,

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -141,6 +142,10 @@ Error file_error(int errno_value, std::string_view what) {
     case ELOOP:
       error.code = Code::kFailedPrecondition;
       error.message = std::string(what) + ": a symbolic link is in the way";
+      break;
+    case EOPNOTSUPP:
+      error.code = Code::kFailedPrecondition;
+      error.next_step = "use a file system with hard links";
       break;
     case ENOTDIR:
     case EISDIR:
@@ -348,14 +353,26 @@ std::string data_name(std::string_view name, const PrivateId& id) {
 
 std::optional<DataFile> parse_data_name(std::string_view file_name) {
   constexpr std::size_t kHexDigits = 32;
+  const bool hidden = file_name.starts_with('.');
+  if (hidden) file_name.remove_prefix(1);
   if (file_name.size() < kHexDigits + 2) return std::nullopt;
   const std::size_t dot = file_name.size() - kHexDigits - 1;
-  DataFile file{std::string(file_name.substr(0, dot)), {}};
+  DataFile file{std::string(file_name.substr(0, dot)), {}, hidden};
   if (file_name[dot] != '.' || !from_hex(file_name.substr(dot + 1), file.id.bytes) ||
       !check_extent_name(file.extent)) {
     return std::nullopt;
   }
   return file;
+}
+
+Result<std::vector<DataFile>> data_files(int dir) {
+  auto names = entry_names(dir);
+  if (!names) return fail(std::move(names).error());
+  std::vector<DataFile> files;
+  for (const std::string& name : *names) {
+    if (auto file = parse_data_name(name)) files.push_back(std::move(*file));
+  }
+  return files;
 }
 
 Result<Fd> open_file(int dir, const std::string& name, int flags, unsigned mode) {
@@ -377,6 +394,21 @@ Result<std::optional<struct stat>> look(int dir, const std::string& name) {
   if (::fstatat(dir, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0) return std::optional(st);
   if (errno == ENOENT) return std::optional<struct stat>();
   return fail(file_error(errno, "stat " + name));
+}
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+int rename_new(int from_dir, const std::string& from, int to_dir, const std::string& to) {
+  if (::renameat2(from_dir, from.c_str(), to_dir, to.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL && errno != ENOSYS) return errno;
+  // A file system without that flag. A link does not take another file's place either.
+  if (::linkat(from_dir, from.c_str(), to_dir, to.c_str(), 0) != 0) {
+    return errno == EPERM || errno == ENOSYS ? EOPNOTSUPP : errno;
+  }
+  (void)::unlinkat(from_dir, from.c_str(), 0);  // it has its new name, whatever becomes of the old
+  return 0;
 }
 
 Status hide_file(int dir, const std::string& name) {

@@ -4,6 +4,7 @@
 //   DIR/NAME                     the bytes of the current extent NAME, nothing else
 //   DIR/.siphon/head/NAME        its head file (head_file.h)
 //   DIR/.siphon/data/NAME.HEX    bytes of a scratch or trashed private id
+//   DIR/.siphon/data/.NAME.HEX   bytes that are nobody's: never published, or no more
 //   DIR/.siphon/tmp/NAME         a head file being written
 //   DIR/.siphon/id               which store this is: 32 hex digits, made once
 //   DIR/.siphon/lock             one byte-range lock per name, for all processes
@@ -125,6 +126,11 @@ std::string data_name(std::string_view name, const PrivateId& id);
 Result<Fd> open_file(int dir, const std::string& name, int flags, unsigned mode = 0);
 // What is at the name itself (links not followed); empty when nothing is.
 Result<std::optional<struct stat>> look(int dir, const std::string& name);
+bool same_file(const struct stat& a, const struct stat& b);
+// Renames within a file system and never takes another file's place, not even one that appears
+// meanwhile. Returns 0 or the errno: EEXIST, something has that name; EOPNOTSUPP, the file system
+// knows neither such a rename nor hard links. A crash may leave both names.
+int rename_new(int from_dir, const std::string& from, int to_dir, const std::string& to);
 // Takes a name away from a file that stays, hidden, for its writer; durable. Needs no room, so it
 // works on a full disk. Success when it is not there.
 Status hide_file(int dir, const std::string& name);
@@ -141,11 +147,15 @@ Result<std::vector<std::string>> entry_names(int dir);
 // Those of them that are valid extent names.
 Result<std::vector<std::string>> extent_names(int dir);
 
-// A file of data/, by its name; nullopt when it is none of ours.
+// A file of data/, by its name.
 struct DataFile {
   std::string extent;
   PrivateId id;
+  bool hidden = false;  // see hide_file
 };
+// nullopt when it is none of ours.
 std::optional<DataFile> parse_data_name(std::string_view file_name);
+// All of them, unsorted.
+Result<std::vector<DataFile>> data_files(int dir);
 
 }  // namespace siphon::posix

@@ -40,10 +40,6 @@ bool decode(std::span<const std::byte> in, Decoded& out) {
          out.pending->state != ExtentState::kNone;
 }
 
-bool same_file(const struct stat& a, const struct stat& b) {
-  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 // A publish has happened when its data file is gone from data/, or (a crash on a file system
 // whose rename across folders is two steps) is the public file as well.
 Result<bool> publish_happened(const Folder& folder, const std::string& name, const PrivateId& id,
@@ -54,19 +50,34 @@ Result<bool> publish_happened(const Folder& folder, const std::string& name, con
   return public_file && same_file(**data_file, *public_file);
 }
 
-// The public file was renamed away (our trash step, before it could say so) or removed by hand.
-void condemn_vanished(HeadRegister& reg) {
+// Whether the public file is not the one that `reg` names as current: the file of that private id
+// lies in data/. (Never as the same file but for a moment of ours, or a crash then.)
+Result<bool> is_displaced(const Folder& folder, const std::string& name, const HeadRegister& reg,
+                          const struct stat& public_file) {
+  auto kept = look(folder.data(), data_name(name, reg.current));
+  if (!kept) return fail(std::move(kept).error());
+  return *kept && !same_file(**kept, public_file);
+}
+
+// The public file was renamed away (our trash step, before it could say so), removed by hand, or is
+// another one.
+void condemn_vanished(HeadRegister& reg, std::uint64_t since_unix_ms) {
   TransitionRequest request;
   request.kind = Transition::kCondemn;
   request.id = reg.current;
   request.expected_generation = TransitionRequest::kAnyGeneration;
-  request.now_unix_ms = now_unix_ms();
+  request.now_unix_ms = since_unix_ms;
   if (apply(reg, true, request) == 0) return;
   reg.state = ExtentState::kNone;  // the trash list is full: give up the entry, not the truth
   reg.current = {};
   reg.header = {};
   reg.is_inline = false;
   ++reg.generation;
+}
+
+std::uint64_t unix_ms(const timespec& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1000 +
+         static_cast<std::uint64_t>(time.tv_nsec) / 1'000'000;
 }
 
 Status replace_head(const Folder& folder, const std::string& name,
@@ -120,10 +131,30 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
     auto happened = publish_happened(folder, name, decoded.pending->current, head.public_file);
     if (!happened) return fail(std::move(happened).error());
     if (*happened) head.reg = std::move(*decoded.pending);
+    // Not happened, says its file in data/; and who began it has seen to it that DIR/NAME is what
+    // `base` names. If it is not, this head is an old one: the file may be there because it was
+    // replaced since, and is no attempt to be collected.
+    if (!*happened && head.public_file) {
+      auto displaced = head.reg.state == ExtentState::kNone
+                           ? Result<bool>(true)
+                           : is_displaced(folder, name, head.reg, *head.public_file);
+      if (!displaced) return fail(std::move(displaced).error());
+      head.displaced = *displaced;
+      if (head.displaced) head.reg = std::move(*decoded.pending);
+    }
+  } else if (head.reg.state != ExtentState::kNone && head.public_file) {
+    auto displaced = is_displaced(folder, name, head.reg, *head.public_file);
+    if (!displaced) return fail(std::move(displaced).error());
+    head.displaced = *displaced;
   }
-  if (head.reg.state != ExtentState::kNone && !head.public_file) {
+  if (head.reg.state != ExtentState::kNone && (!head.public_file || head.displaced)) {
     head.settled = false;
-    condemn_vanished(head.reg);
+    // A time that stays, until the head file says so: whoever looked at the entry purges that one.
+    auto kept = look(folder.data(), data_name(name, head.reg.current));
+    if (!kept) return fail(std::move(kept).error());
+    struct stat written {};
+    if (::fstat(fd->get(), &written) != 0) return fail(file_error(errno, "stat head of " + name));
+    condemn_vanished(head.reg, unix_ms(*kept ? (*kept)->st_ctim : written.st_mtim));
   }
   return head;
 }

@@ -28,6 +28,9 @@ struct HeadFile {
   bool settled = true;  // false: the file on disk says this in another way (see settle)
   HeadRegister reg;     // in force
   PrivateId intended;   // of a publish on disk: its data file says whether that has happened
+  // DIR/NAME is another file than the one that was current: that one is in data/, and `reg` has it
+  // in the trash.
+  bool displaced = false;
   std::optional<struct stat> public_file;  // DIR/NAME, whatever it is
 };
 

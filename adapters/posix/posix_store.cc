@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <map>
 #include <utility>
 
 #include "adapters/posix/folder.h"
@@ -47,14 +48,15 @@ Status reserve_space(int fd, std::uint64_t bytes, std::string_view name) {
   return fail(file_error(errno, what));
 }
 
-// A rename within the folder that never overwrites, where the file system can promise that.
-int rename_new(int from_dir, const std::string& from, int to_dir, const std::string& to) {
-  int rc = ::renameat2(from_dir, from.c_str(), to_dir, to.c_str(), RENAME_NOREPLACE);
-  if (rc == 0 || (errno != EINVAL && errno != ENOSYS)) return rc;
-  return ::renameat(from_dir, from.c_str(), to_dir, to.c_str());
-}
-
-Error foreign_file(const Folder& folder, std::string_view name) {
+Error foreign_file(const Folder& folder, std::string_view name, bool displaced = false) {
+  if (displaced) {
+    return {Code::kFailedPrecondition,
+            folder.path() + "/" + std::string(name) +
+                " is not the file that its head names (a head from a backup? a file laid over "
+                "it?): what the head names is in the trash; nothing was touched",
+            Side::kNone, "move that file away, then: siphon trash ls; siphon trash restore",
+            Reason::kNotSiphons};
+  }
   return {Code::kFailedPrecondition,
           std::string(name) + " in " + folder.path() +
               " is not Siphon's: it is a file without a register; it was not touched",
@@ -89,6 +91,10 @@ class PosixStore final : public ExtentStore {
   Status collect(std::string_view name, const PrivateId& id) override;
   Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
   Result<HeadRegister> inspect(std::string_view name) override;
+  Result<std::vector<PartsSeen>> parts_under(std::string_view name) override;
+  Result<std::optional<UnnamedParts>> find_unnamed(std::string_view name,
+                                                   const PartsSeen& seen) override;
+  Status remove_unnamed(std::string_view name, const PartsSeen& seen) override;
   Status restore(std::string_view name, const PrivateId& id) override;
   Result<CorruptHead> corrupt_head(std::string_view name) override;
   Status remove_corrupt_head(std::string_view name, const CorruptHead& seen) override;
@@ -116,6 +122,7 @@ class PosixStore final : public ExtentStore {
                      const HeadRegister& next);
   Status require_complete(const std::string& name, const HeadRegister& next);
   Status keep_replaced(const std::string& name, const HeadFile& head);
+  Status require_second_link(const std::string& name, const std::string& kept) const;
   Status store_condemned(const std::string& name, const HeadFile& head, const HeadRegister& next,
                          const PrivateId& id);
   Status write_inline_file(const std::string& name, const PrivateId& id,
@@ -301,7 +308,7 @@ Result<PosixStore::Locked> PosixStore::lock_and_load(std::string_view name, Lock
 
 Status PosixStore::require_no_foreign_file(std::string_view name, const HeadFile& head) const {
   if (head.reg.state == ExtentState::kNone && head.public_file) {
-    return fail(foreign_file(*folder_, name));
+    return fail(foreign_file(*folder_, name, head.displaced));
   }
   return {};
 }
@@ -348,13 +355,13 @@ Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_nam
   auto names = posix::extent_names(folder_->heads());
   if (!names) return fail(std::move(names).error());
   const bool everything = listing == Listing::kEverything;
-  if (everything) {  // files that a crash left without a register, too
-    auto files = posix::entry_names(folder_->data());
+  std::map<std::string, std::vector<PartsSeen>> parts;
+  if (everything) {  // names with no more than a file in data/, too
+    auto files = posix::data_files(folder_->data());
     if (!files) return fail(std::move(files).error());
-    for (const std::string& file_name : *files) {
-      const bool hidden = file_name.starts_with('.');
-      const auto file = posix::parse_data_name(std::string_view(file_name).substr(hidden ? 1 : 0));
-      if (file) names->push_back(file->extent);
+    for (const posix::DataFile& file : *files) {
+      names->push_back(file.extent);
+      if (!file.hidden) parts[file.extent].push_back({file.id, 1});
     }
   }
   std::erase_if(*names, [&](const std::string& name) { return name <= cursor; });
@@ -371,6 +378,11 @@ Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_nam
     }
     if (!head) page.errors.emplace(page.names.size(), head.error());
     page.infos.push_back(head ? info_from_register(name, head->reg) : ExtentInfo{});
+    if (const auto seen = parts.find(name); seen != parts.end()) {
+      if (head)
+        std::erase_if(seen->second, [&](const auto& one) { return names_id(head->reg, one.id); });
+      if (!seen->second.empty()) page.parts.emplace(name, std::move(seen->second));
+    }
     page.names.push_back(std::move(name));
   }
   return page;
@@ -486,14 +498,19 @@ Status PosixStore::make_public(const std::string& name, const HeadFile& head,
   SIPHON_TRY(store_head(*folder_, name, base, &next));
   step("publish:intended");
   const std::string from = data_name(name, next.current);
-  const int rc = replaces ? ::renameat(folder_->data(), from.c_str(), folder_->root(), name.c_str())
-                          : rename_new(folder_->data(), from, folder_->root(), name);
-  if (rc != 0) {
-    if (errno == EEXIST) return fail(foreign_file(*folder_, name));
-    if (errno == ENOENT) {
+  int error = 0;
+  if (!replaces) {
+    error = posix::rename_new(folder_->data(), from, folder_->root(), name);
+  } else if (::renameat(folder_->data(), from.c_str(), folder_->root(), name.c_str()) != 0) {
+    error = errno;
+  }
+  if (error != 0) {
+    SIPHON_TRY(store_head(*folder_, name, base));  // no more than an attempt, as before
+    if (error == EEXIST) return fail(foreign_file(*folder_, name));
+    if (error == ENOENT) {
       return fail(Code::kAborted, "publish " + name + ": the attempt's bytes were removed");
     }
-    return fail(file_error(errno, "publish " + name));
+    return fail(file_error(error, "publish " + name));
   }
   step("publish:renamed");
   return posix::sync_dir(folder_->root(), name);
@@ -502,22 +519,35 @@ Status PosixStore::make_public(const std::string& name, const HeadFile& head,
 // A second name for the bytes that the rename is about to take the first one from.
 Status PosixStore::keep_replaced(const std::string& name, const HeadFile& head) {
   const std::string kept = data_name(name, head.reg.current);
-  SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // the same link, left by a crash
   if (::linkat(folder_->root(), name.c_str(), folder_->data(), kept.c_str(), 0) != 0) {
-    return fail(file_error(errno, "keep the replaced " + name));
+    if (errno != EEXIST) return fail(file_error(errno, "keep the replaced " + name));
+    SIPHON_TRY(require_second_link(name, kept));  // left by a crash
   }
   SIPHON_TRY(posix::sync_dir(folder_->data(), name));
   step("publish:linked");
   return {};
 }
 
+// Under the lock: whether the file in data/ is DIR/NAME itself, under a second name.
+Status PosixStore::require_second_link(const std::string& name, const std::string& kept) const {
+  const auto there = posix::look(folder_->data(), kept), shown = posix::look(folder_->root(), name);
+  if (!there) return fail(there.error());
+  if (!shown) return fail(shown.error());
+  if (*there && *shown && posix::same_file(**there, **shown)) return {};
+  return fail(foreign_file(*folder_, name, /*displaced=*/true));
+}
+
+// Hidden until the head is about to name it: what a crash leaves is known for an attempt.
 Status PosixStore::write_inline_file(const std::string& name, const PrivateId& id,
                                      std::span<const std::byte> bytes) {
-  auto fd = posix::open_file(folder_->data(), data_name(name, id), O_WRONLY | O_CREAT | O_TRUNC,
-                             file_mode());
+  const std::string file = data_name(name, id), hidden = "." + file;
+  auto fd = posix::open_file(folder_->data(), hidden, O_WRONLY | O_CREAT | O_TRUNC, file_mode());
   if (!fd) return fail(std::move(fd).error());
   SIPHON_TRY(posix::write_all(fd->get(), 0, bytes, "extent " + name));
   if (::fdatasync(fd->get()) != 0) return fail(file_error(errno, "sync " + name));
+  step("inline:written");
+  const int error = posix::rename_new(folder_->data(), hidden, folder_->data(), file);
+  if (error != 0) return fail(file_error(error, "put " + name));
   return {};
 }
 
@@ -610,9 +640,13 @@ Status PosixStore::trash(std::string_view name, const ExtentInfo& seen) {
   // the head file must say plainly what was current.
   if (!head.settled) SIPHON_TRY(store_head(*folder_, extent, head.reg));
   const std::string kept = data_name(name, head.reg.current);
-  SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // see keep_replaced
-  if (::renameat(folder_->root(), extent.c_str(), folder_->data(), kept.c_str()) != 0) {
-    return fail(file_error(errno, "trash " + extent));
+  const int error = posix::rename_new(folder_->root(), extent, folder_->data(), kept);
+  if (error == EEXIST) {  // left by a crash in keep_replaced: the public name alone has to go
+    SIPHON_TRY(require_second_link(extent, kept));
+    SIPHON_TRY(posix::sync_dir(folder_->data(), name));
+    SIPHON_TRY(posix::remove_file(folder_->root(), extent));
+  } else if (error != 0) {
+    return fail(file_error(error, "trash " + extent));
   }
   SIPHON_TRY(posix::sync_dir(folder_->data(), name));
   SIPHON_TRY(posix::sync_dir(folder_->root(), name));
@@ -670,9 +704,10 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
     SIPHON_TRY(store_condemned(name, head, next, id));
   }
   step("collect:condemned");
-  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
   SIPHON_TRY(posix::remove_file(folder_->data(), "." + data_name(name, id)));
+  // What no register names may be an extent whose head was lost: remove_unnamed is for that.
   if (rc == -ENOENT) return {};
+  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
   SIPHON_TRY(posix::sync_dir(folder_->data(), name));
   step("collect:removed");
   request.kind = Transition::kForget;
@@ -702,7 +737,8 @@ Status PosixStore::purge(std::string_view name, const PrivateId& id,
   return drop(std::string(name), head, id);
 }
 
-// With the files that a crash left without a register that names them, as attempts without a lease.
+// With what is hidden, as attempts without a lease: nobody has published that. Any other file that
+// the register does not name is none: perhaps its head was lost (find_unnamed).
 Result<HeadRegister> PosixStore::inspect(std::string_view name) {
   auto locked = lock_and_load(name, LockMode::kShared);
   if (!locked) return fail(std::move(locked).error());
@@ -710,23 +746,53 @@ Result<HeadRegister> PosixStore::inspect(std::string_view name) {
   auto in_use = folder_->in_use();
   if (!in_use) return fail(std::move(in_use).error());
   if (!*in_use) return reg;
-  auto files = posix::entry_names(folder_->data());
+  auto files = posix::data_files(folder_->data());
   if (!files) return fail(std::move(files).error());
-  for (const std::string& file_name : *files) {
-    const auto file = posix::parse_data_name(
-        std::string_view(file_name).substr(file_name.starts_with('.') ? 1 : 0));
-    if (!file || file->extent != name) continue;
-    const auto has_id = [&](const auto& entry) { return entry.id == file->id; };
-    if (std::ranges::any_of(reg.trash, has_id) || std::ranges::any_of(reg.reservations, has_id) ||
-        (reg.state != ExtentState::kNone && reg.current == file->id)) {
-      continue;
-    }
-    auto st = posix::look(folder_->data(), file_name);
+  for (const posix::DataFile& file : *files) {
+    if (!file.hidden || file.extent != name || names_id(reg, file.id)) continue;
+    auto st = posix::look(folder_->data(), "." + data_name(name, file.id));
     if (!st || !*st) continue;
     reg.reservations.push_back(
-        {file->id, static_cast<std::uint64_t>((*st)->st_size), limits().part_bytes, 0});
+        {file.id, static_cast<std::uint64_t>((*st)->st_size), limits().part_bytes, 0});
   }
   return reg;
+}
+
+Result<std::vector<PartsSeen>> PosixStore::parts_under(std::string_view name) {
+  std::vector<PartsSeen> parts;
+  auto in_use = folder_->in_use();
+  if (!in_use) return fail(std::move(in_use).error());
+  if (!*in_use) return parts;
+  auto files = posix::data_files(folder_->data());
+  if (!files) return fail(std::move(files).error());
+  for (const posix::DataFile& file : *files) {
+    if (!file.hidden && file.extent == name) parts.push_back({file.id, 1});
+  }
+  return parts;
+}
+
+Result<std::optional<UnnamedParts>> PosixStore::find_unnamed(std::string_view name,
+                                                             const PartsSeen& seen) {
+  auto locked = lock_and_load(name, LockMode::kShared);
+  if (!locked) return fail(std::move(locked).error());
+  if (names_id(locked->head.reg, seen.id)) return std::optional<UnnamedParts>();
+  auto file = posix::look(folder_->data(), data_name(name, seen.id));
+  if (!file) return fail(std::move(file).error());
+  if (!*file) return std::optional<UnnamedParts>();
+  return UnnamedParts{static_cast<std::uint64_t>((*file)->st_size),
+                      static_cast<std::uint64_t>((*file)->st_mtim.tv_sec) * 1000,
+                      locked->head.exists};
+}
+
+Status PosixStore::remove_unnamed(std::string_view name, const PartsSeen& seen) {
+  auto locked = lock_and_load(name, LockMode::kExclusive);
+  if (!locked) return fail(std::move(locked).error());
+  if (names_id(locked->head.reg, seen.id)) {
+    return fail(Code::kFailedPrecondition,
+                "extent " + std::string(name) + ": its head names this private id");
+  }
+  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, seen.id)));
+  return posix::sync_dir(folder_->data(), name);
 }
 
 // The steps of a publish: the rename of the kept file to its public name is the one that counts.
@@ -795,8 +861,9 @@ Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
     if (!dropped && failed) failed = std::move(dropped);
   }
   if (!failed) return fail(std::move(failed).error());
-  if (head.reg.state != ExtentState::kNone) {  // a second link, left by a crash in keep_replaced
-    SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, head.reg.current)));
+  const std::string kept = data_name(name, head.reg.current);
+  if (head.reg.state != ExtentState::kNone && require_second_link(std::string(name), kept)) {
+    SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // left by a crash in keep_replaced
   }
   return gone;
 }

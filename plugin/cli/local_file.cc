@@ -175,7 +175,7 @@ Result<OutputFile> OutputFile::open(const std::string& path, bool force) {
   if (fd < 0) return fail(error_from_errno(errno, "create " + temporary, Side::kRequester));
   OutputFile file(fd, final_path);
   file.temporary_ = std::move(temporary);
-  file.replaces_ = is_there;
+  file.replaces_ = force;
   if (is_there) {
     SIPHON_TRY(file.keep_mode_and_owner(there));
   } else {
@@ -229,16 +229,20 @@ Status OutputFile::commit() {
   if (::fsync(fd_) != 0) {
     return fail(error_from_errno(errno, "sync " + temporary_, Side::kRequester));
   }
-  int renamed = -1;
+  int error = 0;
   if (!replaces_) {
-    renamed = ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
-    if (renamed != 0 && errno == EEXIST) return exists(path_ + " has appeared meanwhile");
+    error = posix::rename_new(AT_FDCWD, temporary_, AT_FDCWD, path_);
+    if (error == EEXIST) return exists(path_ + " has appeared meanwhile");
+    if (error == EOPNOTSUPP) {
+      return fail(Code::kFailedPrecondition,
+                  "the file system of " + path_ +
+                      " can make no file there without the risk to replace another",
+                  Side::kRequester, "--force, which takes that risk; or write to another one");
+    }
+  } else if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    error = errno;
   }
-  // A file system without that flag says EINVAL.
-  if (renamed != 0) renamed = ::rename(temporary_.c_str(), path_.c_str());
-  if (renamed != 0) {
-    return fail(error_from_errno(errno, "rename to " + path_, Side::kRequester));
-  }
+  if (error != 0) return fail(error_from_errno(error, "rename to " + path_, Side::kRequester));
   temporary_.clear();
   return sync_folder(path_);
 }

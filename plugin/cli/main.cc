@@ -531,8 +531,7 @@ void CommandLine::define_trash_verbs() {
       app_.add_subcommand("scratch", "attempts in progress, and what is left of ended ones");
   scratch->require_subcommand(1);
   auto* attempts =
-      add(*scratch, "ls",
-          "list attempts, with bytes and lease; of a pool also parts that no head names",
+      add(*scratch, "ls", "list attempts, with bytes and lease; and bytes that no head names",
           "  siphon scratch ls p1\n"
           "  siphon scratch ls p1/e1\n"
           "  siphon scratch ls -f json posix:/srv/a",
@@ -544,7 +543,8 @@ void CommandLine::define_trash_verbs() {
                   run_scratch_purge);
   add_name(attempts, "WHAT", "a store or an extent");
   add_name(end, "WHAT", "a store or an extent");
-  end->add_flag("-a,--all", options_.finished, "also those that may still run: they will fail");
+  end->add_flag("-a,--all", options_.finished,
+                "also those that may still run, which fail then; and bytes that no head names");
   add_dry_run(end, NamespaceSlash::kIsRefused);
   add_confirmation(end);
   for (CLI::App* verb : {ls, purge, attempts, end}) add_namespace(verb);

@@ -45,9 +45,6 @@ struct Entry {
   std::optional<PartsSeen> unnamed{};  // parts that the register does not name
 };
 
-// By when every transfer that may have written to an unnamed part has ended.
-constexpr std::uint64_t kUnnamedAgeMs = 25ull * 3600 * 1000;
-
 struct Found {
   std::vector<Entry> entries;
   std::vector<std::pair<Address, Error>> failed;
@@ -184,13 +181,18 @@ Result<Found> look(Session& session, const std::string& what, Collect collect,
   std::vector<Status> looked(names->size());
   std::vector<std::vector<Entry>> entries(names->size());
   run_parallel(names->size(), kInspectThreads, [&](std::size_t i) {
-    const Listed& name = (*names)[i];
+    Listed& name = (*names)[i];
     looked[i] = [&]() -> Status {
       auto store = session.store(name.address);
       if (!store) return fail(std::move(store).error());
       auto reg = (*store)->inspect(name.address.extent);
       if (!reg) return fail(std::move(reg).error());
       collect(name.address, *reg, entries[i]);
+      if (!address->extent.empty()) {  // it was not listed
+        auto parts = (*store)->parts_under(name.address.extent);
+        if (!parts) return fail(std::move(parts).error());
+        name.parts = std::move(*parts);
+      }
       if (bytes == Bytes::kAreLookedAt) {
         look_at_bytes(**store, name.address.extent, *reg, entries[i]);
       }
@@ -445,18 +447,17 @@ Result<int> run_scratch_purge(Session& session) {
   auto found = look(session, what, add_scratch);
   if (!found) return fail(std::move(found).error());
   const std::uint64_t now = now_unix_ms();
-  std::size_t headless = 0;
+  std::size_t unnamed = 0;
   std::erase_if(found->entries, [&](const Entry& e) {
     if (options.finished) return false;
-    headless += !e.has_head;
-    if (e.unnamed) return !e.has_head || e.since_unix_ms + kUnnamedAgeMs > now;
-    return !e.in_trash && e.lease_unix_ms > now;
+    unnamed += e.unnamed.has_value();
+    return e.unnamed || (!e.in_trash && e.lease_unix_ms > now);
   });
-  if (headless > 0) {
+  if (unnamed > 0) {
     session.meter().note(fmt::format(
-        "siphon: left alone, {}: parts without a head, which may be all there is of an extent\n"
+        "siphon: left alone, {}: bytes that no head names, which may be all there is of an extent\n"
         "next: {}; scratch purge --all removes them",
-        counted(headless, "private id"), session.command("scratch ls " + shell_word(what))));
+        counted(unnamed, "private id"), session.command("scratch ls " + shell_word(what))));
   }
   return remove_all(session, std::move(*found), "no attempt's lease is over (--all: those too)");
 }

@@ -247,6 +247,163 @@ TEST(PosixStore, WhatWasDoneByHandIsNoticed) {
   EXPECT_EQ(code_of(put(*store.store, "head", sample)), "DATA_LOSS");
 }
 
+// Every file under the folder that has these bytes.
+std::size_t copies_of(const TempFolder& folder, const Sample& sample) {
+  std::size_t found = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder.path())) {
+    found += entry.is_regular_file() && read_file(entry.path()) == sample.bytes;
+  }
+  return found;
+}
+
+// A backup of the head comes back, from before a replace or two: what each of them published is
+// there all the same, and nothing takes it away.
+TEST(PosixStore, AHeadFromABackupCostsNoGeneration) {
+  for (const std::size_t backed_up : {0u, 1u}) {
+    SCOPED_TRACE(backed_up);
+    TempFolder folder;
+    const Sample samples[] = {make_sample(90'000, 31), make_sample(90'000, 32),
+                              make_sample(90'000, 33)};
+    PrivateId ids[3];
+    {
+      Opened store = open_store(folder.path());
+      for (std::size_t i = 0; i < 3; ++i) {
+        ids[i] = new_private_id();
+        ASSERT_TRUE(put(*store.store, "e1", samples[i], ids[i]));
+        if (i == backed_up) fs::copy_file(folder / ".siphon/head/e1", folder / "backup");
+      }
+    }
+    fs::copy_file(folder / "backup", folder / ".siphon/head/e1",
+                  fs::copy_options::overwrite_existing);
+    Opened store = open_store(folder.path());
+    EXPECT_EQ(code_of(store->stat("e1")), "FAILED_PRECONDITION");
+    EXPECT_EQ(code_of(store->trash("e1", TransitionRequest::kAnyGeneration)),
+              "FAILED_PRECONDITION");
+    EXPECT_EQ(code_of(put(*store.store, "e1", samples[0])), "FAILED_PRECONDITION");
+    for (const PrivateId& id : ids) (void)store->collect("e1", id);
+    EXPECT_TRUE(store->make_room("e1", true));
+    for (const Sample& sample : samples) EXPECT_EQ(copies_of(folder, sample), 1u);
+    // As the error says: out of the way with the file, and what the head names comes back.
+    fs::rename(folder / "e1", folder / "aside");
+    auto reg = store->inspect("e1");
+    ASSERT_TRUE(reg);
+    ASSERT_EQ(reg->trash.size(), backed_up + 1);
+    EXPECT_TRUE(reg->reservations.empty());
+    for (const TrashEntry& entry : reg->trash) EXPECT_TRUE(store->check_kept("e1", entry));
+    ASSERT_TRUE(store->restore("e1", ids[backed_up]));
+    EXPECT_TRUE(holds(*store.store, "e1", samples[backed_up]));
+    for (const Sample& sample : samples) EXPECT_EQ(copies_of(folder, sample), 1u);
+  }
+}
+
+// The removal was killed after its rename, and somebody laid a file at the name.
+TEST(PosixStore, AFileLaidOverWhatWasTrashedIsNotTakenForIt) {
+  TempFolder folder;
+  const Sample sample = make_sample(90'000, 34), other = make_sample(90'000, 35);
+  const PrivateId id = new_private_id();
+  ASSERT_TRUE(put(*open_store(folder.path()).store, "e1", sample, id));
+  ASSERT_EQ(
+      in_child([&] {
+        PosixOptions options = small_options();
+        options.step_hook = [](std::string_view step) {
+          if (step == "trash:renamed") ::_exit(42);
+        };
+        (void)open_store(folder.path(), options)->trash("e1", TransitionRequest::kAnyGeneration);
+        return 1;
+      }),
+      42);
+  write_file(folder / "e1",
+             std::string(reinterpret_cast<const char*>(other.bytes.data()), other.bytes.size()));
+  Opened store = open_store(folder.path());
+  EXPECT_EQ(code_of(store->trash("e1", TransitionRequest::kAnyGeneration)), "FAILED_PRECONDITION");
+  EXPECT_EQ(code_of(store->open("e1", {})), "FAILED_PRECONDITION");
+  EXPECT_EQ(code_of(put(*store.store, "e1", sample)), "FAILED_PRECONDITION");
+  EXPECT_EQ(code_of(store->restore("e1", id)), "FAILED_PRECONDITION");
+  EXPECT_EQ(copies_of(folder, sample), 1u);
+  EXPECT_EQ(copies_of(folder, other), 1u);
+  auto reg = store->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_EQ(reg->trash.size(), 1u);
+  fs::remove(folder / "e1");
+  ASSERT_TRUE(store->restore("e1", id));
+  EXPECT_TRUE(holds(*store.store, "e1", sample));
+}
+
+// What a head file on disk does not say yet has a time that stays: a purge of what was seen finds
+// it.
+TEST(PosixStore, WhatWasRemovedByHandIsPurgedAsItWasSeen) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  ASSERT_TRUE(put(*store.store, "e1", make_sample(90'000, 36)));
+  fs::remove(folder / "e1");
+  auto reg = store->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_EQ(reg->trash.size(), 1u);
+  const std::uint64_t looked = now_unix_ms();
+  while (now_unix_ms() == looked) std::this_thread::yield();
+  EXPECT_EQ(code_of(store->purge("e1", reg->trash[0].id, reg->trash[0].trashed_unix_ms)), "OK");
+}
+
+// An extent whose head is lost, whether or not its name is used again.
+TEST(PosixStore, BytesThatNoHeadNamesGoWhenAskedForAlone) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  const Sample sample = make_sample(90'000, 37), next = make_sample(50'000, 38);
+  const PrivateId id = new_private_id();
+  ASSERT_TRUE(put(*store.store, "e", sample, id));
+  ASSERT_TRUE(store->trash("e", TransitionRequest::kAnyGeneration));
+  fs::remove(folder / ".siphon/head/e");
+  const auto tidied = [&](bool has_head) {
+    auto reg = store->inspect("e");
+    ASSERT_TRUE(reg);
+    EXPECT_TRUE(reg->reservations.empty());
+    ASSERT_TRUE(store->make_room("e", true));
+    EXPECT_EQ(code_of(store->collect("e", id)), "OK");
+    EXPECT_TRUE(store->purge_trash("e"));
+    EXPECT_EQ(copies_of(folder, sample), 1u);
+    auto page = store->list("", 10, Listing::kEverything);
+    ASSERT_TRUE(page);
+    ASSERT_EQ(page->parts["e"].size(), 1u);
+    auto parts = store->parts_under("e");
+    ASSERT_TRUE(parts);
+    ASSERT_EQ(parts->size(), 1u);
+    auto found = store->find_unnamed("e", parts->front());
+    ASSERT_TRUE(found);
+    ASSERT_TRUE(*found);
+    EXPECT_EQ((*found)->bytes, sample.bytes.size());
+    EXPECT_EQ((*found)->has_head, has_head);
+  };
+  tidied(false);
+  ASSERT_TRUE(put(*store.store, "e", next));
+  tidied(true);
+  EXPECT_TRUE(store->remove_unnamed("e", {id, 1}));
+  EXPECT_EQ(copies_of(folder, sample), 0u);
+  EXPECT_TRUE(holds(*store.store, "e", next));
+  EXPECT_EQ(code_of(store->remove_unnamed("e", {store->stat("e")->private_id, 1})),
+            "FAILED_PRECONDITION");
+}
+
+TEST(PosixStore, WhatACrashLeavesOfASmallPutIsKnownForAnAttempt) {
+  TempFolder folder;
+  const Sample sample = make_sample(2000, 39);
+  ASSERT_EQ(in_child([&] {
+              PosixOptions options = small_options();
+              options.step_hook = [](std::string_view step) {
+                if (step == "inline:written") ::_exit(42);
+              };
+              (void)open_store(folder.path(), options)
+                  ->put_inline("e1", new_private_id(), sample.bytes, sample.header);
+              return 1;
+            }),
+            42);
+  Opened store = open_store(folder.path());
+  EXPECT_EQ(store->inspect("e1")->reservations.size(), 1u);
+  EXPECT_TRUE(store->parts_under("e1")->empty());
+  ASSERT_TRUE(store->make_room("e1", false));
+  EXPECT_TRUE(store->inspect("e1")->reservations.empty());
+  EXPECT_TRUE(fs::is_empty(folder / ".siphon/data"));
+}
+
 TEST(PosixStore, ACopyOfTheFolderIsAStore) {
   TempFolder folder, copy;
   Opened store = open_store(folder.path());
@@ -458,6 +615,7 @@ INSTANTIATE_TEST_SUITE_P(EveryStep, PosixCrash,
                                          Crash{"replace", "publish:linked", Crash::kOld},
                                          Crash{"replace", "publish:intended", Crash::kOld},
                                          Crash{"replace", "publish:renamed", Crash::kNew},
+                                         Crash{"inline", "inline:written", Crash::kOld},
                                          Crash{"inline", "publish:intended", Crash::kOld},
                                          Crash{"inline", "publish:renamed", Crash::kNew},
                                          Crash{"trash", "trash:renamed", Crash::kNew},

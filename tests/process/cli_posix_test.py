@@ -731,6 +731,74 @@ class NothingBehindTheSlash(CliTest):
         self.assertEqual(self.siphon("ls", self.address()).stdout, b"")
 
 
+class WhatIsNotTheCommandLines(CliTest):
+    """Files and bytes that a command must leave alone."""
+
+    PRELOAD = str(pathlib.Path(SIPHON).parent / "plain_rename.so")
+
+    def test_bytes_whose_head_is_lost_go_only_when_all_are_asked_for(self):
+        data = self.content(100_000)
+        self.put("e1", data)
+        self.siphon("rm", self.address("e1"), CONFIRM)
+        kept, = (self.store / ".siphon" / "data").iterdir()
+        (self.store / ".siphon" / "head" / "e1").write_bytes(b"no head")
+        self.siphon("rm", "--corrupt-head", "--save", self.home / "saved", CONFIRM,
+                    self.address("e1"))
+        for named in (False, True):
+            for what in (self.address(), self.address("e1")):
+                entry, = self.json("scratch", "ls", what)["entries"]
+                self.assertEqual((entry["extent"], entry["named"], entry["bytes"]),
+                                 (self.address("e1"), False, len(data)))
+                run = self.siphon("scratch", "purge", what, expect=NOTHING_TO_DO)
+                self.assertIn(b"left alone, 1 private id: bytes that no head names", run.stderr)
+            if not named:
+                self.put("e1", b"a new one")  # with a head of its own
+        self.put("e1", b"once more", "--replace", CONFIRM)
+        self.siphon("trash", "purge", self.address("e1"), CONFIRM)
+        self.assertEqual(kept.read_bytes(), data)
+        self.siphon("scratch", "purge", "--all", self.address("e1"), CONFIRM)
+        self.assertFalse(kept.exists())
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, b"once more")
+
+    def test_a_put_that_fails_costs_no_generation(self):
+        for i in range(16):
+            self.put("e1", bytes([i]) * 2_000_000, "--replace", CONFIRM)
+        before = self.json("trash", "ls", self.address("e1"))["entries"]
+        self.assertEqual(len(before), 15)
+        self.siphon("put", "--replace", CONFIRM, "--expect-bytes", "3000000", self.address("e1"),
+                    "-", data=b"x" * 2_000_000, expect=TEMPORARY)
+        self.assertEqual(self.json("trash", "ls", self.address("e1"))["entries"], before)
+
+    def test_a_file_system_without_that_rename_is_enough(self):
+        plain = {"LD_PRELOAD": self.PRELOAD}
+        for size in (1000, 2_000_000):
+            data, name = self.content(size), f"e{size}"
+            self.siphon("put", self.address(name), "-", data=data, env=plain)
+            self.siphon("put", "--replace", CONFIRM, self.address(name), "-", data=data, env=plain)
+            self.siphon("rm", self.address(name), CONFIRM, env=plain)
+            self.siphon("trash", "restore", self.address(name), env=plain)
+            self.siphon("get", self.address(name), self.home / name, env=plain)
+            self.assertEqual((self.home / name).read_bytes(), data)
+        self.assertEqual(sorted(p.name for p in self.home.glob("e*")), ["e1000", "e2000000"])
+
+    def test_a_file_that_appears_there_is_never_replaced(self):
+        self.put("e1", b"e1")
+        appears = {"LD_PRELOAD": self.PRELOAD, "SIPHON_TEST_APPEARS": "1"}
+        out = self.home / "out"
+        run = self.siphon("get", self.address("e1"), out, env=appears, expect=FATAL)
+        self.assertIn(b"has appeared meanwhile", run.stderr)
+        self.siphon("put", self.address("e2"), "-", data=b"x" * 2_000_000, env=appears,
+                    expect=FATAL)
+        run = self.siphon("rm", self.address("e1"), CONFIRM, env=appears, expect=FATAL)
+        self.assertIn(b"is not the file that its head names", run.stderr)
+        kept, = (p for p in self.leftovers() if p.name.startswith("e1."))
+        for file in (out, self.store / "e2", kept):
+            self.assertEqual(file.read_bytes(), b"mine", file)
+        kept.unlink()
+        self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, b"e1")
+        self.assertEqual(list(self.home.glob("out.*")), [])
+
+
 @unittest.skipUnless(os.geteuid() == 0, "needs the right to mount")
 class FullFolder(CliTest):
     def setUp(self):

@@ -540,9 +540,12 @@ class OutputFiles(ToldTest):
         self.siphon("copy", *self.to_target("e1"))
         (self.dir / "link").symlink_to(folder / "new")
         (self.dir / "there").symlink_to(folder / "e1")
+        (self.dir / "inside").symlink_to(folder / ".siphon" / "data")
+        (folder / ".siphon" / "data" / "deep").mkdir()
         before = self.target.public_names(), sorted(folder.rglob("*"))
         for file in (folder / "new", folder / "e1", folder / ".siphon" / "new",
-                     folder / ".siphon" / "head" / "new", self.dir / "link", self.dir / "there"):
+                     folder / ".siphon" / "head" / "new", self.dir / "link", self.dir / "there",
+                     folder / ".siphon" / "data" / "deep" / "new", self.dir / "inside" / "new"):
             for option, words in self.commands(file).items():
                 ran = self.start([SIPHON, *words]).wait()
                 self.assertEqual(ran.code, USAGE, str(ran))
