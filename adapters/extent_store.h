@@ -93,12 +93,12 @@ struct StoreLimits {
   std::uint32_t write_depth = 4;  // writes in flight worth having per extent that is put
   // What four in five writes of a companion should take in its OSD, whose clients wait behind them.
   std::uint32_t write_target_ms = 80;
-  // Published generations that the trash of a name keeps, and for how long: up to kMostKept and
-  // kForEver, the limits of who removes nothing but what a register has no room for.
+  // Published generations that the trash of a name keeps: 1 to kMostKept, which is the limit of who
+  // removes nothing but what a register has no room for.
   std::uint32_t kept_generations = 8;
-  std::uint64_t trash_grace_ms = 7ull * 24 * 3600 * 1000;
   static constexpr std::uint32_t kMostKept = HeadRegister::kMaxKept - 1;
-  static constexpr std::uint64_t kForEver = ~0ull;
+  // For how long a folder's daemon keeps them (plugin/transfer/leftovers.h); nobody else ages any.
+  std::uint64_t trash_grace_ms = 7ull * 24 * 3600 * 1000;
   // Small extents that one call opens or puts with a single wait; 1: one call waits for each.
   std::uint32_t small_together = 1;
   // The writes of one scratch extent have to come one by one in the order of their offsets, unless
@@ -317,14 +317,17 @@ class ExtentStore {
   // a register of version 1 tells of comes back open: seal it, which finds its header anew.
   virtual Status restore(std::string_view name, const PrivateId& id) = 0;
   // Tidies a name before its next attempt, and before the first byte moves: what is left of ended
-  // attempts leaves, attempts whose lease is over, generations trashed for longer than
-  // limits().trash_grace_ms, and with `replaces` the oldest beyond limits().kept_generations, so
-  // that the publish finds room. Only a failure of the last is an error. One look at the head when
-  // there is nothing to do.
+  // attempts leaves, and attempts whose lease is over. With `replaces`, so that a publish or a
+  // removal finds room for one more, the oldest published generation too, where the register has
+  // no room: only then is a failure an error. One look at the head when there is nothing to do.
   // `on_gone` is told of each published generation that left: nobody brings it back.
   Status make_room(std::string_view name, bool replaces,
                    const std::function<void(const TrashEntry&)>& on_gone = {});
-  // Which published generations make_room would remove, oldest first.
+  // After a publish or a removal that took effect: the oldest published generations beyond
+  // limits().kept_generations leave the trash. `on_gone` as above.
+  Status trim_trash(std::string_view name,
+                    const std::function<void(const TrashEntry&)>& on_gone = {});
+  // Which published generations one more replacement or removal would make leave, oldest first.
   Result<std::vector<TrashEntry>> in_the_way(std::string_view name, bool replaces);
   // What became of a publish (or a put_inline) of `id` whose answer was lost. Success: it has not
   // been published and never will be, whatever may still be under way; the id is condemned in the
@@ -349,51 +352,68 @@ class ExtentStore {
   virtual Result<std::size_t> purge_trash(std::string_view name) = 0;
 };
 
-// What is to leave the trash before the next attempt for a name: `purge` is given one entry after
-// the other, and its failure is one where there is no other way to find room.
-inline Status tidy_trash(const HeadRegister& reg, const StoreLimits& limits, bool replaces,
-                         std::uint64_t now, const std::function<Status(const TrashEntry&)>& purge) {
-  // A late write of an attempt that ended may still arrive: its entry waits for that long.
-  constexpr std::uint64_t kSettledMs = 10 * 60 * 1000;
-  std::vector<TrashEntry> kept;  // oldest first, as they came
+// The published generations in a trash but for the youngest `keep`, oldest first.
+inline std::vector<TrashEntry> oldest_beyond(const HeadRegister& reg, std::size_t keep) {
+  std::vector<TrashEntry> published;  // as they came
   for (const TrashEntry& entry : reg.trash) {
-    const std::uint64_t grace = entry.was_published ? limits.trash_grace_ms : kSettledMs;
-    const bool over = now > entry.trashed_unix_ms && now - entry.trashed_unix_ms > grace;
-    if (!over || !purge(entry)) kept.push_back(entry);
+    if (entry.was_published) published.push_back(entry);
   }
-  const std::size_t keep = std::max<std::uint32_t>(limits.kept_generations, 1);
-  if (!replaces || kept.size() < keep) return {};
-  std::stable_partition(kept.begin(), kept.end(),
-                        [](const TrashEntry& entry) { return !entry.was_published; });
-  for (std::size_t i = 0; i < kept.size() + 1 - keep; ++i) SIPHON_TRY(purge(kept[i]));
-  return {};
+  published.resize(published.size() - std::min(published.size(), keep));
+  return published;
 }
 
 inline Status ExtentStore::make_room(std::string_view name, bool replaces,
                                      const std::function<void(const TrashEntry&)>& on_gone) {
+  // A late write of an attempt that ended may still arrive: its entry waits for that long.
+  constexpr std::uint64_t kSettledMs = 10 * 60 * 1000;
   auto reg = inspect(name);
   if (!reg) return fail(std::move(reg).error());
   const std::uint64_t now = now_unix_ms();
   for (const Reservation& entry : reg->reservations) {
     if (entry.lease_unix_ms < now) (void)collect(name, entry.id);
   }
-  return tidy_trash(*reg, limits(), replaces, now, [&](const TrashEntry& entry) -> Status {
+  std::size_t entries = reg->trash.size();
+  const auto purge_ended = [&](std::uint64_t settled_ms) -> Status {
+    Status done;
+    std::erase_if(reg->trash, [&](const TrashEntry& entry) {
+      const std::uint64_t age_ms = now > entry.trashed_unix_ms ? now - entry.trashed_unix_ms : 0;
+      if (entry.was_published || age_ms < settled_ms) return false;
+      Status purged = purge(name, entry.id, entry.trashed_unix_ms);
+      if (purged) --entries;
+      if (!purged && done) done = std::move(purged);
+      return true;
+    });
+    return done;
+  };
+  (void)purge_ended(kSettledMs);
+  if (!replaces || entries < HeadRegister::kMaxKept) return {};
+  SIPHON_TRY(purge_ended(0));
+  for (const TrashEntry& entry : oldest_beyond(*reg, 0)) {
+    if (entries < HeadRegister::kMaxKept) break;
     SIPHON_TRY(purge(name, entry.id, entry.trashed_unix_ms));
-    if (on_gone && entry.was_published) on_gone(entry);
-    return {};
-  });
+    --entries;
+    if (on_gone) on_gone(entry);
+  }
+  return {};
+}
+
+inline Status ExtentStore::trim_trash(std::string_view name,
+                                      const std::function<void(const TrashEntry&)>& on_gone) {
+  auto reg = inspect(name);
+  if (!reg) return fail(std::move(reg).error());
+  for (const TrashEntry& entry : oldest_beyond(*reg, limits().kept_generations)) {
+    SIPHON_TRY(purge(name, entry.id, entry.trashed_unix_ms));
+    if (on_gone) on_gone(entry);
+  }
+  return {};
 }
 
 inline Result<std::vector<TrashEntry>> ExtentStore::in_the_way(std::string_view name,
                                                                bool replaces) {
   auto reg = inspect(name);
   if (!reg) return fail(std::move(reg).error());
-  std::vector<TrashEntry> going;
-  SIPHON_TRY(tidy_trash(*reg, limits(), replaces, now_unix_ms(), [&](const TrashEntry& entry) {
-    if (entry.was_published) going.push_back(entry);
-    return Status{};
-  }));
-  return going;
+  if (!replaces || reg->state == ExtentState::kNone) return std::vector<TrashEntry>{};
+  return oldest_beyond(*reg, limits().kept_generations - 1);
 }
 
 // Opens the stores of one device, by location. Thread safe.

@@ -82,12 +82,15 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
 // The trash has a grace time of hours or days.
 constexpr std::chrono::hours kTidyEvery{1};
 
-void tidy_now_and_then(ExtentStore& folder, const std::stop_token& stop) {
+void tidy_now_and_then(Leftovers& leftovers, ExtentStore& folder, const std::stop_token& stop) {
   std::mutex mutex;
   std::condition_variable_any never;
   std::unique_lock lock(mutex);
+  auto last = std::chrono::steady_clock::now();
   while (!stop.stop_requested()) {
-    Leftovers::tidy(folder, stop);
+    const auto now = std::chrono::steady_clock::now();
+    leftovers.tidy(folder, std::chrono::duration_cast<std::chrono::milliseconds>(now - last), stop);
+    last = now;
     never.wait_for(lock, stop, kTidyEvery, [] { return false; });
   }
 }
@@ -179,7 +182,8 @@ int run(const Placement& placement, Config config) {
   });
   std::jthread tidier;
   if (folder)
-    tidier = std::jthread([&](const std::stop_token& stop) { tidy_now_and_then(**folder, stop); });
+    tidier = std::jthread(
+        [&](const std::stop_token& stop) { tidy_now_and_then(leftovers, **folder, stop); });
 
   sigset_t signals;
   sigemptyset(&signals);

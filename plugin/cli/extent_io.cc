@@ -46,8 +46,12 @@ class PutTarget {
     SIPHON_TRY(begin());
     SIPHON_TRY(writer_->finish());
     renewer_ = {};
-    return scratch_->publish(header, request_.replace,
-                             request_.leave_open ? ExtentState::kOpen : ExtentState::kSealed);
+    // Not before: a put that fails should have cost nothing.
+    if (request_.replace) SIPHON_TRY(store_.make_room(name_, true, request_.on_gone));
+    SIPHON_TRY(scratch_->publish(header, request_.replace,
+                                 request_.leave_open ? ExtentState::kOpen : ExtentState::kSealed));
+    if (request_.replace) (void)store_.trim_trash(name_, request_.on_gone);  // the next one tries
+    return {};
   }
 
   void abort() {
@@ -62,7 +66,7 @@ class PutTarget {
  private:
   Status begin() {
     if (writer_) return {};
-    SIPHON_TRY(store_.make_room(name_, request_.replace, request_.on_gone));
+    SIPHON_TRY(store_.make_room(name_, false));
     BeginOptions options;
     options.private_id = new_private_id();
     options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;

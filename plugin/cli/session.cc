@@ -61,12 +61,11 @@ RadosOptions rados_options(const ClusterOptions& cluster, const Options& options
   return rados;
 }
 
-// trash.keep and trash.grace_hours are settings of the devices, and may be longer than any default:
-// whoever does not know them removes what a register has no room for, and nothing by its age.
+// trash.keep is a setting of the devices, and may be more than the default: who does not know it
+// removes what a register has no room for.
 StoreLimits limits_of_a_client() {
   StoreLimits limits;
   limits.kept_generations = StoreLimits::kMostKept;
-  limits.trash_grace_ms = StoreLimits::kForEver;
   return limits;
 }
 

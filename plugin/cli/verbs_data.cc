@@ -220,11 +220,13 @@ Status remove_one(Session& session, Removal& removal) {
   }
   if (!removal.only_trash) {
     // Where so much is kept that the trash is full, the oldest of it leaves first.
-    SIPHON_TRY((*store)->make_room(removal.address.extent, true, [&](const TrashEntry& entry) {
+    const auto on_gone = [&](const TrashEntry& entry) {
       ++removal.purged;
       if (!purge) removal.gone.push_back(entry);
-    }));
+    };
+    SIPHON_TRY((*store)->make_room(removal.address.extent, true, on_gone));
     SIPHON_TRY((*store)->trash(removal.address.extent, removal.info));
+    if (!purge) (void)(*store)->trim_trash(removal.address.extent, on_gone);  // the next one tries
   }
   if (purge) {
     auto purged = (*store)->purge_trash(removal.address.extent);

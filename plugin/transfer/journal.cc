@@ -36,6 +36,8 @@ constexpr char kSchema[] =
     " pool_id INTEGER NOT NULL, namespace TEXT NOT NULL, extent TEXT NOT NULL);"
     "CREATE TABLE IF NOT EXISTS receipts(seq INTEGER PRIMARY KEY, transfer TEXT NOT NULL,"
     " finished_unix_ms INTEGER NOT NULL, record BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS watched(extent TEXT NOT NULL, private_id TEXT NOT NULL,"
+    " trashed_unix_ms INTEGER NOT NULL, watched_ms INTEGER NOT NULL);"
     "CREATE INDEX IF NOT EXISTS receipts_by_transfer ON receipts(transfer);";
 
 // What is written in one transaction.
@@ -169,6 +171,41 @@ class AttemptJournal::Impl {
     return rows;
   }
 
+  Result<std::vector<Watched>> watched() {
+    const std::lock_guard lock(db_mutex_);
+    std::vector<Watched> rows;
+    int rc = 0;
+    while ((rc = sqlite3_step(watched_)) == SQLITE_ROW) {
+      Watched w{text(watched_, 0), {}, unsigned_at(watched_, 2), unsigned_at(watched_, 3)};
+      if (from_hex(text(watched_, 1), w.private_id.bytes)) rows.push_back(std::move(w));
+    }
+    sqlite3_reset(watched_);
+    if (rc != SQLITE_DONE) return fail(error("read"));
+    return rows;
+  }
+
+  Status keep_watched(const std::vector<Watched>& all) {
+    const std::lock_guard lock(db_mutex_);
+    if (sqlite3_exec(db_, "PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE; DELETE FROM watched",
+                     nullptr, nullptr, nullptr) != SQLITE_OK) {
+      Status failed = fail(error("begin"));
+      sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+      return failed;
+    }
+    Status status;
+    for (auto w = all.begin(); status && w != all.end(); ++w) {
+      bind(watch_, 1, w->extent);
+      bind(watch_, 2, to_hex(w->private_id));
+      sqlite3_bind_int64(watch_, 3, static_cast<sqlite3_int64>(w->trashed_unix_ms));
+      sqlite3_bind_int64(watch_, 4, static_cast<sqlite3_int64>(w->watched_ms));
+      status = step(watch_);
+    }
+    if (status && sqlite3_exec(db_, "COMMIT", nullptr, nullptr, nullptr) == SQLITE_OK) return {};
+    if (status) status = fail(error("commit"));
+    sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+    return status;
+  }
+
   Result<std::vector<Receipt>> receipts_of(const std::string& transfer_id) {
     flush();
     const std::lock_guard lock(db_mutex_);
@@ -198,6 +235,9 @@ class AttemptJournal::Impl {
     const auto length = static_cast<std::size_t>(sqlite3_column_bytes(statement, column));
     return p != nullptr ? std::string(static_cast<const char*>(p), length) : std::string();
   }
+  static std::uint64_t unsigned_at(sqlite3_stmt* statement, int column) {
+    return static_cast<std::uint64_t>(sqlite3_column_int64(statement, column));
+  }
   static void bind(sqlite3_stmt* statement, int index, const std::string& value) {
     sqlite3_bind_text(statement, index, value.data(), static_cast<int>(value.size()),
                       SQLITE_TRANSIENT);
@@ -225,6 +265,8 @@ class AttemptJournal::Impl {
              {"INSERT OR REPLACE INTO attempts VALUES(?,?,?,?,?)", &add_},
              {"DELETE FROM attempts WHERE private_id=?", &remove_},
              {"SELECT private_id, pool, pool_id, namespace, extent FROM attempts", &all_},
+             {"SELECT extent, private_id, trashed_unix_ms, watched_ms FROM watched", &watched_},
+             {"INSERT INTO watched VALUES(?,?,?,?)", &watch_},
              {"INSERT INTO receipts VALUES(NULL,?,?,?)", &note_},
              {"SELECT record FROM receipts WHERE transfer=? ORDER BY seq", &receipts_of_}}) {
       if (int rc = sqlite3_prepare_v2(db_, sql, -1, statement, nullptr); rc != SQLITE_OK) return rc;
@@ -245,7 +287,7 @@ class AttemptJournal::Impl {
   }
 
   void close_db() {
-    for (sqlite3_stmt** s : {&add_, &remove_, &all_, &note_, &receipts_of_}) {
+    for (sqlite3_stmt** s : {&add_, &remove_, &all_, &watched_, &watch_, &note_, &receipts_of_}) {
       sqlite3_finalize(*s);
       *s = nullptr;
     }
@@ -374,6 +416,8 @@ class AttemptJournal::Impl {
   sqlite3_stmt* add_ = nullptr;
   sqlite3_stmt* remove_ = nullptr;
   sqlite3_stmt* all_ = nullptr;
+  sqlite3_stmt* watched_ = nullptr;
+  sqlite3_stmt* watch_ = nullptr;
   sqlite3_stmt* note_ = nullptr;
   sqlite3_stmt* receipts_of_ = nullptr;
   std::size_t since_prune_ = 0;
@@ -403,6 +447,12 @@ void AttemptJournal::remove(const PrivateId& id) {
 }
 
 Result<std::vector<Attempt>> AttemptJournal::all() { return impl_->all(); }
+
+Result<std::vector<Watched>> AttemptJournal::watched() { return impl_->watched(); }
+
+Status AttemptJournal::keep_watched(const std::vector<Watched>& all) {
+  return impl_->keep_watched(all);
+}
 
 void AttemptJournal::note(Receipt receipt) {
   impl_->soon([&](Batch& batch) { batch.receipts.push_back(std::move(receipt)); });

@@ -2,6 +2,7 @@
 //
 //   attempts   which scratch extents it has begun and not yet ended: the collector tries just these
 //              after a crash, never a scan of a pool. A row is on the disk before the scratch is.
+//   watched    what lies in its folder's trash, and for how long it has seen that lie there.
 //   receipts   what it has published lately, by transfer: whoever asks again gets the same receipt.
 //              Written soon after, in batches: what a crash takes of them the heads still tell.
 //
@@ -33,6 +34,14 @@ struct Attempt {
 // that is in memory (tmpfs, ramfs), or cannot be looked at.
 bool outlasts_the_host(const std::string& folder);
 
+// A generation in the trash of a folder.
+struct Watched {
+  std::string extent;
+  PrivateId private_id;
+  std::uint64_t trashed_unix_ms = 0;
+  std::uint64_t watched_ms = 0;  // that a daemon has been there for, all its lives together
+};
+
 class AttemptJournal {
  public:
   // Receipts are kept until there are so many newer ones, or for so long.
@@ -53,6 +62,10 @@ class AttemptJournal {
   // Soon. Does not block.
   void remove(const PrivateId& private_id);
   Result<std::vector<Attempt>> all();
+
+  // All that the last one gave. Both block for the disk.
+  Result<std::vector<Watched>> watched();
+  Status keep_watched(const std::vector<Watched>& all);
 
   // Soon. Does not block.
   void note(Receipt receipt);

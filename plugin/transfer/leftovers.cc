@@ -1,6 +1,8 @@
 #include "plugin/transfer/leftovers.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "plugin/base/log.h"
 
@@ -37,26 +39,76 @@ void Leftovers::find(ExtentStore& folder) {
   } while (!cursor.empty());
 }
 
-std::size_t Leftovers::tidy(ExtentStore& folder, const std::stop_token& stop) {
+std::size_t Leftovers::tidy(ExtentStore& folder, std::chrono::milliseconds since_last,
+                            const std::stop_token& stop) {
   constexpr std::size_t kPage = 1000;
+  auto rows = journal_.watched();
+  if (!rows) {
+    log::warn("what the trash has held for how long is not known: {}", rows.error().message);
+    return 0;
+  }
+  std::map<PrivateId, Watched> known;
+  for (Watched& w : *rows) known.emplace(w.private_id, std::move(w));
+  std::vector<Watched> seen;
   std::size_t looked = 0;
   std::string cursor;
   do {
     const auto page = folder.list(cursor, kPage, Listing::kEverything);
     if (!page) {
       log::warn("looking for what the trash has held for long enough: {}", page.error().message);
-      break;
+      return looked;
     }
     for (const std::string& name : page->names) {
       if (stop.stop_requested()) return looked;
       ++looked;
-      if (Status s = folder.make_room(name, /*replaces=*/false); !s) {
-        log::warn("what is behind {} stays for now: {}", name, s.error().message);
+      auto kept = age(folder, name, known, since_last);
+      if (kept) {
+        std::ranges::move(*kept, std::back_inserter(seen));
+        continue;
+      }
+      log::warn("what is behind {} stays for now: {}", name, kept.error().message);
+      for (const auto& [id, w] : known) {
+        if (w.extent == name) seen.push_back(w);
       }
     }
     cursor = page->next_cursor;
   } while (!cursor.empty());
+  if (Status s = journal_.keep_watched(seen); !s) {
+    log::warn("for how long the trash has held what is not kept: {}", s.error().message);
+  }
   return looked;
+}
+
+// Returns what stays.
+Result<std::vector<Watched>> Leftovers::age(ExtentStore& folder, const std::string& name,
+                                            const std::map<PrivateId, Watched>& known,
+                                            std::chrono::milliseconds since_last) {
+  SIPHON_TRY(folder.make_room(name, /*replaces=*/false));
+  auto reg = folder.inspect(name);
+  if (!reg) return fail(std::move(reg).error());
+  std::vector<Watched> kept;
+  for (const TrashEntry& entry : reg->trash) {
+    if (!entry.was_published) continue;
+    Watched now{name, entry.id, entry.trashed_unix_ms, 0};
+    const auto before = known.find(entry.id);
+    // Another time: it was restored, and trashed again.
+    if (before != known.end() && before->second.trashed_unix_ms == entry.trashed_unix_ms) {
+      now.watched_ms = before->second.watched_ms + static_cast<std::uint64_t>(since_last.count());
+    }
+    if (now.watched_ms < folder.limits().trash_grace_ms) {
+      kept.push_back(std::move(now));
+      continue;
+    }
+    if (Status gone = folder.purge(name, entry.id, entry.trashed_unix_ms); !gone) {
+      log::warn("private id {} stays in the trash of {} for now: {}", to_hex(entry.id), name,
+                gone.error().message);
+      kept.push_back(std::move(now));
+      continue;
+    }
+    log::info("private id {} of {}, trashed at {}, left the trash for good: its grace time is over",
+              to_hex(entry.id), name, rfc3339(entry.trashed_unix_ms));
+  }
+  return kept;
 }
 
 void Leftovers::run(std::stop_token stop) {

@@ -6,8 +6,10 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <stop_token>
+#include <string>
 #include <vector>
 
 #include "adapters/extent_store.h"
@@ -26,19 +28,26 @@ class Leftovers {
 
   // Its row is in the journal, and nobody writes to it any more. Does not block.
   void add(Attempt attempt);
-  // Adds what no row names: files that a crash left in a folder before any register named them.
+  // Adds what no row names: what a crash left in a folder of an attempt that no register names yet.
   // Looks at every name of the store.
   void find(ExtentStore& folder);
-  // Takes from every name of a folder whose time is over: generations in the trash beyond the grace
-  // time, attempts beyond their lease (ExtentStore::make_room). Returns how many names it looked
-  // at.
-  static std::size_t tidy(ExtentStore& folder, const std::stop_token& stop);
+  // Takes from every name of a folder whose time is over: attempts beyond their lease
+  // (ExtentStore::make_room), and generations that have been seen in the trash for the grace time.
+  // That is time that daemons of the folder have spent, told by a monotonic clock and kept in the
+  // journal: what a host's clock says, or said, removes nothing. `since_last`: what has passed
+  // since the last call of this life, 0 at the first. Says in the log what left for good. Returns
+  // how many names it looked at. From one thread at a time.
+  std::size_t tidy(ExtentStore& folder, std::chrono::milliseconds since_last,
+                   const std::stop_token& stop);
   // Until stopped. Gentle: one at a time, with pauses that grow while nothing can be removed.
   void run(std::stop_token stop);
   // One round over all of them; returns how many are left. Blocks for the store.
   std::size_t collect();
 
  private:
+  Result<std::vector<Watched>> age(ExtentStore& folder, const std::string& name,
+                                   const std::map<PrivateId, Watched>& known,
+                                   std::chrono::milliseconds since_last);
   bool collect_one(const Attempt& attempt);
 
   StoreProvider& stores_;

@@ -132,9 +132,7 @@ void TargetExtent::begin_locked(std::uint64_t extent_bytes) {
 
 // Reserves the private id, journalled first so that a crash leaves a trace to collect by.
 Status TargetExtent::make_scratch(std::uint64_t extent_bytes) {
-  SIPHON_TRY(place_.store.make_room(name_, place_.spec.replace, [this](const TrashEntry& entry) {
-    left_for_good_.push_back(entry);
-  }));
+  SIPHON_TRY(place_.store.make_room(name_, false));
   private_id_ = new_private_id();
   SIPHON_TRY(place_.journal.add({place_.store.location(), name_, private_id_}));
   const auto lease = static_cast<std::uint64_t>(place_.scratch_lease.count());
@@ -173,11 +171,21 @@ Status TargetExtent::write_all(std::uint64_t offset_bytes, std::span<const std::
 }
 
 Status TargetExtent::publish(const SealedHeader& header) {
-  const auto try_it = [&] {
-    return scratch_->publish(header, place_.spec.replace, ExtentState::kSealed);
+  // Not before: a copy that fails should have cost nothing.
+  const bool replace = place_.spec.replace;
+  const auto on_gone = [this](const TrashEntry& entry) { left_for_good_.push_back(entry); };
+  const auto try_it = [&]() -> Status {
+    if (replace) SIPHON_TRY(place_.store.make_room(name_, true, on_gone));
+    return scratch_->publish(header, replace, ExtentState::kSealed);
   };
   SIPHON_TRY(settle(try_it(), try_it));
   place_.journal.remove(private_id_);  // a row too many costs one look
+  if (replace) {
+    if (Status trimmed = place_.store.trim_trash(name_, on_gone); !trimmed) {
+      log::warn("the trash of extent {} keeps more than it should for now: {}", name_,
+                trimmed.error().message);
+    }
+  }
   // An ended transfer stays known for long; what it has open (a file, for a folder) must not.
   scratch_.reset();
   return {};

@@ -867,8 +867,20 @@ TEST_P(ExtentStoreContract, AnyNumberOfReplacementsFindsRoom) {
   for (std::uint64_t i = 0; i < 2 * HeadRegister::kMaxKept; ++i) {
     Status room = store_->make_room("e1", true);
     ASSERT_TRUE(room) << room.error().message;
+    const std::uint32_t before = i > 0 ? stat("e1").trash_count : 0;
+    EXPECT_EQ(before, std::min<std::uint64_t>(i > 0 ? i - 1 : 0, limits_.kept_generations));
     put("e1", small_sample(100 + i), i > 0);
-    EXPECT_LE(stat("e1").trash_count, limits_.kept_generations);
+    EXPECT_EQ(stat("e1").trash_count, i > 0 ? before + 1 : 0) << "nothing leaves before";
+    auto reg = store_->inspect("e1");
+    ASSERT_TRUE(reg);
+    std::vector<PrivateId> gone;
+    ASSERT_TRUE(
+        store_->trim_trash("e1", [&](const TrashEntry& entry) { gone.push_back(entry.id); }));
+    if (before < limits_.kept_generations) {
+      EXPECT_TRUE(gone.empty());
+    } else {
+      EXPECT_EQ(gone, std::vector{reg->trash.front().id}) << "the oldest";
+    }
   }
   EXPECT_EQ(stat("e1").trash_count, limits_.kept_generations);
   auto reg = store_->inspect("e1");
@@ -877,6 +889,17 @@ TEST_P(ExtentStoreContract, AnyNumberOfReplacementsFindsRoom) {
   // What left is the oldest: the youngest of what is kept comes back.
   ASSERT_TRUE(store_->restore("e1", reg->trash.back().id));
   expect_holds("e1", small_sample(100 + 2 * HeadRegister::kMaxKept - 2));
+}
+
+// Where nobody trims: the register's own limit.
+TEST_P(ExtentStoreContract, MakingRoomRemovesTheOldestWhereTheRegisterHasNone) {
+  for (std::uint64_t i = 0; i < HeadRegister::kMaxKept + 3; ++i) {
+    std::vector<TrashEntry> gone;
+    ASSERT_TRUE(store_->make_room("e1", i > 0, [&](const TrashEntry& e) { gone.push_back(e); }));
+    EXPECT_EQ(gone.size(), i > HeadRegister::kMaxKept ? 1u : 0u) << i;
+    put("e1", small_sample(100 + i), i > 0);
+  }
+  EXPECT_EQ(stat("e1").trash_count, HeadRegister::kMaxKept);
 }
 
 TEST_P(ExtentStoreContract, MakingRoomRemovesAttemptsWhoseLeaseIsOver) {

@@ -263,6 +263,53 @@ TEST_F(LeftoversTest, StoppedWhileNothingCanBeRemovedItKeepsEveryRow) {
   EXPECT_EQ(stored("b"), 2u);
 }
 
+// Seen there for so long, whatever a clock said when it was trashed, or says now.
+TEST_F(LeftoversTest, AGenerationLeavesTheTrashWhenItWasSeenThereForTheGraceTime) {
+  ExtentStore& store = **stores_.open(kHere);
+  const std::chrono::milliseconds grace(store.limits().trash_grace_ms), hour(3'600'000);
+  Attempt attempt;
+  ASSERT_TRUE(begin("e", &attempt)->publish(sample_.header, false, ExtentState::kSealed));
+  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  const auto look = [&](std::chrono::milliseconds since_last) {
+    Leftovers(stores_, *journal_, {}).tidy(store, since_last, {});
+    return store.inspect("e")->trash.size();
+  };
+  EXPECT_EQ(look(10 * grace), 1u) << "nobody has seen it there in that time";
+  EXPECT_EQ(look(grace - hour), 1u);
+  reopen_journal();  // a restart: what passes meanwhile counts for nothing
+  EXPECT_EQ(look({}), 1u);
+  EXPECT_EQ(look(hour / 2), 1u);
+  // Restored and trashed again, it begins anew.
+  ASSERT_TRUE(store.restore("e", attempt.private_id));
+  const std::uint64_t before = now_unix_ms();
+  while (now_unix_ms() == before) std::this_thread::yield();
+  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  EXPECT_EQ(look(hour), 1u);
+  EXPECT_EQ(look(grace - hour), 1u);
+  EXPECT_EQ(look(hour), 0u);
+  EXPECT_EQ(stored("e"), 0u);
+  EXPECT_TRUE(journal_->watched()->empty());
+}
+
+TEST_F(LeftoversTest, WhatCannotBeLookedAtKeepsTheTimeThatItWasSeenFor) {
+  ExtentStore& store = **stores_.open(kHere);
+  const std::chrono::milliseconds grace(store.limits().trash_grace_ms);
+  Attempt attempt;
+  ASSERT_TRUE(begin("e", &attempt)->publish(sample_.header, false, ExtentState::kSealed));
+  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  Leftovers leftovers(stores_, *journal_, {});
+  leftovers.tidy(store, {}, {});
+  leftovers.tidy(store, grace / 2, {});
+  stores_.set_fault_hook([](const MemoryOperation& op) -> Status {
+    if (op.operation != "inspect") return {};
+    return fail(Code::kUnavailable, "the store does not answer");
+  });
+  leftovers.tidy(store, grace, {});
+  stores_.set_fault_hook({});
+  ASSERT_EQ(journal_->watched()->size(), 1u);
+  EXPECT_EQ(journal_->watched()->at(0).watched_ms, static_cast<std::uint64_t>(grace.count() / 2));
+}
+
 TEST_F(LeftoversTest, TransfersMayAddFromManyThreadsWhileItCollects) {
   constexpr int kThreads = 4, kEach = 25;
   Leftovers leftovers(stores_, *journal_, {});
