@@ -277,8 +277,7 @@ TEST(PosixStore, AHeadFromABackupCostsNoGeneration) {
                   fs::copy_options::overwrite_existing);
     Opened store = open_store(folder.path());
     EXPECT_EQ(code_of(store->stat("e1")), "FAILED_PRECONDITION");
-    EXPECT_EQ(code_of(store->trash("e1", TransitionRequest::kAnyGeneration)),
-              "FAILED_PRECONDITION");
+    EXPECT_EQ(code_of(store->trash("e1", {})), "FAILED_PRECONDITION");
     EXPECT_EQ(code_of(put(*store.store, "e1", samples[0])), "FAILED_PRECONDITION");
     for (const PrivateId& id : ids) (void)store->collect("e1", id);
     EXPECT_TRUE(store->make_room("e1", true));
@@ -302,20 +301,20 @@ TEST(PosixStore, AFileLaidOverWhatWasTrashedIsNotTakenForIt) {
   const Sample sample = make_sample(90'000, 34), other = make_sample(90'000, 35);
   const PrivateId id = new_private_id();
   ASSERT_TRUE(put(*open_store(folder.path()).store, "e1", sample, id));
-  ASSERT_EQ(
-      in_child([&] {
-        PosixOptions options = small_options();
-        options.step_hook = [](std::string_view step) {
-          if (step == "trash:renamed") ::_exit(42);
-        };
-        (void)open_store(folder.path(), options)->trash("e1", TransitionRequest::kAnyGeneration);
-        return 1;
-      }),
-      42);
+  ASSERT_EQ(in_child([&] {
+              PosixOptions options = small_options();
+              options.step_hook = [](std::string_view step) {
+                if (step == "trash:renamed") ::_exit(42);
+              };
+              Opened store = open_store(folder.path(), options);
+              (void)store->trash("e1", *store->stat("e1"));
+              return 1;
+            }),
+            42);
   write_file(folder / "e1",
              std::string(reinterpret_cast<const char*>(other.bytes.data()), other.bytes.size()));
   Opened store = open_store(folder.path());
-  EXPECT_EQ(code_of(store->trash("e1", TransitionRequest::kAnyGeneration)), "FAILED_PRECONDITION");
+  EXPECT_EQ(code_of(store->trash("e1", {})), "FAILED_PRECONDITION");
   EXPECT_EQ(code_of(store->open("e1", {})), "FAILED_PRECONDITION");
   EXPECT_EQ(code_of(put(*store.store, "e1", sample)), "FAILED_PRECONDITION");
   EXPECT_EQ(code_of(store->restore("e1", id)), "FAILED_PRECONDITION");
@@ -351,7 +350,7 @@ TEST(PosixStore, BytesThatNoHeadNamesGoWhenAskedForAlone) {
   const Sample sample = make_sample(90'000, 37), next = make_sample(50'000, 38);
   const PrivateId id = new_private_id();
   ASSERT_TRUE(put(*store.store, "e", sample, id));
-  ASSERT_TRUE(store->trash("e", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store->trash("e", *store->stat("e")));
   fs::remove(folder / ".siphon/head/e");
   const auto tidied = [&](bool has_head) {
     auto reg = store->inspect("e");

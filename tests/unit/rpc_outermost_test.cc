@@ -6,6 +6,9 @@
 
 #include "plugin/rpc/outermost.h"
 
+// A sanitizer has operators of its own, and compares who gave memory with who takes it.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define SIPHON_CAN_LACK_MEMORY
 namespace {
 
 thread_local bool no_memory = false;
@@ -26,6 +29,7 @@ void* operator new(std::size_t bytes) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+#endif
 
 namespace siphon::rpc {
 namespace {
@@ -43,6 +47,7 @@ TEST(Outermost, TellsHowItEnded) {
   EXPECT_EQ(from_grpc(lacking, "here").reason, Reason::kBusy);
 }
 
+#ifdef SIPHON_CAN_LACK_MEMORY
 TEST(Outermost, WithoutMemoryForAnErrorThereIsStillAnAnswer) {
   std::string words;
   grpc::Status answer;
@@ -63,6 +68,7 @@ TEST(Outermost, WithoutMemoryForAnErrorThereIsStillAnAnswer) {
     EXPECT_TRUE(status.error_details().empty());
   }
 }
+#endif
 
 TEST(Outermost, NothingIsThrownThroughIt) {
   EXPECT_EQ(outermost([]() -> Status { throw 1; }).error_code(),

@@ -269,7 +269,7 @@ TEST_F(LeftoversTest, AGenerationLeavesTheTrashWhenItWasSeenThereForTheGraceTime
   const std::chrono::milliseconds grace(store.limits().trash_grace_ms), hour(3'600'000);
   Attempt attempt;
   ASSERT_TRUE(begin("e", &attempt)->publish(sample_.header, false, ExtentState::kSealed));
-  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.trash("e", *store.stat("e")));
   const auto look = [&](std::chrono::milliseconds since_last) {
     Leftovers(stores_, *journal_, {}).tidy(store, since_last, {});
     return store.inspect("e")->trash.size();
@@ -283,7 +283,7 @@ TEST_F(LeftoversTest, AGenerationLeavesTheTrashWhenItWasSeenThereForTheGraceTime
   ASSERT_TRUE(store.restore("e", attempt.private_id));
   const std::uint64_t before = now_unix_ms();
   while (now_unix_ms() == before) std::this_thread::yield();
-  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.trash("e", *store.stat("e")));
   EXPECT_EQ(look(hour), 1u);
   EXPECT_EQ(look(grace - hour), 1u);
   EXPECT_EQ(look(hour), 0u);
@@ -296,7 +296,7 @@ TEST_F(LeftoversTest, WhatCannotBeLookedAtKeepsTheTimeThatItWasSeenFor) {
   const std::chrono::milliseconds grace(store.limits().trash_grace_ms);
   Attempt attempt;
   ASSERT_TRUE(begin("e", &attempt)->publish(sample_.header, false, ExtentState::kSealed));
-  ASSERT_TRUE(store.trash("e", TransitionRequest::kAnyGeneration));
+  ASSERT_TRUE(store.trash("e", *store.stat("e")));
   Leftovers leftovers(stores_, *journal_, {});
   leftovers.tidy(store, {}, {});
   leftovers.tidy(store, grace / 2, {});
