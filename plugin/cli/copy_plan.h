@@ -54,9 +54,7 @@ struct CopyItem {
   bool receipt_lost = false;  // --receipts: its line is not on the disk
 
   // It was seen before any try that it cannot be copied. Whatever else went wrong has failed.
-  bool refused() const {
-    return state == ItemState::kFailed && attempts == 0 && is_refusal(error);
-  }
+  bool refused() const { return state == ItemState::kFailed && attempts == 0 && is_refusal(error); }
   std::uint64_t bytes() const { return info ? info->header.extent_bytes : said_bytes; }
   void fail_with(Error e) {
     state = ItemState::kFailed;

@@ -95,10 +95,8 @@ Status StreamSender::Impl::run() {
     } catch (const std::system_error& e) {
       stop(fail_without_thread(Side::kSource, e).value());
     } catch (const std::exception& e) {
-      stop({Code::kResourceExhausted,
-            std::string("start to send: ") + e.what(),
-            Side::kSource,
-            {}});
+      stop(
+          {Code::kResourceExhausted, std::string("start to send: ") + e.what(), Side::kSource, {}});
     }
   }
   for (auto& thread : lane_threads) thread.join();
