@@ -285,9 +285,10 @@ class Identity(harness.ClusterTest):
     def test_a_removal_stays_in_the_pool_that_it_began_in(self):
         c = self.cluster
         names = [f"e{number}" for number in range(200)]
+        places = [f"{pool}/{name}" for pool in (self.a, self.b) for name in names]
+        content = c.put(places[0], 1000, 7)
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda place: c.put(place, 1000, 7),
-                             [f"{pool}/{name}" for pool in (self.a, self.b) for name in names]))
+            list(threads.map(lambda place: c.siphon("put", place, content), places[1:]))
         run = self.start_siphon("rm", "--purge", CONFIRM, *[f"{self.a}/{name}" for name in names])
         wait_until(lambda: run.ended() or len(harness.list_objects(c, self.a)) < len(names),
                    what="some of them are gone")
