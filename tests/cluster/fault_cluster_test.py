@@ -150,7 +150,9 @@ class FaultTest(harness.ClusterTest):
             self.assertGreater(ran.extents[0]["attempts"], 1, f"no fault was met: {ran}")
         else:
             self.assertIn(ran.code, (TEMPORARY, NOT_FIT), str(ran))
-            self.assert_is_sentence(ran.problem)
+            # Beside its extent: a device that is looked up in vain knows no name.
+            self.assertIn(self.name, ran.extents[0]["source"])
+            self.assertNotIn("\n", ran.problem["message"])
             self.copy_until_done()
         self.assert_copied()
 
