@@ -351,6 +351,10 @@ std::string data_name(std::string_view name, const PrivateId& id) {
   return std::string(name) + "." + to_hex(id);
 }
 
+std::string hidden_name(std::string_view name, const PrivateId& id) {
+  return "." + data_name(name, id);
+}
+
 std::optional<DataFile> parse_data_name(std::string_view file_name) {
   constexpr std::size_t kHexDigits = 32;
   const bool hidden = file_name.starts_with('.');

@@ -120,6 +120,9 @@ Status check_outside_of_stores(const std::string& path);
 
 // "NAME.HEX", the file of a private id under data/.
 std::string data_name(std::string_view name, const PrivateId& id);
+// ".NAME.HEX", of bytes that no head may name as they are: a small put's until it is public, and
+// what hide_file has taken away.
+std::string hidden_name(std::string_view name, const PrivateId& id);
 
 // A regular file beneath `dir`, never through a link. ELOOP, ENOENT... as file_error has them;
 // FAILED_PRECONDITION when it is no regular file. `flags` as open(2).
@@ -151,7 +154,7 @@ Result<std::vector<std::string>> extent_names(int dir);
 struct DataFile {
   std::string extent;
   PrivateId id;
-  bool hidden = false;  // see hide_file
+  bool hidden = false;  // see hidden_name
 };
 // nullopt when it is none of ours.
 std::optional<DataFile> parse_data_name(std::string_view file_name);

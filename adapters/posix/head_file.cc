@@ -40,14 +40,16 @@ bool decode(std::span<const std::byte> in, Decoded& out) {
          out.pending->state != ExtentState::kNone;
 }
 
-// A publish has happened when its data file is gone from data/, or (a crash on a file system
-// whose rename across folders is two steps) is the public file as well.
+// A publish has happened when its data file, a small put's hidden one, is gone from data/, or (a
+// crash on a file system whose rename across folders is two steps) is the public file as well.
 Result<bool> publish_happened(const Folder& folder, const std::string& name, const PrivateId& id,
                               const std::optional<struct stat>& public_file) {
-  auto data_file = look(folder.data(), data_name(name, id));
-  if (!data_file) return fail(std::move(data_file).error());
-  if (!*data_file) return true;
-  return public_file && same_file(**data_file, *public_file);
+  for (const std::string& file : {data_name(name, id), hidden_name(name, id)}) {
+    auto data_file = look(folder.data(), file);
+    if (!data_file) return fail(std::move(data_file).error());
+    if (*data_file) return public_file && same_file(**data_file, *public_file);
+  }
+  return true;
 }
 
 // Whether the public file is not the one that `reg` names as current: the file of that private id

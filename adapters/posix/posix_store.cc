@@ -25,6 +25,7 @@ using posix::Fd;
 using posix::file_error;
 using posix::Folder;
 using posix::HeadFile;
+using posix::hidden_name;
 using posix::load_head;
 using posix::LockMode;
 using posix::NameLock;
@@ -119,13 +120,13 @@ class PosixStore final : public ExtentStore {
   Status require_no_foreign_file(std::string_view name, const HeadFile& head) const;
   // The rest under the exclusive lock.
   Status make_public(const std::string& name, const HeadFile& head, const HeadRegister& base,
-                     const HeadRegister& next);
+                     const HeadRegister& next, const std::string& from);
   Status require_complete(const std::string& name, const HeadRegister& next);
   Status keep_replaced(const std::string& name, const HeadFile& head);
   Status require_second_link(const std::string& name, const std::string& kept) const;
   Status store_condemned(const std::string& name, const HeadFile& head, const HeadRegister& next,
                          const PrivateId& id);
-  Status write_inline_file(const std::string& name, const PrivateId& id,
+  Status write_inline_file(const std::string& name, const std::string& hidden,
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
   unsigned file_mode() const;
@@ -472,7 +473,7 @@ Status PosixStore::publish(const std::string& name, const TransitionRequest& req
   // Already public, perhaps by an attempt that failed to sync the folder.
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
   SIPHON_TRY(require_complete(name, next));
-  return make_public(name, head, head.reg, next);
+  return make_public(name, head, head.reg, next, data_name(name, next.current));
 }
 
 // Under the lock, because a collector may have taken the file away (see store_condemned). Before
@@ -489,15 +490,16 @@ Status PosixStore::require_complete(const std::string& name, const HeadRegister&
                                              " bytes were written");
 }
 
-// The steps of every publish. Until the rename `base` holds, from then on `next` (head_file.h).
+// The steps of every publish. Until the rename of data/`from` `base` holds, from then on `next`
+// (head_file.h).
 Status PosixStore::make_public(const std::string& name, const HeadFile& head,
-                               const HeadRegister& base, const HeadRegister& next) {
+                               const HeadRegister& base, const HeadRegister& next,
+                               const std::string& from) {
   SIPHON_TRY(require_no_foreign_file(name, head));
   const bool replaces = head.reg.state != ExtentState::kNone;
   if (replaces) SIPHON_TRY(keep_replaced(name, head));
   SIPHON_TRY(store_head(*folder_, name, base, &next));
   step("publish:intended");
-  const std::string from = data_name(name, next.current);
   int error = 0;
   if (!replaces) {
     error = posix::rename_new(folder_->data(), from, folder_->root(), name);
@@ -537,17 +539,14 @@ Status PosixStore::require_second_link(const std::string& name, const std::strin
   return fail(foreign_file(*folder_, name, /*displaced=*/true));
 }
 
-// Hidden until the head is about to name it: what a crash leaves is known for an attempt.
-Status PosixStore::write_inline_file(const std::string& name, const PrivateId& id,
+// Hidden, because no head names it yet: so what a crash leaves is known for an attempt.
+Status PosixStore::write_inline_file(const std::string& name, const std::string& hidden,
                                      std::span<const std::byte> bytes) {
-  const std::string file = data_name(name, id), hidden = "." + file;
   auto fd = posix::open_file(folder_->data(), hidden, O_WRONLY | O_CREAT | O_TRUNC, file_mode());
   if (!fd) return fail(std::move(fd).error());
   SIPHON_TRY(posix::write_all(fd->get(), 0, bytes, "extent " + name));
   if (::fdatasync(fd->get()) != 0) return fail(file_error(errno, "sync " + name));
   step("inline:written");
-  const int error = posix::rename_new(folder_->data(), hidden, folder_->data(), file);
-  if (error != 0) return fail(file_error(error, "put " + name));
   return {};
 }
 
@@ -575,10 +574,13 @@ Status PosixStore::put_inline(std::string_view name, const PrivateId& id,
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
   // Not published: the base register names the attempt, so that its file can be collected.
   HeadRegister base = head.reg;
-  base.reservations.push_back(
-      {id, header.extent_bytes, request.header.part_bytes, request.now_unix_ms});
-  Status done = write_inline_file(extent, id, bytes);
-  if (done) done = make_public(extent, head, base, next);
+  if (!names_id(base, id)) {
+    base.reservations.push_back(
+        {id, header.extent_bytes, request.header.part_bytes, request.now_unix_ms});
+  }
+  const std::string hidden = hidden_name(extent, id);
+  Status done = write_inline_file(extent, hidden, bytes);
+  if (done) done = make_public(extent, head, base, next, hidden);
   if (done) return {};
   auto after = load_head(*folder_, extent);
   if (after && after->reg.current != id) (void)drop(extent, *after, id);
@@ -704,7 +706,7 @@ Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId
     SIPHON_TRY(store_condemned(name, head, next, id));
   }
   step("collect:condemned");
-  SIPHON_TRY(posix::remove_file(folder_->data(), "." + data_name(name, id)));
+  SIPHON_TRY(posix::remove_file(folder_->data(), hidden_name(name, id)));
   // What no register names may be an extent whose head was lost: remove_unnamed is for that.
   if (rc == -ENOENT) return {};
   SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
@@ -750,7 +752,7 @@ Result<HeadRegister> PosixStore::inspect(std::string_view name) {
   if (!files) return fail(std::move(files).error());
   for (const posix::DataFile& file : *files) {
     if (!file.hidden || file.extent != name || names_id(reg, file.id)) continue;
-    auto st = posix::look(folder_->data(), "." + data_name(name, file.id));
+    auto st = posix::look(folder_->data(), hidden_name(name, file.id));
     if (!st || !*st) continue;
     reg.reservations.push_back(
         {file.id, static_cast<std::uint64_t>((*st)->st_size), limits().part_bytes, 0});
@@ -809,7 +811,7 @@ Status PosixStore::restore(std::string_view name, const PrivateId& id) {
   if (next == head.reg) return posix::sync_dir(folder_->root(), name);
   const auto entry = std::ranges::find(head.reg.trash, id, &TrashEntry::id);
   if (entry != head.reg.trash.end()) SIPHON_TRY(check_kept(name, *entry));
-  return make_public(extent, head, head.reg, next);
+  return make_public(extent, head, head.reg, next, data_name(extent, id));
 }
 
 // ---- a register that does not decode ---------------------------------------------------------

@@ -403,6 +403,21 @@ TEST(PosixStore, WhatACrashLeavesOfASmallPutIsKnownForAnAttempt) {
   EXPECT_TRUE(fs::is_empty(folder / ".siphon/data"));
 }
 
+// Bytes that no head names are kept, as perhaps all there is of an extent: so there must be none.
+TEST(PosixStore, ASmallPutWhoseHeadCannotBeWrittenLeavesNothing) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  const Sample sample = make_sample(2000, 40);
+  ASSERT_TRUE(put(*store.store, "warm", sample));
+  fs::create_directory(folder / ".siphon/tmp/e1");  // where the head file is written first
+  EXPECT_FALSE(store->put_inline("e1", new_private_id(), sample.bytes, sample.header));
+  EXPECT_TRUE(fs::is_empty(folder / ".siphon/data"));
+  EXPECT_FALSE(fs::exists(folder / "e1"));
+  fs::remove(folder / ".siphon/tmp/e1");
+  EXPECT_TRUE(store->put_inline("e1", new_private_id(), sample.bytes, sample.header));
+  EXPECT_TRUE(holds(*store.store, "e1", sample));
+}
+
 TEST(PosixStore, ACopyOfTheFolderIsAStore) {
   TempFolder folder, copy;
   Opened store = open_store(folder.path());
