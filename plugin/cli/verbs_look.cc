@@ -365,15 +365,17 @@ Result<int> run_blocks(Session& session) {
     Json doc = session.out().new_document();
     doc["extent"] = address->to_string();
     doc["state"] = state_name(blocks->info.state);
-    doc["torn_bytes"] = blocks->bytes - blocks->valid_bytes;
+    doc["rest_bytes"] = blocks->bytes - blocks->valid_bytes;
     doc["blocks"] = std::move(list);
     session.out().document(std::move(doc), Exit::kOk);
     return 0;
   }
   session.out().table(table);
   if (blocks->bytes != blocks->valid_bytes) {
-    session.meter().note(fmt::format("siphon: torn behind the last whole block: {}",
-                                     counted(blocks->bytes - blocks->valid_bytes, "byte")));
+    session.meter().note(
+        fmt::format("siphon: the blocks end at byte {}; {} behind them, torn or damaged: {}",
+                    blocks->valid_bytes, counted(blocks->bytes - blocks->valid_bytes, "byte"),
+                    session.command("seal --dry-run " + shell_word(address->to_string()))));
   }
   return 0;
 }

@@ -10,9 +10,11 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import unittest
 
 import harness
+import stranger  # after harness, which knows where it is
 from harness import MIB, wait_until
 
 TEST_LIB_DIR = pathlib.Path(os.environ.get(
@@ -183,6 +185,42 @@ class Configuration(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         harness.require_binaries()
+
+    # ---- strangers
+
+    def test_a_flood_of_strangers_at_an_osds_companion_stops_no_copy_and_no_osd(self):
+        """At the two ends of the copies, or they would not meet; tests/support/stranger.py."""
+        c = self.cluster
+        c.put("a/e-secret-name", 4 * MIB, 3)
+        content = harness.Extent(c, "a", "e-secret-name").read()
+        self.assert_copy_works()
+        pids, osds = c.wait_companions(), [c.osd_pid(osd) for osd in range(c.osds)]
+        before = [stranger.memory(pid, "VmRSS") for pid in pids.values()]
+        flood = stranger.start_flood(stranger.FLOOD_S, harness.listening_ports(*c.control_ports),
+                                     range(c.data_ports[0], c.data_ports[0] + 20))
+        self.addCleanup(flood.kill)
+        output = []
+        reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
+        reader.start()
+        copies = 0
+        while reader.is_alive():
+            c.siphon("copy", "a/e-secret-name", f"b/t{copies}", "--bwlimit", "4M")
+            self.assertEqual(harness.Extent(c, "b", f"t{copies}").read(), content)
+            copies += 1
+        reader.join()
+        heard, told = output
+        self.assertEqual(flood.returncode, 0, told.decode()[-2000:])
+        peaks = [stranger.memory(pid) for pid in pids.values()]
+        print(f"{copies} copies; {told.decode()}; RSS before {[b // MIB for b in before]}, "
+              f"at most {[p // MIB for p in peaks]} MiB", flush=True)
+        self.assertEqual(c.wait_companions(), pids)
+        self.assertEqual([c.osd_pid(osd) for osd in range(c.osds)], osds)
+        self.assertGreater(copies, 0)
+        self.assertGreater(len(heard), 0)
+        self.assertNotIn(b"e-secret-name", heard)
+        for peak in peaks:
+            self.assertLess(peak, stranger.BOUND_BYTES)
+        self.assert_nothing_left("a", "b")
 
     def test_plain_text_beyond_loopback_is_refused_at_start(self):
         for address, why in (("0.0.0.0", "wildcard"), ("[::]", "wildcard"),

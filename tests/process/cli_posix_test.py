@@ -247,7 +247,7 @@ class Sealing(CliTest):
         self.siphon("get", self.address("e1"), "-", expect=FATAL)
         with open(self.store / "e1", "ab") as f:
             f.write(b"torn" * 300)
-        self.assertEqual(self.json("blocks", self.address("e1"))["torn_bytes"], 1200)
+        self.assertEqual(self.json("blocks", self.address("e1"))["rest_bytes"], 1200)
         plan = self.json("seal", "--dry-run", self.address("e1"))
         self.assertEqual(plan["dropped_bytes"], 1200)
         self.assertEqual(self.json("stat", self.address("e1"))["info"]["state"], "open")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What a stranger may do to a daemon: nothing. And configurations that would let him are refused.
 
-SIPHON_TEST_FLOOD_SECONDS=300 makes the flood last five minutes.
+The flood: tests/support/stranger.py, which says how to make it longer.
 """
 
 import base64
@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import json
 import os
-import pathlib
 import re
 import secrets
 import signal
@@ -24,25 +23,6 @@ import stranger as h2  # after two_daemons, which knows where it is
 from two_daemons import DEADLINE_S, MIB, OK, SIPHON, SIPHOND, TwoDaemonsTest
 
 CONFIG_EXIT = 78
-FLOOD_S = float(os.environ.get("SIPHON_TEST_FLOOD_SECONDS", "12"))
-# What docs/operations.md promises, with the 64 MiB in which the bytes in flight are.
-BOUND_BYTES = 192 * MIB
-STRANGER = pathlib.Path(__file__).resolve().parent.parent / "support" / "stranger.py"
-
-
-def memory(pid, what="VmHWM"):
-    """What a process has, or had at most, in memory."""
-    text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(rf"{what}:\s+(\d+) kB", text).group(1)) * 1024
-
-
-def stranger(seconds, control_ports, data_ports):
-    """Another user's process, where there is one to be."""
-    words = [",".join(map(str, ports)) for ports in (control_ports, data_ports)]
-    as_nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-    return subprocess.Popen(["/usr/bin/python3", "-c", STRANGER.read_text(), str(seconds), *words],
-                            cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            stdin=subprocess.DEVNULL, **as_nobody)
 
 
 class Recorder:
@@ -208,10 +188,11 @@ class Flood(TwoDaemonsTest):
         self.start_daemons()
         self.put("e-secret-name", 4 * MIB)
         daemons = (self.source, self.target)
-        before = [memory(d.pid, "VmRSS") for d in daemons]
+        before = [h2.memory(d.pid, "VmRSS") for d in daemons]
         pids = [d.pid for d in daemons]
-        flood = stranger(FLOOD_S, [self.base_port, self.base_port + 1],
-                         [*self.data_ports, *range(self.base_port + 20, self.base_port + 24)])
+        flood = h2.start_flood(h2.FLOOD_S, [self.base_port, self.base_port + 1],
+                               [*self.data_ports,
+                                *range(self.base_port + 20, self.base_port + 24)])
         self.addCleanup(flood.kill)
         output = []
         reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
@@ -227,7 +208,7 @@ class Flood(TwoDaemonsTest):
         reader.join()
         heard, told = output
         self.assertEqual(flood.returncode, 0, told.decode()[-2000:])
-        peaks = [memory(pid) for pid in pids]
+        peaks = [h2.memory(pid) for pid in pids]
         print(f"{copies} copies; {json.loads(told)}; RSS before "
               f"{[b // MIB for b in before]}, at most {[p // MIB for p in peaks]} MiB; "
               f"heard {len(heard)} bytes", flush=True)
@@ -236,7 +217,7 @@ class Flood(TwoDaemonsTest):
         self.assertGreater(len(heard), 0)
         self.assertEqual(self.secrets_in(heard), [])
         for daemon, peak in zip(daemons, peaks):
-            self.assertLess(peak, BOUND_BYTES)
+            self.assertLess(peak, h2.BOUND_BYTES)
             self.assertLess(daemon.log.stat().st_size, 64 * MIB)
         self.assert_nothing_left()
 
@@ -245,7 +226,7 @@ class Flood(TwoDaemonsTest):
         peer has acknowledged no settings."""
         self.start_daemons()
         port = self.base_port + 1
-        before = memory(self.target.pid, "VmRSS")
+        before = h2.memory(self.target.pid, "VmRSS")
         kept = []
         for name, value, count in ((b"lb-cost-bin", bytes(9) + b"n" * 4000, 3900),
                                    (b"x", b"", 15000)) * 50:
@@ -257,7 +238,7 @@ class Flood(TwoDaemonsTest):
                              h2.frame(h2.HEADERS, 0, 1, block))
         self.put("e1", MIB)
         self.copy("e1")
-        grown = memory(self.target.pid) - before
+        grown = h2.memory(self.target.pid) - before
         self.assertLess(grown, 64 * MIB, f"{grown // MIB} MiB for {len(kept)} header blocks")
 
     def test_who_takes_a_dead_daemons_port_learns_nothing_that_can_be_used(self):

@@ -3,20 +3,24 @@
 
     stranger.py SECONDS CONTROL_PORT,... DATA_PORT,...
 
-Floods of connections, half-open HTTP/2, garbage, large requests of empty messages, endless metadata,
-metadata of one byte for kilobytes, slow ones, streams without end, made-up proofs: a thread each, on 127.0.0.1, for SECONDS. What it was
-told goes to stdout as it is (a few MiB at most), to stderr one line of JSON: how often it did what.
-Needs nothing but Python, and no file: it is run as another user.
+Floods of connections, half-open HTTP/2, garbage, large requests of empty messages, endless
+metadata, metadata of one byte for kilobytes, slow ones, streams without end, made-up proofs: a
+thread each, on 127.0.0.1, for SECONDS. What it was told goes to stdout as it is (a few MiB at
+most), to stderr one line of JSON: how often it did what. Needs nothing but Python, and no file:
+start_flood runs it as another user.
 """
 
 import collections
 import itertools
 import json
 import os
+import pathlib
 import random
+import re
 import select
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -29,6 +33,11 @@ SERVICE = "/siphon.v1.SiphonService/"
 METHODS = ("Transfer", "Watch", "Stream", "Cancel", "List", "Verify", "Challenge", "Describe",
            "NoSuchMethod")
 MOST_HEARD = 4 << 20
+
+# For the tests. How long their floods last: SIPHON_TEST_FLOOD_SECONDS=300 makes it five minutes.
+FLOOD_S = float(os.environ.get("SIPHON_TEST_FLOOD_SECONDS", "12"))
+# What docs/operations.md promises, with the 64 MiB in which the bytes in flight are.
+BOUND_BYTES = 192 << 20
 
 # A TransferRequest of 4 million extents, two bytes each, as gRPC has it.
 EMPTY_MESSAGES = b"\0" + struct.pack(">I", 8 << 20) + b"\x2a\x00" * (4 << 20)
@@ -398,6 +407,21 @@ def main():
         thread.join()
     sys.stdout.buffer.write(b"".join(heard))
     print(json.dumps(done), file=sys.stderr)
+
+
+def start_flood(seconds, control_ports, data_ports):
+    """This file as another user's process, where there is one to be."""
+    words = [",".join(map(str, ports)) for ports in (control_ports, data_ports)]
+    as_nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    return subprocess.Popen(["/usr/bin/python3", "-c", pathlib.Path(__file__).read_text(),
+                             str(seconds), *words], cwd="/", stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **as_nobody)
+
+
+def memory(pid, what="VmHWM"):
+    """What a process has, or had at most, in memory."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{what}:\s+(\d+) kB", text).group(1)) * 1024
 
 
 if __name__ == "__main__":
