@@ -168,24 +168,6 @@ class Companion(harness.ClusterTest):
         c.wait_companions()
         self.assert_copy_works()
 
-
-class Configuration(unittest.TestCase):
-    """What siphond refuses to start with. Needs no cluster."""
-
-    def siphond(self, *arguments, text="", environment=None):
-        with tempfile.TemporaryDirectory(prefix="siphon-config-") as folder:
-            config = pathlib.Path(folder, "siphond.toml")
-            config.write_text(text)
-            os.mkdir(f"{folder}/store")
-            return subprocess.run(
-                [harness.SIPHOND, "--config", config, "--store", f"posix:{folder}/store",
-                 *arguments], capture_output=True, text=True, timeout=60, check=False,
-                env={**os.environ, **(environment or {})})
-
-    @classmethod
-    def setUpClass(cls):
-        harness.require_binaries()
-
     # ---- strangers
 
     def test_a_flood_of_strangers_at_an_osds_companion_stops_no_copy_and_no_osd(self):
@@ -221,6 +203,24 @@ class Configuration(unittest.TestCase):
         for peak in peaks:
             self.assertLess(peak, stranger.BOUND_BYTES)
         self.assert_nothing_left("a", "b")
+
+
+class Configuration(unittest.TestCase):
+    """What siphond refuses to start with. Needs no cluster."""
+
+    def siphond(self, *arguments, text="", environment=None):
+        with tempfile.TemporaryDirectory(prefix="siphon-config-") as folder:
+            config = pathlib.Path(folder, "siphond.toml")
+            config.write_text(text)
+            os.mkdir(f"{folder}/store")
+            return subprocess.run(
+                [harness.SIPHOND, "--config", config, "--store", f"posix:{folder}/store",
+                 *arguments], capture_output=True, text=True, timeout=60, check=False,
+                env={**os.environ, **(environment or {})})
+
+    @classmethod
+    def setUpClass(cls):
+        harness.require_binaries()
 
     def test_plain_text_beyond_loopback_is_refused_at_start(self):
         for address, why in (("0.0.0.0", "wildcard"), ("[::]", "wildcard"),
