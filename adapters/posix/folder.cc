@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "plugin/base/held_file.h"
+#include "plugin/base/text.h"
 
 namespace siphon::posix {
 namespace {
@@ -334,7 +335,7 @@ Status check_outside_of_stores(const std::string& path) {
   bool refused = is_store(file.parent_path());
   std::string next_step = "name a file elsewhere";
   if (refused) {
-    next_step += "; an extent is made there by siphon put posix:" + file.string() +
+    next_step += "; an extent is made there by siphon put " + shell_word("posix:" + file.string()) +
                  " FILE, or by siphon copy to the folder's daemon";
   }
   for (fs::path dir = file.parent_path(); dir != dir.parent_path(); dir = dir.parent_path()) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "plugin/base/text.h"
 #include "plugin/exchange/le.h"
 
 namespace siphon::posix {
@@ -122,8 +123,8 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
   if (!decode(std::span(buffer).first(*bytes), decoded)) {
     return fail(Code::kDataLoss, "the head file of extent " + name + " is damaged", Side::kNone,
                 "restore " + folder.path() + "/.siphon/head/" + name +
-                    " from a backup; or give it up: siphon rm --corrupt-head --save FILE posix:" +
-                    folder.path() + "/" + name);
+                    " from a backup; or give it up: siphon rm --corrupt-head --save FILE " +
+                    shell_word("posix:" + folder.path() + "/" + name));
   }
   head.exists = true;
   head.reg = std::move(decoded.base);
@@ -201,8 +202,8 @@ Status store_head(const Folder& folder, const std::string& name, const HeadRegis
   folder.keep_spare();
   if (stored || !folder.disk_is_full()) return stored;
   return fail(std::move(stored).error().with_next_step(
-      "the disk of " + folder.path() +
-      " is full: siphon trash purge --yes-i-really-mean-it posix:" + folder.path() +
+      "the disk of " + folder.path() + " is full: siphon trash purge --yes-i-really-mean-it " +
+      shell_word("posix:" + folder.path()) +
       " works all the same; where the trash is empty, free 64 KiB there by other means"));
 }
 

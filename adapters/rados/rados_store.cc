@@ -14,6 +14,7 @@
 #include "adapters/rados/pool_state.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
+#include "plugin/base/text.h"
 
 namespace siphon {
 namespace {
@@ -294,6 +295,16 @@ std::string RadosStore::describe(std::string_view name) const {
   return "extent " + std::string(name) + " in pool " + location_.to_string();
 }
 
+std::string RadosStore::address_word(std::string_view name) const {
+  return shell_word(location_.to_string() + "/" + std::string(name));
+}
+
+std::string RadosStore::rados_command(std::string_view name) const {
+  return "rados -p " + shell_word(location_.pool) +
+         (location_.nspace.empty() ? "" : " -N " + shell_word(location_.nspace)) +
+         " --object-locator " + shell_word(name);
+}
+
 Error RadosStore::damaged(Error error, const std::string& object) const {
   if (error.code != Code::kDataLoss) return error;
   error.message += " (object " + object + ")";
@@ -308,19 +319,16 @@ Error RadosStore::not_siphons(const librados::IoCtx& io, std::string_view name) 
           head_object(name) + " in " + location_.to_string() + " is not Siphon's: it has " +
               holdings.to_string() + " and no register; it was not touched",
           Side::kNone,
-          "choose another name, or move that object away: rados -p " + location_.pool +
-              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
-              std::string(name) + " stat " + head_object(name),
+          "choose another name, or move that object away: " + rados_command(name) + " stat " +
+              shell_word(head_object(name)),
           Reason::kNotSiphons};
 }
 
 Error RadosStore::corrupt(std::string_view name) const {
   return {Code::kDataLoss, describe(name) + ": its head register does not decode", Side::kNone,
-          "nothing was changed; look at it: rados -p " + location_.pool +
-              (location_.nspace.empty() ? "" : " -N " + location_.nspace) + " --object-locator " +
-              std::string(name) + " getxattr " + head_object(name) + " " + kHeadXattr +
-              "; or give it up: siphon rm --corrupt-head --save FILE " + location_.to_string() +
-              "/" + std::string(name)};
+          "nothing was changed; look at it: " + rados_command(name) + " getxattr " +
+              shell_word(head_object(name)) + " " + kHeadXattr +
+              "; or give it up: siphon rm --corrupt-head --save FILE " + address_word(name)};
 }
 
 Result<StoredHead> RadosStore::head_of(std::string_view name, HeadRead& read) {
@@ -963,10 +971,8 @@ Status RadosStore::restore(std::string_view name, const PrivateId& id) {
                     ": an older version of Siphon put it into the trash without its header, and "
                     "it lies in its head alone: it cannot be made current again",
                 Side::kNone,
-                "its bytes are still there: rados -p " + location_.pool +
-                    (location_.nspace.empty() ? "" : " -N " + location_.nspace) +
-                    " --object-locator " + std::string(name) + " get " + head_object(name) +
-                    " FILE");
+                "its bytes are still there: " + rados_command(name) + " get " +
+                    shell_word(head_object(name)) + " FILE");
   }
   return transition(io, name, restore_request(head->reg, id));
 }

@@ -69,6 +69,9 @@ class RadosStore final : public ExtentStore {
 
   librados::IoCtx context(std::string_view name) const;
   std::string describe(std::string_view name) const;  // "extent e1 in pool p1"
+  // For commands that are pasted: "p1/e1", and "rados -p p1 --object-locator e1".
+  std::string address_word(std::string_view name) const;
+  std::string rados_command(std::string_view name) const;
   // How many bytes are there of a private id, by the sizes of its objects.
   Result<std::uint64_t> stored_bytes(std::string_view name, const PrivateId& id,
                                      const SealedHeader& header, bool is_inline);

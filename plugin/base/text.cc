@@ -164,6 +164,17 @@ std::string_view closest(std::string_view word, std::span<const std::string_view
   return best;
 }
 
+std::string shell_word(std::string_view word) {
+  const bool plain = !word.empty() && std::ranges::all_of(word, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("_@%+=:,./-").find(c) != std::string_view::npos;
+  });
+  if (plain) return std::string(word);
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 std::string counted(std::uint64_t count, std::string_view noun) {
   std::string text = std::to_string(count) + " ";
   text += noun;

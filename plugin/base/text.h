@@ -31,6 +31,9 @@ std::optional<std::uint64_t> parse_bytes(std::string_view text);
 // when none is close.
 std::string_view closest(std::string_view word, std::span<const std::string_view> words);
 
+// As a shell reads it as one word.
+std::string shell_word(std::string_view word);
+
 // "1 extent", "2 extents".
 std::string counted(std::uint64_t count, std::string_view noun);
 

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "plugin/base/text.h"  // shell_word, for those who write commands
+
 namespace siphon::cli {
 
 struct Options;
@@ -24,8 +26,5 @@ std::string connection_words(const Options& options, const ClusterOptions& clust
 // Every "siphon VERB" in `text` becomes "siphon CONNECTION VERB", and a command of ceph's has the
 // cluster that was named.
 std::string pasteable(std::string_view text);
-
-// As a shell reads it as one word.
-std::string shell_word(const std::string& word);
 
 }  // namespace siphon::cli

@@ -39,9 +39,9 @@ Status check_ends(const Address& source, const Address& target) {
                  "name them: siphon copy " + source.device + "/EXTENT... TARGET");
   }
   if (source.where == Where::kDaemon && target.where == Where::kCeph) {
-    const std::string step = "on that daemon's host: siphon get posix:DIR/" + source.extent +
-                             " - | siphon put " + target.with_extent(source.extent).to_string() +
-                             " -";
+    const std::string step = "on that daemon's host: siphon get " +
+                             shell_word("posix:DIR/" + source.extent) + " - | siphon put " +
+                             shell_word(target.with_extent(source.extent).to_string()) + " -";
     return usage(
         "a folder's daemon cannot send to a pool: an OSD's daemon has no secret to show it", step);
   }

@@ -370,7 +370,8 @@ Result<int> run_trash_restore(Session& session) {
     Error error = *chosen->gone;
     if (whole != nullptr) {
       error.next_step = "siphon trash restore --private-id " + to_hex(whole->id) + " " +
-                        address->to_string() + " brings back the youngest that is whole";
+                        shell_word(address->to_string()) +
+                        " brings back the youngest that is whole";
     }
     return fail(std::move(error));
   }

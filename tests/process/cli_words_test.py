@@ -298,6 +298,55 @@ class Names(WordsTest):
                          ["a"])
 
 
+class Pasted(WordsTest):
+    """A command in a `next:` line means the extent that it is about, whatever that is called."""
+
+    NAMES = ("q r", "x;id", "it's", "$(id)", "e1")
+
+    def next_step(self, *words, expect):
+        said = self.siphon(*words, expect=expect).stderr.decode()
+        return re.search(r"^next: (.*)$", said, re.M).group(1)
+
+    def assert_names(self, step, *command):
+        words = shlex.split(step)
+        at = words.index(command[0])
+        self.assertEqual(words[at:at + len(command)], list(command), step)
+
+    def test_a_restore_of_the_generation_that_is_whole(self):
+        for name in self.NAMES:
+            self.put(name, b"older")
+            self.siphon("rm", self.address(name), CONFIRM)
+            older, = self.json("trash", "ls", self.address(name))["entries"]
+            self.put(name, b"younger")
+            (self.store / name).unlink()
+            step = self.next_step("trash", "restore", self.address(name), expect=FATAL)
+            self.assert_names(step, "siphon", "trash", "restore", "--private-id",
+                              older["private_id"], self.address(name))
+
+    def test_a_head_that_is_given_up(self):
+        for name in self.NAMES:
+            self.put(name, b"content")
+            (self.store / ".siphon" / "head" / name).write_bytes(b"no head")
+            step = self.next_step("stat", self.address(name), expect=FATAL)
+            give_up = step.partition("or give it up: ")[2]
+            self.assert_names(give_up, "siphon", "rm", "--corrupt-head", "--save", "FILE",
+                              self.address(name))
+
+    def test_what_to_do_instead_of_a_copy_from_a_folder_to_a_pool(self):
+        for name in self.NAMES:
+            step = self.next_step("copy", f"127.0.0.1:1/{name}", "p2", expect=USAGE)
+            step = step.partition("host: ")[2]
+            self.assert_names(step, "siphon", "get", f"posix:DIR/{name}", "-", "|", "siphon",
+                              "put", f"p2/{name}", "-")
+
+    def test_an_extent_instead_of_a_file_within_a_folder(self):
+        self.put("e1", b"content")
+        for name in self.NAMES[:-1]:
+            step = self.next_step("get", self.address("e1"), self.store / name, expect=USAGE)
+            step = step.partition("is made there by ")[2].partition(" FILE")[0]
+            self.assert_names(step, "siphon", "put", self.address(name))
+
+
 class DryRun(WordsTest):
     """Changes nothing, whatever it says: not a byte, not a name, not a time."""
 

@@ -19,6 +19,16 @@ TEST(Text, WhatSteersATerminalIsEscaped) {
   EXPECT_EQ(escaped_lines("two\nlines\x1b"), "two\nlines\\x1b");
 }
 
+TEST(Text, AShellReadsAsOneWordWhatWasOne) {
+  for (const char* plain : {"p1/ns/e-1", "posix:/srv/a_b/e.1", "127.0.0.1:7411/e", "a=b@c,d%e+"}) {
+    EXPECT_EQ(shell_word(plain), plain);
+  }
+  EXPECT_EQ(shell_word(""), "''");
+  EXPECT_EQ(shell_word("p1/x;id"), "'p1/x;id'");
+  EXPECT_EQ(shell_word("a b"), "'a b'");
+  EXPECT_EQ(shell_word("it's"), "'it'\\''s'");
+}
+
 TEST(Text, Utf8) {
   for (const char* good : {"", "a", "\xc3\xa9", "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"}) {
     EXPECT_TRUE(is_utf8(good)) << good;
