@@ -264,25 +264,35 @@ inline Error register_in_order(std::string_view name) {
           Side::kRequester, "siphon stat, siphon rm, siphon trash ls"};
 }
 
-inline Error parts_missing(const std::string& what, std::uint64_t there_bytes,
+// "whole up to byte 3 alone, of the 9 that its head promises: ..."
+inline std::string how_much_is_there(std::uint64_t whole_bytes, std::uint64_t promised_bytes) {
+  const std::string there = std::to_string(whole_bytes), promised = std::to_string(promised_bytes);
+  if (whole_bytes > promised_bytes) {
+    return there + " bytes are there, where its head promises " + promised;
+  }
+  return "whole up to byte " + there + " alone, of the " + promised +
+         " bytes that its head promises: a part is missing or short";
+}
+
+// `whole_bytes`: up to where nothing is missing; what lies behind that nobody has counted.
+inline Error parts_missing(const std::string& what, std::uint64_t whole_bytes,
                            std::uint64_t promised_bytes) {
-  return {Code::kDataLoss,
-          what + ": its head promises " + std::to_string(promised_bytes) + " bytes, " +
-              std::to_string(there_bytes) + " are there: a part is missing or short",
+  return {Code::kDataLoss, what + ": " + how_much_is_there(whole_bytes, promised_bytes),
           Side::kNone, "see what is left of it: siphon verify"};
 }
 
-// Of a generation in the trash.
-inline Error bytes_are_gone(const std::string& what, const TrashEntry& entry,
-                            std::uint64_t there_bytes) {
+// Of a generation in the trash. `whole_bytes` as above, of a sealed one; none: nothing is left.
+// `first`: what to do before the entry is removed; `address`: the extent, for a command.
+inline Error kept_not_whole(const std::string& what, const TrashEntry& entry,
+                            std::optional<std::uint64_t> whole_bytes, const std::string& first,
+                            const std::string& address) {
   const std::string id = to_hex(entry.id);
-  return {
-      Code::kDataLoss,
-      what + ": the bytes of the generation in the trash, private id " + id +
-          ", are gone: " + std::to_string(there_bytes) + " are there" +
-          (entry.state == ExtentState::kSealed ? " of " + std::to_string(entry.header.extent_bytes)
-                                               : ""),
-      Side::kNone, "remove the entry: siphon trash purge --private-id " + id};
+  const std::string which = what + ": the generation in the trash, private id " + id;
+  return {Code::kDataLoss,
+          whole_bytes ? which + ": " + how_much_is_there(*whole_bytes, entry.header.extent_bytes)
+                      : which + ": its bytes are gone",
+          Side::kNone,
+          first + "; or remove the entry: siphon trash purge --private-id " + id + " " + address};
 }
 
 }  // namespace siphon

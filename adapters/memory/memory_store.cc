@@ -229,7 +229,10 @@ Status MemoryStore::check_kept(std::string_view name, const TrashEntry& entry) {
   const BytesPtr bytes = find_bytes(name, entry.id);
   const bool sealed = entry.state == ExtentState::kSealed;
   if (bytes && (!sealed || bytes->size() == entry.header.extent_bytes)) return {};
-  return fail(bytes_are_gone("extent " + std::string(name), entry, bytes ? bytes->size() : 0));
+  std::optional<std::uint64_t> there;
+  if (bytes) there = bytes->size();
+  return fail(kept_not_whole("extent " + std::string(name), entry, there, "put it again",
+                             std::string(name)));
 }
 
 Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_names,

@@ -16,6 +16,7 @@
 #include "adapters/posix/folder.h"
 #include "adapters/posix/head_file.h"
 #include "adapters/store_util.h"
+#include "plugin/base/text.h"
 
 namespace siphon {
 namespace {
@@ -130,6 +131,7 @@ class PosixStore final : public ExtentStore {
                            std::span<const std::byte> bytes);
   Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
   unsigned file_mode() const;
+  std::string address_word(std::string_view name) const;  // for commands that are pasted
 
   const std::unique_ptr<Folder> folder_;
   const PosixOptions options_;
@@ -292,6 +294,10 @@ Status PosixStore::check_ready(bool writable) {
   return {};
 }
 
+std::string PosixStore::address_word(std::string_view name) const {
+  return shell_word("posix:" + folder_->path() + "/" + std::string(name));
+}
+
 // What a new extent's file gets, less the umask: the folder's own mode, as it is now.
 unsigned PosixStore::file_mode() const {
   struct stat st {};
@@ -341,10 +347,15 @@ Status PosixStore::check_parts(const ExtentInfo& info) {
 Status PosixStore::check_kept(std::string_view name, const TrashEntry& entry) {
   const auto file = posix::look(folder_->data(), data_name(name, entry.id));
   if (!file) return fail(file.error());
-  const std::uint64_t there = *file ? static_cast<std::uint64_t>((*file)->st_size) : 0;
+  std::optional<std::uint64_t> there;
+  if (*file) there = static_cast<std::uint64_t>((*file)->st_size);
   const bool sealed = entry.state == ExtentState::kSealed;
-  if (*file && (!sealed || there == entry.header.extent_bytes)) return {};
-  return fail(bytes_are_gone("extent " + std::string(name), entry, there));
+  if (there && (!sealed || *there == entry.header.extent_bytes)) return {};
+  const std::string kept = folder_->path() + "/.siphon/data/" + data_name(name, entry.id);
+  return fail(kept_not_whole("extent " + std::string(name), entry, there,
+                             there ? "what is left of it is the file " + kept + ": look at that"
+                                   : "if somebody moved its file away, move that to " + kept,
+                             address_word(name)));
 }
 
 Result<ExtentPage> PosixStore::list(std::string_view cursor, std::size_t max_names,

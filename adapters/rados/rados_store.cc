@@ -451,11 +451,18 @@ Status RadosStore::check_parts(const ExtentInfo& info) {
 
 Status RadosStore::check_kept(std::string_view name, const TrashEntry& entry) {
   if (entry.state != ExtentState::kSealed) return {};  // how long it is, only its blocks say
-  auto there = stored_bytes(name, entry.id, entry.header, entry.is_inline);
-  if (!there && there.error().code == Code::kNotFound) there = 0;  // with its head
-  if (!there) return fail(std::move(there).error());
-  if (*there == entry.header.extent_bytes) return {};
-  return fail(bytes_are_gone(describe(name), entry, *there));
+  const auto stored = stored_bytes(name, entry.id, entry.header, entry.is_inline);
+  const bool gone = !stored && stored.error().code == Code::kNotFound;  // with its head
+  if (!stored && !gone) return fail(stored.error());
+  if (stored && *stored == entry.header.extent_bytes) return {};
+  std::optional<std::uint64_t> whole_bytes;
+  if (stored) whole_bytes = *stored;
+  return fail(kept_not_whole(describe(name), entry, whole_bytes,
+                             "see what is left of it: " + rados_command(name) + " get " +
+                                 (entry.is_inline ? shell_word(head_object(name))
+                                                  : "siphon." + to_hex(entry.id) + ".NUMBER") +
+                                 " FILE",
+                             address_word(name)));
 }
 
 HeadRead RadosStore::head_read(const OpenRequest& request) const {

@@ -72,7 +72,7 @@ class RadosStore final : public ExtentStore {
   // For commands that are pasted: "p1/e1", and "rados -p p1 --object-locator e1".
   std::string address_word(std::string_view name) const;
   std::string rados_command(std::string_view name) const;
-  // How many bytes are there of a private id, by the sizes of its objects.
+  // Up to which byte a private id is whole, by the sizes of its objects.
   Result<std::uint64_t> stored_bytes(std::string_view name, const PrivateId& id,
                                      const SealedHeader& header, bool is_inline);
   Error damaged(Error error, const std::string& object) const;

@@ -41,7 +41,7 @@ struct Entry {
   bool restorable = false;
   bool in_trash = false;
   bool has_head = true;
-  std::optional<Error> gone{};         // trash: its bytes are not there any more
+  std::optional<Error> gone{};         // trash: its bytes are not there any more, or not all
   std::optional<PartsSeen> unnamed{};  // parts that the register does not name
 };
 
@@ -233,7 +233,7 @@ int show(Session& session, const Found& found, bool trash) {
     rows.push_back(entry_json(e));
     std::string last = "attempt";
     if (trash) last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
-    if (e.gone) last += ", bytes gone";
+    if (e.gone) last += ", not whole";
     if (!trash) {
       last = e.unnamed                ? (e.has_head ? "unnamed" : "no head")
              : e.in_trash             ? "ended"

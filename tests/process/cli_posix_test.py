@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -625,7 +627,10 @@ class TrashAndScratch(CliTest):
         self.assertEqual((older["restorable"], younger["restorable"]), (True, False))
         self.assertIn("gone", younger["problem"]["message"])
         listed = self.siphon("trash", "ls", self.address() + "/").stdout.decode()
-        self.assertEqual(sum("bytes gone" in line for line in listed.splitlines()), 1, listed)
+        self.assertEqual(sum("not whole" in line for line in listed.splitlines()), 1, listed)
+        # As it says: when its file was moved away, and not removed, it comes back.
+        moved = shlex.split(re.search(r"move that to (\S+);", younger["problem"]["next_step"])[1])
+        self.assertEqual(moved, [f"{self.store}/.siphon/data/e1.{younger['private_id']}"])
         for more in (["--dry-run"], []):
             run = self.siphon("trash", "restore", *more, self.address("e1"), expect=FATAL)
             self.assertIn(younger["private_id"].encode(), run.stderr)
@@ -636,9 +641,18 @@ class TrashAndScratch(CliTest):
         self.siphon("rm", self.address("e1"), self.SURE)
         for kept in (self.store / ".siphon" / "data").iterdir():
             os.truncate(kept, 100)
-        self.assertEqual([e["restorable"] for e in self.removed("e1")], [False, False])
+        entries = self.removed("e1")
+        self.assertEqual([e["restorable"] for e in entries], [False, False])
         run = self.siphon("trash", "restore", self.address("e1"), expect=FATAL)
-        self.assertIn(b"trash purge", run.stderr)
+        # What is left is not called gone, and where it is comes before how it goes.
+        self.assertIn(f"whole up to byte 100 alone, of the {entries[-1]['bytes']} bytes".encode(),
+                      run.stderr)
+        self.assertNotIn(b"gone", run.stderr)
+        said = run.stderr.decode().partition("next: ")[2]
+        left, _, purge = said.partition("; or remove the entry: ")
+        self.assertIn(f"/.siphon/data/e1.{entries[-1]['private_id']}", left)
+        self.siphon(*shlex.split(purge)[1:], self.SURE, "--dry-run")
+        self.siphon(*shlex.split(purge)[1:], self.SURE)
         self.siphon("trash", "purge", self.address("e1"), self.SURE)
         self.assertEqual(self.leftovers(), [])
 
