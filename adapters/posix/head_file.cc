@@ -157,6 +157,7 @@ Result<HeadFile> load_head(const Folder& folder, const std::string& name) {
     if (!kept) return fail(std::move(kept).error());
     struct stat written {};
     if (::fstat(fd->get(), &written) != 0) return fail(file_error(errno, "stat head of " + name));
+    if (!head.public_file && !*kept) head.vanished = head.reg.current;
     condemn_vanished(head.reg, unix_ms(*kept ? (*kept)->st_ctim : written.st_mtim));
   }
   return head;

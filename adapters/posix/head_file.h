@@ -31,6 +31,9 @@ struct HeadFile {
   // DIR/NAME is another file than the one that was current: that one is in data/, and `reg` has it
   // in the trash.
   bool displaced = false;
+  // `reg` has it in the trash because DIR/NAME is gone: as soon as its file is back there, it is
+  // current again.
+  PrivateId vanished;
   std::optional<struct stat> public_file;  // DIR/NAME, whatever it is
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <map>
@@ -16,7 +17,9 @@
 #include "adapters/posix/folder.h"
 #include "adapters/posix/head_file.h"
 #include "adapters/store_util.h"
+#include "plugin/base/extent_format.h"
 #include "plugin/base/text.h"
+#include "plugin/exchange/le.h"
 
 namespace siphon {
 namespace {
@@ -63,6 +66,17 @@ Error foreign_file(const Folder& folder, std::string_view name, bool displaced =
           std::string(name) + " in " + folder.path() +
               " is not Siphon's: it is a file without a register; it was not touched",
           Side::kNone, "choose another name, or move the file away", Reason::kNotSiphons};
+}
+
+// Of a file that has not the length of its extent: damaged, it begins like one all the same, or has
+// nothing left to lose.
+bool begins_like_an_extent(std::span<const std::byte> first) {
+  for (const std::uint32_t magic : {kBlockMagic, kFooterMagic}) {
+    std::array<std::byte, sizeof magic> wanted;
+    LeWriter(wanted).put(magic);
+    if (std::equal(first.begin(), first.end(), wanted.begin())) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -116,6 +130,7 @@ class PosixStore final : public ExtentStore {
   };
   Result<Locked> lock_and_load(std::string_view name, LockMode mode) const;
   // Under the name's lock.
+  Status require_no_stranger(std::string_view name, const HeadFile& head) const;
   Result<CorruptHead> load_corrupt(const std::string& name) const;
   Status require_current(std::string_view name, const HeadFile& head) const;
   Status require_no_foreign_file(std::string_view name, const HeadFile& head) const;
@@ -320,12 +335,37 @@ Status PosixStore::require_no_foreign_file(std::string_view name, const HeadFile
   return {};
 }
 
+// A file that was moved over the name of a sealed extent is not taken for it: not put into the
+// trash, not replaced. One of the very same length cannot be told from it without reading it all.
+Status PosixStore::require_no_stranger(std::string_view name, const HeadFile& head) const {
+  const HeadRegister& reg = head.reg;
+  if (reg.state != ExtentState::kSealed || !head.public_file) return {};
+  const auto size = static_cast<std::uint64_t>(head.public_file->st_size);
+  if (size == reg.header.extent_bytes) return {};
+  auto file = posix::open_file(folder_->root(), std::string(name), O_RDONLY);
+  if (!file) return fail(std::move(file).error());
+  std::array<std::byte, sizeof kBlockMagic> first;
+  auto got = posix::read_some(file->get(), 0, first, name);
+  if (!got) return fail(std::move(got).error());
+  if (begins_like_an_extent(std::span(first).first(*got))) return {};
+  return fail(Error{Code::kFailedPrecondition,
+                    folder_->path() + "/" + std::string(name) +
+                        " is not the file that its head names, but no extent's at all, of " +
+                        std::to_string(size) + " bytes where the head promises " +
+                        std::to_string(reg.header.extent_bytes) + "; it was not touched",
+                    Side::kNone,
+                    "move that file away; what its head says then goes with: siphon trash purge "
+                    "--private-id " +
+                        to_hex(reg.current) + " " + address_word(name),
+                    Reason::kNotSiphons});
+}
+
 Status PosixStore::require_current(std::string_view name, const HeadFile& head) const {
   SIPHON_TRY(require_no_foreign_file(name, head));
   if (head.reg.state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
-  return {};
+  return require_no_stranger(name, head);
 }
 
 Result<ExtentInfo> PosixStore::stat(std::string_view name) {
@@ -351,10 +391,14 @@ Status PosixStore::check_kept(std::string_view name, const TrashEntry& entry) {
   if (*file) there = static_cast<std::uint64_t>((*file)->st_size);
   const bool sealed = entry.state == ExtentState::kSealed;
   if (there && (!sealed || *there == entry.header.extent_bytes)) return {};
-  const std::string kept = folder_->path() + "/.siphon/data/" + data_name(name, entry.id);
+  const auto head = load_head(*folder_, std::string(name));
+  const bool vanished = head && head->vanished == entry.id;
+  const std::string place =
+      folder_->path() +
+      (vanished ? "/" + std::string(name) : "/.siphon/data/" + data_name(name, entry.id));
   return fail(kept_not_whole("extent " + std::string(name), entry, there,
-                             there ? "what is left of it is the file " + kept + ": look at that"
-                                   : "if somebody moved its file away, move that to " + kept,
+                             there ? "what is left of it is the file " + place + ": look at that"
+                                   : "if somebody moved its file away, move that to " + place,
                              address_word(name)));
 }
 
@@ -508,7 +552,10 @@ Status PosixStore::make_public(const std::string& name, const HeadFile& head,
                                const std::string& from) {
   SIPHON_TRY(require_no_foreign_file(name, head));
   const bool replaces = head.reg.state != ExtentState::kNone;
-  if (replaces) SIPHON_TRY(keep_replaced(name, head));
+  if (replaces) {
+    SIPHON_TRY(require_no_stranger(name, head));
+    SIPHON_TRY(keep_replaced(name, head));
+  }
   SIPHON_TRY(store_head(*folder_, name, base, &next));
   step("publish:intended");
   int error = 0;

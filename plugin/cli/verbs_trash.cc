@@ -233,7 +233,10 @@ int show(Session& session, const Found& found, bool trash) {
     rows.push_back(entry_json(e));
     std::string last = "attempt";
     if (trash) last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
-    if (e.gone) last += ", not whole";
+    if (e.gone) {
+      last += ", not whole";
+      session.meter().note("siphon: " + error_text(*e.gone));
+    }
     if (!trash) {
       last = e.unnamed                ? (e.has_head ? "unnamed" : "no head")
              : e.in_trash             ? "ended"

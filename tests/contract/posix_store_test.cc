@@ -328,6 +328,51 @@ TEST(PosixStore, AFileLaidOverWhatWasTrashedIsNotTakenForIt) {
   EXPECT_TRUE(holds(*store.store, "e1", sample));
 }
 
+// The bytes that the head names have gone with that; but the file is somebody's, and no extent.
+TEST(PosixStore, AFileMovedOverASealedExtentIsNeitherTrashedNorReplaced) {
+  TempFolder folder;
+  Opened store = open_store(folder.path());
+  const PrivateId id = new_private_id();
+  ASSERT_TRUE(put(*store.store, "e1", make_sample(90'000, 39), id));
+  const ExtentInfo before = *store->stat("e1");
+  write_file(folder / "theirs", "no extent");
+  fs::rename(folder / "theirs", folder / "e1");
+  const auto is_refused = [&](const auto& result) {
+    ASSERT_FALSE(result);
+    const Error& error = result.error();
+    EXPECT_EQ(error.code, Code::kFailedPrecondition) << error.message;
+    EXPECT_EQ(error.reason, Reason::kNotSiphons) << error.message;
+    EXPECT_NE(error.next_step.find("--private-id " + to_hex(id)), std::string::npos);
+  };
+  is_refused(store->stat("e1"));
+  is_refused(store->open("e1", {}));
+  is_refused(store->trash("e1", before));
+  is_refused(put(*store.store, "e1", make_sample(90'000, 40)));
+  EXPECT_EQ(fs::file_size(folder / "e1"), 9u);
+  // As the error says.
+  fs::rename(folder / "e1", folder / "theirs");
+  auto reg = store->inspect("e1");
+  ASSERT_TRUE(reg);
+  ASSERT_EQ(reg->trash.size(), 1u);
+  EXPECT_TRUE(store->purge("e1", id, reg->trash[0].trashed_unix_ms));
+  EXPECT_TRUE(put(*store.store, "e1", make_sample(90'000, 41)));
+  EXPECT_EQ(fs::file_size(folder / "theirs"), 9u);
+}
+
+// Damage is no stranger: what is left of an extent can be removed, and replaced.
+TEST(PosixStore, AnExtentThatWasCutShortCanBeReplacedAndRemoved) {
+  for (const std::size_t left : {50'000u, 3u, 0u}) {
+    TempFolder folder;
+    Opened store = open_store(folder.path());
+    ASSERT_TRUE(put(*store.store, "e1", make_sample(90'000, 42)));
+    fs::resize_file(folder / "e1", left);
+    EXPECT_TRUE(put(*store.store, "e1", make_sample(90'000, 43)));
+    fs::resize_file(folder / "e1", left);
+    EXPECT_TRUE(store->trash("e1", *store->stat("e1")));
+    EXPECT_TRUE(store->purge_trash("e1"));
+  }
+}
+
 // What a head file on disk does not say yet has a time that stays: a purge of what was seen finds
 // it.
 TEST(PosixStore, WhatWasRemovedByHandIsPurgedAsItWasSeen) {

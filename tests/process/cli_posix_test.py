@@ -630,7 +630,7 @@ class TrashAndScratch(CliTest):
         self.assertEqual(sum("not whole" in line for line in listed.splitlines()), 1, listed)
         # As it says: when its file was moved away, and not removed, it comes back.
         moved = shlex.split(re.search(r"move that to (\S+);", younger["problem"]["next_step"])[1])
-        self.assertEqual(moved, [f"{self.store}/.siphon/data/e1.{younger['private_id']}"])
+        self.assertEqual(moved, [f"{self.store}/e1"])
         for more in (["--dry-run"], []):
             run = self.siphon("trash", "restore", *more, self.address("e1"), expect=FATAL)
             self.assertIn(younger["private_id"].encode(), run.stderr)
@@ -774,6 +774,39 @@ class WhatIsNotTheCommandLines(CliTest):
         self.siphon("scratch", "purge", "--all", self.address("e1"), CONFIRM)
         self.assertFalse(kept.exists())
         self.assertEqual(self.siphon("get", self.address("e1"), "-").stdout, b"once more")
+
+    def test_a_file_moved_over_an_extent_is_neither_taken_nor_removed(self):
+        self.put("lo", self.content(100_000))
+        mine = self.file("mine", b"somebody's notes\n" * 100)
+        mine.rename(self.store / "lo")
+        for words in (("rm",), ("rm", "--dry-run"), ("rm", "--purge"), ("put", "--replace")):
+            run = self.siphon(*words, CONFIRM, self.address("lo"), data=b"other", expect=FATAL)
+            self.assertIn(b"lo is not the file that its head names", run.stderr)
+        self.assertEqual((self.store / "lo").read_bytes(), b"somebody's notes\n" * 100)
+        # As it says: the file goes elsewhere, then what its head says.
+        (self.store / "lo").rename(mine)
+        purge = re.search(r"goes with: siphon (trash purge .*)$", run.stderr.decode(), re.M)[1]
+        self.siphon(*shlex.split(purge), CONFIRM)
+        self.put("lo", b"anew")
+        self.assertEqual(self.siphon("get", self.address("lo")).stdout, b"anew")
+
+    def test_an_extent_whose_file_was_moved_away_comes_back(self):
+        """A current one, whatever its head file looks like, and one from the trash."""
+        for size in (1000, 100_000, 2_000_000):
+            data = self.content(size)
+            self.put("e1", data)
+            for removed in (False, True, False):
+                if removed:
+                    self.siphon("rm", self.address("e1"), CONFIRM)
+                there, = (p for p in self.store.rglob("e1*") if p.parent.name != "head")
+                there.rename(self.home / "aside")
+                said = self.siphon("trash", "ls", self.address()).stderr.decode()
+                self.assertEqual(re.search(r"move that to (\S+);", said)[1], str(there))
+                (self.home / "aside").rename(there)
+                if removed:
+                    self.siphon("trash", "restore", self.address("e1"))
+                self.assertEqual(self.siphon("get", self.address("e1")).stdout, data)
+            self.siphon("rm", "--purge", self.address("e1"), CONFIRM)
 
     def test_a_put_that_fails_costs_no_generation(self):
         for i in range(16):
