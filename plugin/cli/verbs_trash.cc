@@ -47,6 +47,7 @@ struct Entry {
 
 struct Found {
   std::vector<Entry> entries;
+  std::size_t looked = 0;  // names that could be looked at
   std::vector<std::pair<Address, Error>> failed;
 };
 
@@ -170,6 +171,20 @@ void look_at_bytes(ExtentStore& store, const std::string& name, const HeadRegist
   }
 }
 
+// Of a name that was given: there is no extent, no trash and no attempt.
+Error nothing_there(const Address& address) {
+  const std::string store = shell_word(address.store());
+  Error error{Code::kNotFound,
+              "there is no extent " + address.to_string() + ", and no trash or attempt of one",
+              Side::kRequester,
+              "see what is there: siphon ls " + store + "; siphon scratch ls " + store};
+  if (address.where == Where::kCeph && address.location.nspace.empty()) {
+    error.next_step +=
+        "; a whole namespace is written --namespace " + shell_word(address.extent) + " " + store;
+  }
+  return error;
+}
+
 enum class Bytes { kAreLookedAt, kAreNot };
 
 Result<Found> look(Session& session, const std::string& what, Collect collect,
@@ -192,6 +207,7 @@ Result<Found> look(Session& session, const std::string& what, Collect collect,
         auto parts = (*store)->parts_under(name.address.extent);
         if (!parts) return fail(std::move(parts).error());
         name.parts = std::move(*parts);
+        if (reg->blank() && name.parts.empty()) return fail(nothing_there(name.address));
       }
       if (bytes == Bytes::kAreLookedAt) {
         look_at_bytes(**store, name.address.extent, *reg, entries[i]);
@@ -202,7 +218,15 @@ Result<Found> look(Session& session, const std::string& what, Collect collect,
   Found found;
   for (std::size_t i = 0; i < names->size(); ++i) {
     std::ranges::move(entries[i], std::back_inserter(found.entries));
-    if (!looked[i]) found.failed.emplace_back((*names)[i].address, looked[i].error());
+    if (looked[i]) {
+      ++found.looked;
+    } else {
+      found.failed.emplace_back((*names)[i].address, looked[i].error());
+    }
+  }
+  if (!address->extent.empty() && found.looked == 0 &&
+      found.failed.front().second.code == Code::kNotFound) {
+    return fail(found.failed.front().second);
   }
   return found;
 }
@@ -211,7 +235,7 @@ Result<Found> look(Session& session, const std::string& what, Collect collect,
 Exit note_failures(Session& session, const Found& found, Json& doc) {
   Json failed = Json::array();
   Tally tally;
-  tally.done = found.entries.size();
+  tally.done = found.looked;
   for (const auto& [address, error] : found.failed) {
     const Error whole = error.with_context(address.to_string());
     session.meter().note("siphon: " + error_text(whole));
@@ -257,7 +281,10 @@ int show(Session& session, const Found& found, bool trash) {
   } else if (table.empty()) {
     const std::string nothing =
         trash ? "the trash is empty" : "no attempts in progress or left over";
-    session.out().line(nothing + (session.listed_all() ? "" : ", as far as it could be listed"));
+    const bool all = session.listed_all() && found.failed.empty();
+    if (all || found.looked > 0) {
+      session.out().line(nothing + (all ? "" : ", as far as it could be looked at"));
+    }
   } else {
     session.out().table(table);
     session.out().line(fmt::format("{} {}, {}", found.entries.size(),
@@ -310,12 +337,13 @@ int remove_all(Session& session, Found found, const std::string& what) {
     }
   }
   Json doc = session.out().new_document();
-  Exit exit = note_failures(session, {{}, found.failed}, doc);
+  Exit exit = note_failures(session, {{}, 0, found.failed}, doc);
   if (tally.failed > 0 || found.failed.empty()) exit = exit_for(tally);
   if (tally.done > 0 && !found.failed.empty()) exit = Exit::kPartial;
   if (tally.done + tally.failed == 0 && found.failed.empty()) {
     exit = Exit::kNothingToDo;
-    session.out().line("nothing to remove: " + what);
+    session.out().line("nothing to remove: " + what +
+                       (session.listed_all() ? "" : ", as far as it could be listed"));
   }
   exit = session.exit_of_listed(exit);
   if (session.interrupted()) exit = Exit::kInterrupted;
@@ -428,12 +456,16 @@ Result<int> run_trash_purge(Session& session) {
   auto found = look(session, options.names.at(0), add_trash);
   if (!found) return fail(std::move(found).error());
   const std::uint64_t now = now_unix_ms();
-  std::erase_if(found->entries, [&](const Entry& e) {
-    return (*id && e.id != **id) || e.since_unix_ms + age_ms > now;
-  });
-  return remove_all(
-      session, std::move(*found),
-      options.older_than.empty() ? "the trash is empty" : "nothing in the trash is as old as that");
+  const char* nothing = "the trash is empty";
+  if (*id && !found->entries.empty()) {
+    std::erase_if(found->entries, [&](const Entry& e) { return e.id != **id; });
+    nothing = "no entry in the trash has that private id";
+  }
+  if (!options.older_than.empty() && !found->entries.empty()) {
+    std::erase_if(found->entries, [&](const Entry& e) { return e.since_unix_ms + age_ms > now; });
+    nothing = "nothing in the trash is as old as that";
+  }
+  return remove_all(session, std::move(*found), nothing);
 }
 
 Result<int> run_scratch_ls(Session& session) {

@@ -79,7 +79,7 @@ class CliTest(unittest.TestCase):
             writer.stdin.write(self.content(8 << 20))
             writer.stdin.flush()
             deadline = time.monotonic() + 30
-            while not self.json("scratch", "ls", self.address("e1"))["entries"]:
+            while not self.json("scratch", "ls", self.address())["entries"]:
                 self.assertLess(time.monotonic(), deadline)
         finally:
             writer.kill()
@@ -656,6 +656,46 @@ class TrashAndScratch(CliTest):
         self.siphon("trash", "purge", self.address("e1"), self.SURE)
         self.assertEqual(self.leftovers(), [])
 
+    LOOKS = (("trash", "ls"), ("trash", "purge", SURE), ("scratch", "ls"), ("scratch", "purge"))
+
+    def test_nothing_is_called_empty_that_is_not_there(self):
+        for where in (self.address("none"), f"posix:{self.home}/no-folder",
+                      f"posix:{self.home}/no/folder"):
+            for words in self.LOOKS:
+                run = self.siphon(*words, where, expect=NOT_FOUND)
+                self.assertEqual(run.stdout, b"")
+        self.put("e1", b"with nothing behind it")
+        said = self.siphon("trash", "ls", self.address("e1")).stdout
+        self.assertEqual(said, b"the trash is empty\n")
+        self.siphon("trash", "purge", self.SURE, self.address("e1"), expect=NOTHING_TO_DO)
+
+    def test_nothing_is_called_empty_that_could_not_be_looked_at(self):
+        self.put("e1", b"e1")
+        self.put("whole", b"whole")
+        self.siphon("rm", self.address("e1"), self.SURE)
+        (self.store / ".siphon" / "head" / "e1").write_bytes(b"no head")
+        for words in self.LOOKS:
+            run = self.siphon(*words, self.address("e1"), expect=FATAL)
+            self.assertIn(b"the head file of extent e1 is damaged", run.stderr)
+            self.assertEqual(run.stdout, b"")
+        for words, said in ((("trash", "ls"), b"the trash is empty"),
+                            (("scratch", "ls"), b"no attempts in progress or left over")):
+            run = self.siphon(*words, self.address(), expect=PARTIAL)
+            self.assertEqual(run.stdout, said + b", as far as it could be looked at\n")
+
+    def test_a_purge_says_why_it_found_nothing(self):
+        self.put("e1", b"e1")
+        self.siphon("rm", self.address("e1"), self.SURE)
+        purge = ("trash", "purge", self.SURE, self.address())
+        run = self.siphon(*purge, "--private-id", "ab" * 16, expect=NOTHING_TO_DO)
+        self.assertIn(b"nothing to remove: no entry in the trash has that private id", run.stdout)
+        run = self.siphon(*purge, "--older-than", "1h", expect=NOTHING_TO_DO)
+        self.assertIn(b"nothing to remove: nothing in the trash is as old as that", run.stdout)
+        # A clock that was ahead makes no entry too young to be seen.
+        self.backdate_trash("e1", [-24])
+        self.siphon(*purge)
+        self.assertIn(b"the trash is empty", self.siphon(*purge, expect=NOTHING_TO_DO).stdout)
+
     def test_what_a_killed_put_leaves_is_shown_and_purged(self):
         self.kill_a_put()
         entry, = self.json("scratch", "ls", self.address() + "/")["entries"]
@@ -663,7 +703,7 @@ class TrashAndScratch(CliTest):
         self.siphon("scratch", "purge", self.address("e1"), expect=NOTHING_TO_DO)  # its lease
         self.siphon("scratch", "purge", "--all", self.address("e1"), expect=NEEDS_CONFIRMATION)
         self.siphon("scratch", "purge", "--all", self.address("e1"), self.SURE)
-        self.assertEqual(self.json("scratch", "ls", self.address("e1"))["entries"], [])
+        self.assertEqual(self.json("scratch", "ls", self.address())["entries"], [])
         self.assertEqual(self.leftovers(), [])
 
 

@@ -132,14 +132,17 @@ class Streams(EveryEnd, WordsTest):
         yield ("put", "--replace", self.address("c"), __file__, CONFIRM), OK
         yield ("rm", "--dry-run", self.address("a")), OK
         yield ("trash", "ls", everything), OK
-        yield ("trash", "ls", self.address("none")), OK
+        yield ("trash", "ls", self.address("a")), OK
+        yield ("trash", "ls", self.address("none")), NOT_FOUND
         yield ("trash", "restore", "--dry-run", self.address("gone")), OK
         yield ("trash", "restore", self.address("none")), NOT_FOUND
         yield ("trash", "purge", "--dry-run", everything), OK
-        yield ("trash", "purge", self.address("none"), CONFIRM), NOTHING_TO_DO
+        yield ("trash", "purge", self.address("a"), CONFIRM), NOTHING_TO_DO
+        yield ("trash", "purge", self.address("none"), CONFIRM), NOT_FOUND
         yield ("trash", "purge", everything), NEEDS_CONFIRMATION
         yield ("scratch", "ls", everything), OK
-        yield ("scratch", "ls", self.address("none")), OK
+        yield ("scratch", "ls", self.address("a")), OK
+        yield ("scratch", "ls", self.address("none")), NOT_FOUND
         yield ("scratch", "purge", "--dry-run", "--all", everything), OK
         yield ("scratch", "purge", everything), NOTHING_TO_DO
         yield ("config", "show"), OK
