@@ -73,9 +73,23 @@ Result<Peers> find_peers(Session& session, const std::vector<std::string>& names
 
 void note_silent(Session& session, const std::vector<Discovery::Silent>& silent) {
   for (const auto& s : silent) {
-    session.meter().note(fmt::format("siphon: pool {}: {} without a daemon: {}", s.pool,
+    session.meter().note(fmt::format("siphon: pool {}: {} could not be asked: {}", s.pool,
                                      counted(s.groups, "placement group"), error_text(s.error)));
   }
+}
+
+// Who was not asked is no device that has nothing to tell.
+void count_silent(Tally& tally, const std::vector<Discovery::Silent>& silent) {
+  for (const auto& s : silent) tally.fail(s.error);
+}
+
+Json to_json(const std::vector<Discovery::Silent>& silent) {
+  Json list = Json::array();
+  for (const auto& s : silent) {
+    list.push_back(
+        Json{{"pool", s.pool}, {"placement_groups", s.groups}, {"problem", to_json(s.error)}});
+  }
+  return list;
 }
 
 Json to_json(const DeviceDescription& d) {
@@ -291,6 +305,11 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
   }
   note_silent(session, listing->silent);
   if (!listing->failures.empty()) return fail(listing->failures.front().second);
+  if (!listing->silent.empty()) {
+    Error error = listing->silent.front().error;
+    error.message = "no device that could be asked knows a transfer " + id;
+    return fail(std::move(error));
+  }
   std::string where;
   for (const std::string& name : session.options().names) where += " " + shell_word(name);
   return fail(
@@ -359,18 +378,12 @@ Result<int> run_daemons(Session& session) {
     }
     list.push_back(std::move(entry));
   }
-  for (const auto& silent : peers->silent) {
-    if (tally.failed++ == 0) tally.first_failure = silent.error.code;
-  }
+  count_silent(tally, peers->silent);
   const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["devices"] = std::move(list);
-    doc["silent"] = Json::array();
-    for (const auto& s : peers->silent) {
-      doc["silent"].push_back(
-          Json{{"pool", s.pool}, {"placement_groups", s.groups}, {"problem", to_json(s.error)}});
-    }
+    doc["silent"] = to_json(peers->silent);
     session.out().document(std::move(doc), exit);
   }
   session.out().table(table);
@@ -384,9 +397,10 @@ Result<int> run_transfers(Session& session) {
   Tally tally;
   tally.done = listing->answered;
   for (const auto& [device, error] : listing->failures) {
-    if (tally.failed++ == 0) tally.first_failure = error.code;
+    tally.fail(error);
     session.meter().note("siphon: " + device + ": " + error_text(error));
   }
+  count_silent(tally, listing->silent);
   const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
   if (session.out().json()) {
     Json doc = session.out().new_document();
@@ -396,8 +410,8 @@ Result<int> run_transfers(Session& session) {
     for (const auto& [device, since] : listing->known_since) {
       doc["known_since"][device] = rfc3339(since);
     }
+    doc["silent"] = to_json(listing->silent);
     session.out().document(std::move(doc), exit);
-    return static_cast<int>(exit);
   }
   Table table({{"TRANSFER"},
                {"SOURCE"},
@@ -423,9 +437,10 @@ Result<int> run_transfers(Session& session) {
   if (!table.empty()) {
     session.out().table(table);
   } else if (tally.done > 0) {
-    session.out().line(session.options().finished
-                           ? "no transfers"
-                           : "no transfers under way; --all lists those that have ended, too");
+    session.out().line(
+        fmt::format("no transfers{}{}{}", session.options().finished ? "" : " under way",
+                    tally.failed > 0 ? " at the devices that answered" : "",
+                    session.options().finished ? "" : "; --all lists those that have ended, too"));
   }
   if (session.options().finished) {
     for (const auto& [device, since] : listing->known_since) {

@@ -479,6 +479,16 @@ class Errors(ByHand, harness.ClusterTest):
             ran = c.siphon("daemons", "a", check=False)
             self.assertEqual({d["device"] for d in ran.document["devices"]}, {"osd.0", "osd.1"})
             self.assertEqual(len(ran.document["silent"]), 1, str(ran))
+            # What was not asked may have transfers, all the same.
+            ran = c.siphon("transfers", "a", check=False)
+            self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+            self.assertEqual(len(ran.document["silent"]), 1, str(ran))
+            ran = c.siphon("transfers", "a", check=False, as_json=False)
+            self.assertIn("no transfers under way at the devices that answered", ran.stdout)
+            self.assertRegex(ran.stderr, r"pool a: \d+ placement groups? could not be asked: ")
+            for verb in ("watch", "cancel"):
+                ran = c.siphon(verb, "0" * 32, "a", check=False)
+                self.assert_fails(ran, harness.NOT_FIT, "no device that could be asked knows a")
             self.assert_unharmed(*names)
         finally:
             c.conf.write_text(text)
