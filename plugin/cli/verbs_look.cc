@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -142,10 +143,27 @@ Result<int> verify_one_side(Session& session, const Address& address) {
   return finish_verify(session, std::move(json), tally);
 }
 
-// Why the two ends do not hold the same extent, or OK.
+// What is wrong at one of two ends: that end is at fault, unless it says who else is.
+Status problem_of(const Verified& end, Side side) {
+  if (end.outcome.status) return {};
+  Error error = end.outcome.status.error();
+  if (error.suspect != Side::kRequester && error.suspect != Side::kWire) error.suspect = side;
+  return fail(std::move(error));
+}
+
+// Whether the two ends hold the same extent. Nothing: they were not compared.
+std::optional<bool> are_same(const VerifyOutcome& source, const VerifyOutcome& target) {
+  if (source.status && target.status) return same_content(source, target);
+  if (!source.status && !target.status) return std::nullopt;
+  const Code broken = (source.status ? target : source).status.error().code;
+  if (broken == Code::kNotFound || broken == Code::kDataLoss) return false;
+  return std::nullopt;
+}
+
+// Why the two ends do not hold the same extent, as far as that is known, or OK.
 Status compare(const Session& session, const Verified& source, const Verified& target) {
-  SIPHON_TRY(source.outcome.status);
-  SIPHON_TRY(target.outcome.status);
+  SIPHON_TRY(problem_of(source, Side::kSource));
+  SIPHON_TRY(problem_of(target, Side::kTarget));
   if (same_content(source.outcome, target.outcome)) return {};
   const auto what = [](const VerifyOutcome& o) {
     return fmt::format("{} bytes, crc32 {}, digest {}", o.bytes, crc32_hex(o.crc32),
@@ -232,27 +250,33 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
                {"READ AT"},
                {"SAME"}});
   for (std::size_t i = 0; i < left.size(); ++i) {
-    const Status same = compare(session, left[i], right[i]);
-    count(tally, same);
+    const Status status = compare(session, left[i], right[i]);
+    count(tally, status);
+    const std::optional<bool> same = are_same(left[i].outcome, right[i].outcome);
     if (session.out().json()) {
-      json.push_back(Json{{"same", same.has_value()},
+      json.push_back(Json{{"same", same ? Json(*same) : Json()},
                           {"source", to_json(left[i])},
                           {"target", to_json(right[i])},
-                          {"problem", same ? Json() : to_json(same.error())}});
+                          {"problem", status ? Json() : to_json(status.error())}});
     }
     const auto crc = [](const VerifyOutcome& o) { return o.status ? crc32_hex(o.crc32) : "-"; };
     const auto where = [](const Verified& v) { return v.where.empty() ? "-" : v.where; };
     table.add({left[i].address.to_string(), right[i].address.to_string(),
                left[i].outcome.status ? std::to_string(left[i].outcome.bytes) : "-",
                crc(left[i].outcome), crc(right[i].outcome), where(left[i]) + ", " + where(right[i]),
-               same ? "yes" : "NO"});
+               same ? (*same ? "yes" : "NO") : "-"});
   }
   session.meter().finish(tally.failed == 0);
   for (std::size_t i = 0; i < left.size(); ++i) {
-    if (const Status same = compare(session, left[i], right[i]); !same) {
-      session.meter().note("siphon: " + escaped(left[i].address.to_string()) + ": " +
-                           error_text(same.error()));
-    }
+    const auto note = [&](const Verified& end, const Status& status) {
+      if (status) return true;
+      session.meter().note("siphon: " + escaped(end.address.to_string()) + ": " +
+                           error_text(status.error()));
+      return false;
+    };
+    const bool source_is_whole = note(left[i], problem_of(left[i], Side::kSource));
+    const bool target_is_whole = note(right[i], problem_of(right[i], Side::kTarget));
+    if (source_is_whole && target_is_whole) note(left[i], compare(session, left[i], right[i]));
   }
   session.out().table(table);
   tell_only_there(session, target, only_there, tally);

@@ -221,6 +221,47 @@ class Verify(ToldTest):
         self.assertTrue(extent["private_id"])
 
 
+    def pairs(self, *words, code):
+        """The rows of the document, by the source's name; what was said, line by line."""
+        document = self.siphon("verify", *words, code=code).document
+        said = self.text("verify", *words, code=code)
+        rows = {e["source"]["extent"].rpartition("/")[2]: e for e in document["extents"]}
+        return rows, self.rows(said.stdout), said.stderr
+
+    def test_what_is_wrong_at_the_target_is_told_of_the_target(self):
+        for name in ("rotten", "gone"):
+            self.put(name, MIB)
+            self.siphon("copy", *self.to_target(name))
+        there = self.target.folder / "rotten"
+        data = bytearray(there.read_bytes())
+        data[MIB // 2] ^= 1
+        there.write_bytes(data)
+        (self.target.folder / "gone").unlink()
+        for name, code, exit_code in (("rotten", "DATA_LOSS", FATAL), ("gone", "NOT_FOUND",
+                                                                        NOT_FOUND)):
+            ends = [f"{d.address}/{name}" for d in (self.source, self.target)]
+            for source, target, side in ((*ends, "target"), (*ends[::-1], "source")):
+                rows, table, said = self.pairs(source, target, code=exit_code)
+                self.assertIs(rows[name]["same"], False)
+                problem = rows[name]["problem"]
+                self.assertEqual((problem["code"], problem["suspect"]), (code, side), problem)
+                self.assertIn(f"siphon: {ends[1]}: ", said)
+                self.assertIn(f"(suspect: {side})", said)
+                self.assertNotIn(f"siphon: {ends[0]}: ", said)
+                self.assertRegex(table[source], " NO$")
+
+    def test_what_was_not_compared_is_neither_the_same_nor_not(self):
+        self.put("e1", MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        ends = [f"{self.source.address}/e1", f"{self.target.address}/e1"]
+        self.target.kill()
+        rows, table, said = self.pairs(*ends, code=TEMPORARY)
+        self.assertIsNone(rows["e1"]["same"])
+        self.assertEqual(rows["e1"]["problem"]["suspect"], "target")
+        self.assertRegex(table[ends[0]], " -$")
+        self.assertIn(f"siphon: {ends[1]}: ", said)
+
+
 class DryRun(ToldTest):
     def put_open(self, folder, name):
         ran = self.start([SIPHON, "put", "--open", f"posix:{folder}/{name}", SIPHON]).wait()
