@@ -268,6 +268,7 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
     }
   }
   if (item.info && item.info->state != ExtentState::kSealed) {
+    item.info.reset();  // nobody has measured it
     return item.fail_with(
         {Code::kFailedPrecondition,
          "extent " + item.source.to_string() + " is open: only sealed ones move", Side::kSource,

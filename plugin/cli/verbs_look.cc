@@ -50,10 +50,12 @@ void print_long_list(const Output& out, const std::vector<Result<ExtentInfo>>& i
       continue;
     }
     const ExtentInfo& info = *infos[i];
-    table.add({shown_name(extents[i].address), std::to_string(info.header.extent_bytes),
+    const bool sealed = info.state == ExtentState::kSealed;  // of others nobody has counted any
+    table.add({shown_name(extents[i].address),
+               sealed ? std::to_string(info.header.extent_bytes) : "-",
                std::string(state_name(info.state)), crc_or_dash(info),
-               std::to_string(info.header.block_count), std::to_string(info.generation),
-               digest_or_dash(info)});
+               sealed ? std::to_string(info.header.block_count) : "-",
+               std::to_string(info.generation), digest_or_dash(info)});
   }
   out.table(table);
 }

@@ -76,6 +76,8 @@ class Errors(ByHand, harness.ClusterTest):
             self.sources = harness.fingerprint(c, "a")
             for ran in self.both_keys("a/open", "b/open"):
                 self.assert_fails(ran, harness.FATAL, "open")
+            for ran in self.both_keys("--dry-run", "a/open", "b/open"):
+                self.assertEqual([e["bytes"] for e in ran.extents], [None], str(ran))
             self.assert_unharmed("open")
             c.siphon("seal", "a/open")
             c.siphon("copy", "a/open", "b/open")

@@ -327,6 +327,8 @@ class Looking(CliTest):
         table = self.siphon("ls", "-l", self.address()).stdout.decode().splitlines()
         self.assertEqual(len(table), 5)
         self.assertTrue(table[0].startswith("NAME"))
+        # Nobody has counted the bytes and the blocks of an open one.
+        self.assertRegex(table[4], r"^open +- +open +- +- +\d+ +-$")
 
     def test_what_is_not_there(self):
         for verb in ("stat", "get", "blocks", "verify", "seal"):
