@@ -106,10 +106,14 @@ void count(Tally& tally, const Status& status) {
   }
 }
 
+// `more`: what failed beside the extents of the tally.
 int finish_verify(Session& session, Json extents, const Tally& tally,
-                  const std::vector<Address>* only_there = nullptr) {
-  Exit exit = exit_for(tally);
-  if (tally.done + tally.failed == 0) exit = Exit::kNothingToDo;
+                  const std::vector<Address>* only_there = nullptr,
+                  const std::optional<Error>& more = {}) {
+  Tally all = tally;
+  if (more) all.fail(*more);
+  Exit exit = exit_for(all);
+  if (all.done + all.failed == 0) exit = Exit::kNothingToDo;
   exit = session.exit_of_listed(exit);
   if (session.interrupted()) exit = Exit::kInterrupted;
   if (session.out().json()) {
@@ -201,21 +205,21 @@ std::vector<Address> without(std::vector<Address> there, const std::vector<Addre
 }
 
 // What is in the target and not in the source: a failure with --exact.
-void tell_only_there(Session& session, const Address& target,
-                     const std::vector<Address>& only_there, Tally& tally) {
-  if (only_there.empty()) return;
+std::optional<Error> tell_only_there(Session& session, const Address& target,
+                                     const std::vector<Address>& only_there) {
+  if (only_there.empty()) return std::nullopt;
   const std::string where = target.store();
-  const Error error{Code::kFailedPrecondition,
-                    counted(only_there.size(), "extent") + " only in " + where +
-                        ", the first: " + only_there.front().to_string(),
-                    Side::kTarget, session.command("ls " + shell_word(where), Role::kTarget),
-                    Reason::kDiffers};
+  Error error{Code::kFailedPrecondition,
+              counted(only_there.size(), "extent") + " only in " + where +
+                  ", the first: " + only_there.front().to_string(),
+              Side::kTarget, session.command("ls " + shell_word(where), Role::kTarget),
+              Reason::kDiffers};
   if (session.options().exact) {
-    tally.fail(error);
     session.meter().note("siphon: " + error_text(error));
-  } else {
-    session.out().line(error.message);
+    return error;
   }
+  session.out().line(error.message);
+  return std::nullopt;
 }
 
 Result<int> verify_both_sides(Session& session, const Address& source, const Address& target) {
@@ -281,8 +285,8 @@ Result<int> verify_both_sides(Session& session, const Address& source, const Add
     if (source_is_whole && target_is_whole) note(left[i], compare(session, left[i], right[i]));
   }
   session.out().table(table);
-  tell_only_there(session, target, only_there, tally);
-  return finish_verify(session, std::move(json), tally, &only_there);
+  const std::optional<Error> surplus = tell_only_there(session, target, only_there);
+  return finish_verify(session, std::move(json), tally, &only_there, surplus);
 }
 
 }  // namespace

@@ -356,6 +356,23 @@ class Looking(CliTest):
         self.siphon("verify", self.address("a"), self.address("other"), expect=FATAL)
         self.siphon("verify", self.address("a"), self.address("none"), expect=NOT_FOUND)
 
+    def test_what_is_only_in_the_target_is_no_extent_that_failed(self):
+        there = self.home / "there"
+        there.mkdir()
+        for name in ("a", "b"):
+            self.put(name, b"a")
+        for name, data in (("a", b"a"), ("b", b"b"), ("more", b"b")):
+            self.siphon("put", f"posix:{there}/{name}", "-", data=data)
+        ends = (self.address() + "/", f"posix:{there}/")
+        for more in ((), ("--exact",)):
+            document = self.json("verify", *more, *ends, expect=PARTIAL)
+            self.assertEqual((document["verified"], document["failed"]), (1, 1))
+            self.assertEqual(document["only_in_target"], [f"posix:{there}/more"])
+        self.siphon("rm", CONFIRM, self.address("b"), f"posix:{there}/b")
+        self.assertEqual(self.json("verify", *ends)["failed"], 0)
+        document = self.json("verify", "--exact", *ends, expect=PARTIAL)
+        self.assertEqual((document["verified"], document["failed"]), (1, 0))
+
     def test_twins_of_one_crc32_are_told_apart(self):
         self.put("a", b"0001cac0")
         self.put("b", b"0002a960")
