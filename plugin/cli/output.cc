@@ -69,20 +69,31 @@ std::string dump(const Json& json, Format format, std::size_t depth = 0) {
 
 }  // namespace
 
+// The library writes whatever is not printable as \x1b, and a backslash of a cell's own before an x
+// as \x5c, which would be another name. So it sees a slash for each, and they come back in order.
 std::string Table::text() const {
+  std::string slashes;  // of both kinds, as they follow each other
+  const auto without_backslashes = [&](std::string cell) {
+    for (char& c : cell) {
+      if (c != '/' && c != '\\') continue;
+      slashes += c;
+      c = '/';
+    }
+    return cell;
+  };
   struct libscols_table* table = scols_new_table();
   if (table == nullptr) return {};
   for (const Column& column : columns_) {
-    scols_table_new_column(table, column.title.c_str(), 0, column.right ? SCOLS_FL_RIGHT : 0);
+    scols_table_new_column(table, without_backslashes(column.title).c_str(), 0,
+                           column.right ? SCOLS_FL_RIGHT : 0);
   }
   for (const auto& row : rows_) {
     struct libscols_line* line = scols_table_new_line(table, nullptr);
     if (line == nullptr) break;
     for (std::size_t i = 0; i < row.size() && i < columns_.size(); ++i) {
-      scols_line_set_data(line, i, row[i].c_str());
+      scols_line_set_data(line, i, without_backslashes(row[i]).c_str());
     }
   }
-  // It writes whatever is not printable as \x1b, and a backslash before an x as \x5c.
   // Never cut to the terminal's width: names are to be copied.
   scols_table_set_termforce(table, SCOLS_TERMFORCE_NEVER);
   std::string printed;
@@ -92,6 +103,10 @@ std::string Table::text() const {
   }
   std::free(text);
   scols_unref_table(table);
+  auto slash = slashes.begin();
+  for (char& c : printed) {
+    if (c == '/' && slash != slashes.end()) c = *slash++;
+  }
   return printed;
 }
 

@@ -133,6 +133,16 @@ int finish_verify(Session& session, Json extents, const Tally& tally,
   return static_cast<int>(exit);
 }
 
+// --local is what was asked for, or nothing is done.
+Status check_local(const Session& session, const Address& address) {
+  if (!session.options().local || address.where != Where::kDaemon) return {};
+  return fail(Code::kInvalidArgument,
+              "--local wants to read " + address.to_string() +
+                  " here, and a folder's daemon hands out nothing",
+              Side::kRequester,
+              "name the folder itself: posix:DIR, on its host; or leave --local out");
+}
+
 Result<int> verify_one_side(Session& session, const Address& address) {
   auto extents = expand(session, Role::kOnly, address);
   if (!extents) return fail(std::move(extents).error());
@@ -414,10 +424,12 @@ Result<int> run_verify(Session& session) {
   const Options& options = session.options();
   auto source = parse_extent_or_store(options.names.at(0));
   if (!source) return fail(std::move(source).error());
+  SIPHON_TRY(check_local(session, *source));
   widen(session, *source);
   if (options.names.size() == 1) return verify_one_side(session, *source);
   auto target = parse_extent_or_store(options.names.at(1));
   if (!target) return fail(std::move(target).error());
+  SIPHON_TRY(check_local(session, *target));
   if (source->all_namespaces || options.nspace) widen(session, *target);
   if (options.exact && target->where == Where::kDaemon) {
     return fail(

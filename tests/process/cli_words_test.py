@@ -291,6 +291,23 @@ class Names(WordsTest):
                 (row,) = ran(*words)[rows]
                 self.assertEqual(field(row, "extent"), extent)
 
+    def test_a_name_is_the_same_in_a_line_and_in_a_table(self):
+        names = ["a\\x", "bs\\x41", "c\\\\n"]  # of a backslash and letters
+        for name in names:
+            self.put(name, b"a")
+        self.assertEqual(self.siphon("ls", self.address()).stdout.decode().splitlines(), names)
+        table = self.siphon("ls", "-l", self.address()).stdout.decode().splitlines()
+        self.assertEqual([line.split()[0] for line in table[1:]], names)
+        # What steers a terminal is escaped in both.
+        place = b"posix:" + os.fsencode(self.home) + b"/\x1b[2J"
+        os.mkdir(place.removeprefix(b"posix:"))
+        for words in (("put", place + b"/e", __file__), ("rm", place + b"/e", CONFIRM),
+                      ("trash", "ls", place)):
+            run = subprocess.run([SIPHON, *words], capture_output=True, check=True,
+                                 env=clean_environment(), stdin=subprocess.DEVNULL)
+            self.assertNotIn(b"\x1b", run.stdout)
+        self.assertIn(b"\\x1b[2J/e ", run.stdout)
+
     def test_a_foreign_file_of_an_odd_name_is_no_extent(self):
         self.put("a", b"a")
         for odd in (b"x\x1b[2J", b"x\xff", b"x\ny", b"x" * 250, "caf\u00e9".encode()):

@@ -221,6 +221,16 @@ class Verify(ToldTest):
         self.assertTrue(extent["private_id"])
 
 
+    def test_local_is_refused_where_it_cannot_be(self):
+        self.put("e1", MIB)
+        self.siphon("copy", *self.to_target("e1"))
+        there, folder = f"{self.target.address}/e1", f"posix:{self.source.folder}/e1"
+        for ends in ((there,), (there, folder), (folder, there)):
+            ran = self.siphon("verify", "--local", *ends, code=USAGE)
+            self.assertIn(there, ran.problem["message"])
+        ran = self.siphon("verify", "--local", folder)
+        self.assertEqual(ran.document["extents"][0]["where"], "here")
+
     def pairs(self, *words, code):
         """The rows of the document, by the source's name; what was said, line by line."""
         document = self.siphon("verify", *words, code=code).document

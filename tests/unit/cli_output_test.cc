@@ -86,6 +86,16 @@ TEST(OutputText, ControlCharactersOfNamesAreEscaped) {
             "peer\\nsays \\x1b (suspect: target)\nnext: run\\x07 it");
 }
 
+TEST(OutputText, ABackslashOfANameIsOneInATableToo) {
+  Table table({{"NAME"}, {"BYTES", true}});
+  table.add({"p1/bs\\x41", "1"});
+  table.add({"a/\\/\\\\x\xff", "2"});
+  EXPECT_EQ(table.text(),
+            "NAME        BYTES\n"
+            "p1/bs\\x41       1\n"
+            "a/\\/\\\\x\\xff     2\n");
+}
+
 TEST(OutputText, PaceHasNoRateWhereThereIsNone) {
   EXPECT_EQ(pace_text(0, 1.5), "1.50 s");
   EXPECT_EQ(pace_text(3 << 20, 1.5), "1.50 s, 2.00 MiB/s");
