@@ -315,7 +315,10 @@ Result<Found> find_transfer(Session& session, const std::string& id) {
   return fail(
       Code::kNotFound,
       "no device knows a transfer " + id +
-          "; a device forgets its transfers when it is started again",
+          fmt::format(
+              "; a device forgets its transfers when it is started again, and of those that "
+              "have ended it knows the last {} at most",
+              TransferManager::kMaxEnded),
       Side::kRequester,
       "siphon transfers --all" + where + " lists those that are known" +
           (where.empty() ? "; a folder's daemon must be named: siphon watch " + id + " HOST:PORT/"

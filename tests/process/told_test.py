@@ -626,7 +626,8 @@ class Since(ToldTest):
         said = self.text("transfers", "--all", f"{self.target.address}/").stdout
         self.assertIn(f"{device} knows those since its start at {since}", said)
         ran = self.text("watch", "0" * 32, f"{self.target.address}/", code=NOT_FOUND)
-        self.assertIn("a device forgets its transfers when it is started again", ran.stderr)
+        self.assertIn("a device forgets its transfers when it is started again, and of those that "
+                      "have ended it knows the last 64 at most", ran.stderr)
 
 
 if __name__ == "__main__":
