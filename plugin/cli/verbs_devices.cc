@@ -461,6 +461,7 @@ Result<int> run_watch(Session& session) {
   auto found = find_transfer(session, id);
   if (!found) return fail(std::move(found).error());
   Json outcomes = Json::array();
+  bool told_why = false;  // why some of the extents failed
   auto on_event = [&](const rpc::TransferEvent& event) {
     if (const auto* p = std::get_if<Progress>(&event)) {
       session.meter().update(progress_of(*p, found->info.source_device, found->info.target_device));
@@ -471,6 +472,9 @@ Result<int> run_watch(Session& session) {
         entry["receipt"] = to_json(*outcome->result);
       } else {
         entry["problem"] = to_json(outcome->result.error());
+        told_why = true;
+        session.meter().note("siphon: " + escaped(outcome->target_extent) + ": " +
+                             error_text(outcome->result.error()));
       }
       entry["left_for_good"] = gone_json(outcome->all_left_for_good());
       for (const TrashEntry& gone : outcome->all_left_for_good()) {
@@ -512,7 +516,7 @@ Result<int> run_watch(Session& session) {
                                  to_string(summary->phase), counted(published, "extent"),
                                  already_there, summary->extents_failed,
                                  human_bytes(summary->bytes)));
-  if (!summary->status) {
+  if (!summary->status && !told_why) {
     session.meter().note("siphon: " + error_text(summary->status.error()));
   }
   return static_cast<int>(exit);

@@ -67,6 +67,19 @@ class AlreadyThere(ToldTest):
         self.assertIn("0 extents published, 1 already there, 0 failed", said)
         self.assertIn("1 extent published, 2 already there", self.target.log.read_text())
 
+    def test_watch_tells_why_extents_failed_beside_others_that_did_not(self):
+        there = self.source.folder / "e3"
+        data = bytearray(there.read_bytes())
+        data[MIB] ^= 1
+        there.write_bytes(data)
+        ran = self.siphon("copy", *self.to_target("e1", "e3", "none"), code=PARTIAL)
+        (transfer,) = {e["transfer_id"] for e in ran.document["extents"] if e["transfer_id"]}
+        ran = self.text("watch", transfer, f"{self.target.address}/", code=PARTIAL)
+        self.assertIn("0 extents published, 1 already there, 2 failed", ran.stdout)
+        for name in ("e3", "none"):
+            told = re.findall(rf"^siphon: {name}: .*suspect: source", ran.stderr, re.MULTILINE)
+            self.assertEqual(len(told), 1, ran.stderr)
+
     def test_transfers_tells_what_was_there_from_what_was_published(self):
         transfer = self.copied_again()
         progress = {t["id"]: t["progress"] for t in self.transfers("--all")}[transfer]
