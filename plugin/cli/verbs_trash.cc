@@ -246,14 +246,31 @@ Exit note_failures(Session& session, const Found& found, Json& doc) {
   return exit_for(tally);
 }
 
+// How much the entries are together. What a stream brought that was broken off has no size.
+struct Sizes {
+  std::uint64_t bytes = 0;  // of those that have one
+  std::size_t unknown = 0;
+
+  void add(const Entry& e) {
+    bytes += e.bytes;
+    unknown += e.bytes == 0;
+  }
+  Json json() const { return unknown == 0 ? Json(bytes) : Json(); }
+  std::string text() const {
+    if (unknown == 0) return human_bytes(bytes);
+    const std::string rest = fmt::format("{} of a size not known", unknown);
+    return bytes == 0 ? rest : human_bytes(bytes) + " and " + rest;
+  }
+};
+
 int show(Session& session, const Found& found, bool trash) {
   const std::uint64_t now = now_unix_ms();
   Table table(
       {{"EXTENT"}, {"PRIVATE ID"}, {"BYTES", true}, {"AGE", true}, {trash ? "STATE" : "LEASE"}});
   Json rows = Json::array();
-  std::uint64_t total_bytes = 0;
+  Sizes total;
   for (const Entry& e : found.entries) {
-    total_bytes += e.bytes;
+    total.add(e);
     rows.push_back(entry_json(e));
     std::string last = "attempt";
     if (trash) last = e.state == ExtentState::kNone ? "version 1" : state_name(e.state);
@@ -275,7 +292,7 @@ int show(Session& session, const Found& found, bool trash) {
   const Exit exit = session.exit_of_listed(note_failures(session, found, doc));
   doc["unlisted"] = session.unlisted();
   doc["entries"] = std::move(rows);
-  doc["bytes"] = total_bytes;
+  doc["bytes"] = total.json();
   if (session.out().json()) {
     session.out().document(std::move(doc), exit);
   } else if (table.empty()) {
@@ -288,8 +305,7 @@ int show(Session& session, const Found& found, bool trash) {
   } else {
     session.out().table(table);
     session.out().line(fmt::format("{} {}, {}", found.entries.size(),
-                                   found.entries.size() == 1 ? "entry" : "entries",
-                                   human_bytes(total_bytes)));
+                                   found.entries.size() == 1 ? "entry" : "entries", total.text()));
   }
   return static_cast<int>(exit);
 }
@@ -306,7 +322,7 @@ Status remove_entry(Session& session, const Entry& e) {
 int remove_all(Session& session, Found found, const std::string& what) {
   Tally tally;
   Json rows = Json::array();
-  std::uint64_t bytes = 0;
+  Sizes gone;
   const bool dry_run = session.options().dry_run;
   for (std::size_t from = 0; from < found.entries.size(); from += kToldTogether) {
     const std::span<const Entry> some =
@@ -324,7 +340,7 @@ int remove_all(Session& session, Found found, const std::string& what) {
       Json row = entry_json(e);
       if (*ends[i]) {
         ++tally.done;
-        bytes += e.bytes;
+        gone.add(e);
         session.out().line(fmt::format("{} {} {}", dry_run ? "would remove" : "removed",
                                        e.address.to_string(), to_hex(e.id)));
       } else {
@@ -350,7 +366,7 @@ int remove_all(Session& session, Found found, const std::string& what) {
   doc["dry_run"] = dry_run;
   doc["unlisted"] = session.unlisted();
   doc["entries"] = std::move(rows);
-  doc["bytes"] = bytes;
+  doc["bytes"] = gone.json();
   if (session.out().json()) session.out().document(std::move(doc), exit);
   return static_cast<int>(exit);
 }

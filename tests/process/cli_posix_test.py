@@ -717,8 +717,14 @@ class TrashAndScratch(CliTest):
 
     def test_what_a_killed_put_leaves_is_shown_and_purged(self):
         self.kill_a_put()
-        entry, = self.json("scratch", "ls", self.address() + "/")["entries"]
+        listed = self.json("scratch", "ls", self.address() + "/")
+        entry, = listed["entries"]
         self.assertEqual(entry["extent"], self.address("e1"))
+        # Of a stream: nobody has counted what came, and that is not 0.
+        self.assertIsNone(entry["bytes"])
+        self.assertIsNone(listed["bytes"])
+        said = self.siphon("scratch", "ls", self.address() + "/").stdout.decode()
+        self.assertTrue(said.endswith("1 entry, 1 of a size not known\n"), said)
         self.siphon("scratch", "purge", self.address("e1"), expect=NOTHING_TO_DO)  # its lease
         self.siphon("scratch", "purge", "--all", self.address("e1"), expect=NEEDS_CONFIRMATION)
         self.siphon("scratch", "purge", "--all", self.address("e1"), self.SURE)
