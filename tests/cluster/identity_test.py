@@ -327,11 +327,19 @@ class Identity(harness.ClusterTest):
         io = c.io(self.b, locator="e")
         io.remove_object(part)
         ran = c.siphon("copy", f"{self.a}/e", self.b, check=False)
-        self.assert_fails(ran, harness.FATAL, "missing or short")
+        whole = f"whole up to byte {8 * MIB} alone"
+        self.assert_fails(ran, harness.FATAL, "missing or short", whole)
         ran = self.move(f"{self.a}/e", self.b, check=False)
         self.assertEqual(ran.code, harness.FATAL, str(ran))
         self.assertEqual(self.names(self.a), {"e"})
         c.siphon("copy", "--replace", CONFIRM, f"{self.a}/e", self.b)
+        # The parts behind the missing one are there still, and so they are not called gone.
+        (kept,) = c.siphon("trash", "ls", f"{self.b}/e").document["entries"]
+        self.assertIn(whole, kept["problem"]["message"])
+        self.assertIn(f"siphon.{kept['private_id']}.NUMBER FILE; or remove the entry: ",
+                      kept["problem"]["next_step"])
+        self.assertRegex(kept["problem"]["next_step"],
+                         f"trash purge --private-id {kept['private_id']} {self.b}/e$")
         # All is there: what was done is that the source went.
         ran = self.move(f"{self.a}/e", self.b)
         self.assertEqual(ran.code, harness.OK)
