@@ -395,15 +395,16 @@ void CopyRun::drop_gone() {
   std::erase_if(plan_.items, is_gone);
 }
 
-// A folder's daemon does not say what stands under a name that is taken: both ends are read there.
-// With --check or --deep so is whatever a target found there by its digest.
+// A folder's daemon that could not compare (an extent without a digest) does not say what stands
+// under a name that is taken: both ends are read there. With --check or --deep so is whatever a
+// target found there by its digest.
 void CopyRun::check_already_there() {
   std::vector<std::size_t> taken;
   for (std::size_t i = 0; i < plan_.items.size(); ++i) {
     const CopyItem& item = plan_.items[i];
-    const bool unknown = item.state == ItemState::kFailed &&
-                         item.error.code == Code::kAlreadyExists &&
-                         item.target.where == Where::kDaemon;
+    const bool unknown =
+        item.state == ItemState::kFailed && item.error.code == Code::kAlreadyExists &&
+        item.error.reason != Reason::kDiffers && item.target.where == Where::kDaemon;
     const bool unread = (session_.options().deep || session_.options().check) &&
                         item.state == ItemState::kAlreadyThere;
     if (!(unknown || unread) || item.attempts == 0 || session_.interrupted()) continue;
@@ -423,10 +424,11 @@ void CopyRun::check_already_there() {
       if (!item.receipt) item.receipt = receipt_of_what_is_there(item, left[i].outcome.header);
       continue;
     }
-    if (item.state != ItemState::kAlreadyThere) continue;
+    const bool was_there = item.state == ItemState::kAlreadyThere;
     item.receipt.reset();
     const bool target_damaged = !right[i].outcome.status;
     const Status& bad = target_damaged ? right[i].outcome.status : left[i].outcome.status;
+    if (bad && !was_there) continue;  // other content has the name, as was told
     item.fail_with(bad ? Error{Code::kDataLoss, "the two ends differ", Side::kNone, ""}
                        : bad.error());
     const bool damaged = item.error.code == Code::kDataLoss;  // else one end could not be read

@@ -131,6 +131,33 @@ class AlreadyThere(ToldTest):
         self.assertIsNone(ran.document["extents"][0]["receipt"])
 
 
+class TakenNames(ToldTest):
+    """That a name is taken at the target does not hide what is wrong with the source."""
+
+    def assert_is_the_sources(self, source, code, words, exit_code):
+        name = source.rpartition("/")[2]
+        ran = self.siphon("copy", source, f"{self.target.address}/{name}", code=exit_code)
+        self.assertEqual((ran.problem["code"], ran.problem["suspect"]), (code, "source"), str(ran))
+        self.assertRegex(ran.problem["message"], f"extent {name} is already at the target, .*{words}")
+        self.assertNotIn("--replace", ran.problem["next_step"] or "")
+
+    def test_a_source_that_cannot_be_read_is_named_whatever_the_target_has(self):
+        for name in ("e1", "gone", "damaged", "open"):
+            self.put(name, MIB)
+        self.siphon("copy", *self.to_target("e1", "gone", "damaged", "open"))
+        at = {name: f"{self.source.address}/{name}" for name in ("e1", "gone", "damaged", "open")}
+        for name in ("gone", "open"):
+            self.start([SIPHON, "rm", f"posix:{self.source.folder}/{name}",
+                        "--yes-i-really-mean-it"]).wait()
+        self.start([SIPHON, "put", "--open", f"posix:{self.source.folder}/open", SIPHON]).wait()
+        (self.source.folder / ".siphon" / "head" / "damaged").write_bytes(b"no head")
+        self.assert_is_the_sources(at["gone"], "NOT_FOUND", "gone does not exist", NOT_FOUND)
+        self.assert_is_the_sources(at["open"], "FAILED_PRECONDITION", "open", FATAL)
+        self.assert_is_the_sources(at["damaged"], "DATA_LOSS", "damaged", FATAL)
+        self.source.kill()
+        self.assert_is_the_sources(at["e1"], "UNAVAILABLE", "does not answer", TEMPORARY)
+
+
 class Counts(ToldTest):
     def test_every_extent_that_was_listed_is_counted_once(self):
         for name in ("new", "there", "differs"):
