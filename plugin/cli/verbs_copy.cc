@@ -487,23 +487,28 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   std::ranges::sort(trashed);
 }
 
-// What a store that was to be moved as a whole still has.
+// What a store that was to be moved as a whole still has; of a pool, all of it or one namespace.
 struct StoreLeft {
-  std::string store;
+  Address store;
   Result<std::size_t> extents = 0;
 };
 Json to_json(const StoreLeft& left) {
-  return Json{{"store", left.store},
+  return Json{{"store", left.store.store()},
+              {"namespace", left.store.all_namespaces ? Json() : Json(left.store.location.nspace)},
               {"extents", left.extents ? Json(*left.extents) : Json()},
               {"problem", left.extents ? Json() : to_json(left.extents.error())}};
 }
 std::string text_of(const StoreLeft& left) {
+  std::string name = left.store.store();
+  if (!left.store.all_namespaces && left.store.location.nspace.empty()) {
+    name = "the default namespace of " + name;
+  }
   if (!left.extents) {
-    return left.store +
+    return name +
            ": whether it is empty of extents now cannot be seen: " + left.extents.error().message;
   }
-  if (*left.extents == 0) return left.store + " is empty of extents now";
-  return left.store + " still has " + counted(*left.extents, "extent");
+  if (*left.extents == 0) return name + " is empty of extents now";
+  return name + " still has " + counted(*left.extents, "extent");
 }
 
 std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
@@ -518,7 +523,7 @@ std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
   };
   std::vector<StoreLeft> stores;
   for (const Address& source : plan.whole_sources) {
-    stores.push_back({source.store(), count_extents(source)});
+    stores.push_back({source, count_extents(source)});
   }
   return stores;
 }
