@@ -46,6 +46,8 @@ struct CopyItem {
   };
   std::optional<ReadCrc32> read_crc32;
   Error error;
+  // Of a move: why the source stays though its copy is at the target. The state is the copy's.
+  std::optional<Error> stays = {};
   // Generations that left the trash, to make room: at the target in all tries; at the source for a
   // move.
   std::vector<TrashEntry> left_for_good, source_left_for_good;

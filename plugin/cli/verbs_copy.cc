@@ -28,6 +28,11 @@ std::string way(const CopyItem& item) {
   return item.source_device.name + " -> " + item.target_device.name;
 }
 
+const Error* problem_of(const CopyItem& item) {
+  if (item.state == ItemState::kFailed) return &item.error;
+  return item.stays ? &*item.stays : nullptr;
+}
+
 Json to_json(const CopyItem& item) {
   Json json{{"source", item.source.to_string()},
             {"target", item.target.to_string()},
@@ -39,7 +44,8 @@ Json to_json(const CopyItem& item) {
   json["bytes"] =
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = receipt_json(item);
-  json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  const Error* problem = problem_of(item);
+  json["problem"] = problem != nullptr ? to_json(*problem) : Json();
   json["refused"] = item.refused();
   json["left_for_good"] = gone_json(item.left_for_good);
   if (!item.source_left_for_good.empty()) {
@@ -67,6 +73,7 @@ Json to_json(const CopyTotals& t) {
               {"data_endpoints", t.data_endpoints}};
 }
 
+// What became of the copies, whether their sources stay or not.
 Tally tally_of(const CopyPlan& plan) {
   Tally tally;
   for (const CopyItem& item : plan.items) {
@@ -81,11 +88,26 @@ Tally tally_of(const CopyPlan& plan) {
   return tally;
 }
 
-// A store that has nothing to give makes nothing to do.
+std::size_t stays_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      plan.items, [](const CopyItem& item) { return item.stays.has_value(); }));
+}
+
+// A store that has nothing to give makes nothing to do. A source that stays was not moved.
 Exit exit_of(Session& session, const CopyPlan& plan) {
   if (session.interrupted()) return Exit::kInterrupted;
   if (plan.items.empty()) return Exit::kNothingToDo;
-  return exit_for(tally_of(plan));
+  Tally tally;
+  for (const CopyItem& item : plan.items) {
+    if (const Error* problem = problem_of(item)) {
+      tally.fail(*problem);
+    } else if (item.state == ItemState::kCopied) {
+      ++tally.done;
+    } else if (item.state == ItemState::kAlreadyThere) {
+      ++tally.already_there;
+    }
+  }
+  return exit_for(tally);
 }
 
 void print_errors(Session& session, const CopyPlan& plan) {
@@ -93,8 +115,9 @@ void print_errors(Session& session, const CopyPlan& plan) {
   std::vector<std::pair<std::string, std::size_t>> said;  // and for how many more
   std::size_t not_shown = 0;
   for (const CopyItem& item : plan.items) {
-    if (item.state != ItemState::kFailed) continue;
-    const std::string text = error_text(item.error);
+    const Error* problem = problem_of(item);
+    if (problem == nullptr) continue;
+    const std::string text = error_text(*problem);
     const auto known =
         std::ranges::find_if(said, [&](const auto& entry) { return entry.first == text; });
     if (known != said.end()) {
@@ -347,18 +370,18 @@ Error no_longer_what_was_verified(const Address& address, Side side) {
 // What stands under the name, seen once more: sealed still, and what was verified a moment ago.
 Result<ExtentInfo> look_again(Session& session, Role role, const Address& address,
                               const Verified& verified) {
+  const Side side = role == Role::kSource ? Side::kSource : Side::kTarget;
   auto store = session.store(address, role);
-  if (!store) return fail(std::move(store).error());
+  if (!store) return fail(std::move(store).error().with_suspect(side));
   auto info = (*store)->stat(address.extent);
-  if (!info) return info;
+  if (!info) return fail(std::move(info).error().with_suspect(side));
   const bool same_digest = !info->header.has_digest() || !verified.outcome.header.has_digest() ||
                            same_content(info->header, verified.outcome.header);
   if (info->state == ExtentState::kSealed && info->private_id == verified.outcome.private_id &&
       same_digest) {
     return info;
   }
-  return fail(
-      no_longer_what_was_verified(address, role == Role::kSource ? Side::kSource : Side::kTarget));
+  return fail(no_longer_what_was_verified(address, side));
 }
 
 // Who may not list the target has its device's word, of a moment ago; so has a move to a daemon,
@@ -394,6 +417,24 @@ Result<ExtentInfo> may_be_trashed(Session& session, const CopyItem& item, const 
   }
   SIPHON_TRY(copy_is_still_there(session, item, right));
   return look_again(session, Role::kSource, item.source, left);
+}
+
+// Whether the copy is at its target, for all that is known, though its source could not go.
+bool copy_is_there(const Error& why) {
+  if (why.reason == Reason::kSameThing) return false;  // it is the source itself
+  if (why.suspect == Side::kSource || why.suspect == Side::kRequester) return true;
+  const bool is_no_copy = why.code == Code::kNotFound || why.code == Code::kDataLoss ||
+                          why.code == Code::kAborted || why.code == Code::kFailedPrecondition;
+  return !is_no_copy || why.reason == Reason::kDegraded;
+}
+
+void keep_source(CopyItem& item, Error why) {
+  const std::string stays = "the source stays: " + item.source.to_string();
+  if (copy_is_there(why)) {
+    item.stays = std::move(why).with_context(stays + " (" + item.target.to_string() + " is there)");
+  } else {
+    item.fail_with(std::move(why).with_context(stays));
+  }
 }
 
 // A source that is in the trash comes back: its copy cannot be seen any more.
@@ -446,7 +487,13 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     const CopyItem& item = plan.items[i];
     if (item.state != ItemState::kCopied && item.state != ItemState::kAlreadyThere) continue;
-    items.push_back(i);
+    if (!item.stays) items.push_back(i);
+  }
+  if (session.interrupted()) {
+    for (const std::size_t i : items) {
+      keep_source(plan.items[i], Session::interrupted_error("interrupted"));
+    }
+    return;
   }
   const BothEnds ends_now = verify_both_ends(session, plan, items);
   const std::vector<Verified>&left = ends_now.source, &right = ends_now.target;
@@ -458,9 +505,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   std::mutex mutex;  // trashed
   run_parallel(items.size(), kLookThreads, [&](std::size_t i) {
     CopyItem& item = plan.items[items[i]];
-    auto refuse = [&](Error error) {
-      item.fail_with(std::move(error).with_context("the source stays: " + item.source.to_string()));
-    };
+    const auto refuse = [&](Error error) { keep_source(item, std::move(error)); };
     if (session.interrupted()) return refuse(Session::interrupted_error("interrupted"));
     const auto seen = may_be_trashed(session, item, left[i], right[i], ends);
     if (!seen) return refuse(seen.error());
@@ -473,7 +518,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
       });
       if (gone) gone = (*store)->trash(item.source.extent, *seen);
     }
-    if (!gone) return refuse(std::move(gone).error());
+    if (!gone) return refuse(std::move(gone).error().with_suspect(Side::kSource));
     // Somebody may have moved the copy the other way meanwhile. Everybody trashes first and looks
     // afterwards, so whoever is the last one sees that nothing would be left.
     if (Status kept = copy_is_still_there(session, item, right[i]); !kept) {
@@ -537,7 +582,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
   // What was asked for was not all done: the copies are there, their records are not.
   const bool unrecorded = totals.receipts_lost > 0;
-  if (unrecorded && (exit == Exit::kOk || exit == Exit::kNothingToDo)) exit = Exit::kPartial;
+  if (unrecorded && exit != Exit::kInterrupted) exit = Exit::kPartial;
   exit = session.exit_of_listed(exit);
   const Output& out = session.out();
   if (session.out().json()) {
@@ -554,6 +599,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       for (const StoreLeft& store : left) doc["sources_left"].push_back(to_json(store));
     }
     doc["summary"] = to_json(totals);
+    if (trashed != nullptr) doc["summary"]["sources_staying"] = stays_of(plan);
     doc["summary"]["blocks_checked"] = session.options().deep;
     const Tally tally = tally_of(plan);
     doc["summary"]["listed"] = plan.items.size();
@@ -569,7 +615,12 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     print_table(out, plan);
     print_summary(session, plan, totals);
     if (trashed != nullptr) {
-      out.line(fmt::format("{} now in the trash", counted(trashed->size(), "source")));
+      const std::size_t stays = stays_of(plan);
+      std::string text = counted(trashed->size(), "source") + " now in the trash";
+      if (stays == 1) text += "; 1 source stays, its copy is at the target";
+      if (stays > 1)
+        text += fmt::format("; {} sources stay, their copies are at the target", stays);
+      out.line(text);
       for (const StoreLeft& store : left) out.line(text_of(store));
     }
   }
@@ -621,14 +672,12 @@ Result<int> run_move(Session& session) {
   if (!totals) return fail(std::move(totals).error());
   for (CopyItem& item : plan->items) {
     if (!item.receipt_lost) continue;
-    item.fail_with({Code::kInternal,
-                    "the source stays: " + item.source.to_string() +
-                        ": its receipt could not be written (" + totals->receipts_error + ")",
-                    Side::kRequester,
-                    "make room for the receipts, and run the same command again"});
+    keep_source(
+        item, {Code::kInternal, "its receipt could not be written (" + totals->receipts_error + ")",
+               Side::kRequester, "make room for the receipts, and run the same command again"});
   }
   std::vector<std::size_t> trashed;
-  if (!session.interrupted()) trash_sources(session, *plan, trashed);
+  trash_sources(session, *plan, trashed);
   return finish(session, *plan, *totals, &trashed);
 }
 

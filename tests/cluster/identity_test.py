@@ -292,7 +292,8 @@ class Identity(harness.ClusterTest):
                           f"grant_write pool={self.b}"))
         key = c.create_key(f"{self.name}-one", f"{caps}, allow rw pool={self.a} namespace='', "
                                                f"allow r pool={self.b}")
-        for words in (("ls", self.a), ("copy", self.a, self.b), ("move", self.a, self.b, CONFIRM)):
+        for words in (("ls", self.a), ("copy", self.a, self.b),
+                      ("move", self.a, self.b, "--accept-degraded", CONFIRM)):
             ran = c.siphon(*words, key=key, check=False)
             self.assertEqual(ran.code, harness.PARTIAL, str(ran))
             self.assertEqual([u["problem"]["code"] for u in ran.document["unlisted"]],
@@ -420,7 +421,12 @@ class Identity(harness.ClusterTest):
             c.ceph("osd", "down", str(osd))
             wait_until(lambda: not c.osd_is_up(osd), what="the OSD is down")
             ran = self.move("--timeout", "3", f"{self.a}/e", self.name + "c", check=False)
-            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs")
+            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs",
+                              f"the source stays: {self.a}/e .{self.name}c/e is there")
+            # It is no failure of the copy, whose number it is.
+            told = {k: ran.document["summary"][k] for k in ("copied", "failed", "sources_staying")}
+            self.assertEqual(told, {"copied": 1, "failed": 0, "sources_staying": 1}, str(ran))
+            self.assertEqual([e["status"] for e in ran.extents], ["copied"], str(ran))
             self.assertEqual(harness.fingerprint(c, self.a), before)
             self.move("--accept-degraded", f"{self.a}/e", self.name + "c")
             self.assertEqual(self.names(self.a), set())
