@@ -120,7 +120,10 @@ Result<CopyTotals> CopyRun::run() {
     if (!session_.wait(seconds(1u << std::min(round, 4u)))) break;
   }
   for (CopyItem& item : plan_.items) {
-    if (item.state == ItemState::kPending) {
+    if (item.state != ItemState::kPending) continue;
+    if (item.attempts > 0) {
+      item.state = ItemState::kFailed;  // as its last try did
+    } else {
       item.fail_with({Code::kCancelled, "not started: interrupted", Side::kRequester,
                       "run the same command again"});
     }
@@ -279,16 +282,26 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
 
 Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
                                 const std::function<void(const rpc::TransferEvent&)>& on_event) {
-  for (int i = 0; i < kMaxRejoins; ++i) {
-    if (!session_.wait(seconds(1))) return fail(Code::kCancelled, "interrupted");
+  for (int i = 0; i < kMaxRejoins && session_.wait(seconds(1)); ++i) {
     auto client = session_.device(group.target.address);
     if (!client) continue;
     (void)authorise(group, spec.authority);  // what it had may be good still
-    auto result = (*client)->watch(spec.id, spec.authority, on_event);
-    if (result || result.error().code == Code::kCancelled) return result;
+    bool is_there = false;
+    auto result = (*client)->watch(spec.id, spec.authority, [&](const rpc::TransferEvent& event) {
+      is_there = true;
+      on_event(event);
+    });
+    if (result || (is_there && result.error().code == Code::kCancelled)) return result;
     if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over
   }
-  return fail(std::move(broken));
+  if (!session_.interrupted()) return fail(std::move(broken));
+  const Address& target = plan_.items[group.items.front()].target;
+  return fail(std::move(broken)
+                  .with_context("interrupted; transfer " + spec.id +
+                                " was at its target, and whether it goes on is not known")
+                  .with_suspect(Side::kTarget)
+                  .with_next_step(session_.command(
+                      "watch " + spec.id + " " + shell_word(target.store() + "/"), Role::kTarget)));
 }
 
 void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {

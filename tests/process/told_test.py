@@ -16,7 +16,7 @@ import threading
 import two_daemons
 from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
                          NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, SIPHOND, TEMPORARY, USAGE,
-                         TwoDaemonsTest, wait_for)
+                         TwoDaemonsTest, is_connected_to, wait_for)
 
 PARTIAL = 6
 
@@ -347,6 +347,31 @@ class Interrupted(ToldTest):
         self.assertEqual((ran.summary["failed"], ran.summary["transfers"]), (1, 0))
         self.assertNotIn("goes on", ran.stderr)
         self.assertEqual(self.transfers("--all"), [])
+
+
+    def test_a_transfer_whose_target_went_away_is_not_said_to_go_on(self):
+        self.put("e1", 8 * MIB)
+        run = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "2M"), "--secret-file",
+                          self.secret, "-f", "json"])
+        transfer = self.wait_streaming(run)["id"]
+        self.target.kill()
+        wait_for(lambda: run.ended() or not is_connected_to(self.target.port), DEADLINE_S,
+                 "the requester to see that its target is gone")
+        self.assertFalse(run.ended())
+        run.send(signal.SIGINT)
+        ran = run.wait()
+        self.assertEqual(ran.code, INTERRUPTED, str(ran))
+        (extent,) = ran.document["extents"]
+        self.assertEqual((extent["status"], extent["transfer_id"]), ("failed", transfer))
+        self.assertIn(f"interrupted; transfer {transfer} was at its target, and whether it goes "
+                      "on is not known", extent["problem"]["message"])
+        self.assertEqual((ran.document["going_on"], ran.summary["going_on"]), ([], 0))
+        # What it says to run is what finds out, once the target is back.
+        self.target.start()
+        (step,) = re.findall(r"^next: (siphon .* watch .*)$", ran.stderr, re.MULTILINE)
+        pasted = subprocess.run(shlex.split(step.replace("siphon", str(SIPHON), 1)),
+                                capture_output=True, text=True)
+        self.assertEqual(pasted.returncode, NOT_FOUND, pasted)
 
 
 class DeafControl:
