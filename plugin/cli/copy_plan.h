@@ -33,6 +33,8 @@ struct CopyItem {
   bool by_name = false;            // listed, not looked at: small, and one of many
   std::uint64_t said_bytes =
       0;  // what the source's daemon said, where there is no info; 0: nothing
+  // Its daemon's word: it is not there to be sent, or not all of it.
+  std::optional<Error> source_problem = {};
   std::optional<Error> not_looked = {};  // why nobody has looked at one of its ends
   // A sealed extent of this name is at the target, and nobody has its content's digest: the two
   // must be read before it is known whether they are the same.

@@ -227,7 +227,7 @@ void find_sizes(Session& session, VerifyEnd& end) {
   }
   const auto headers = daemon_headers(session, asked, kHeaderPatience);
   for (std::size_t i = 0; i < daemons.size(); ++i) {
-    if (headers[i]) end.bytes[daemons[i]] = headers[i]->extent_bytes;
+    if (headers[i].header) end.bytes[daemons[i]] = headers[i].header->extent_bytes;
   }
   if (others.size() > kMostLooks) return;
   run_parallel(others.size(), 8, [&](std::size_t i) {

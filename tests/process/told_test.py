@@ -290,6 +290,29 @@ class DryRun(ToldTest):
         self.assertTrue(any("extent differs is already at the target and differs" in p
                             for p in problems), problems)
 
+    def test_of_what_is_damaged_or_foreign_it_says_what_a_copy_would(self):
+        names = ("cut-here", "cut-there", "kept", "foreign")
+        for name in names:
+            self.put(name, 2 * MIB)
+        self.siphon("copy", *self.to_target("cut-there", "kept"))
+        for folder, name in ((self.source.folder, "cut-here"), (self.target.folder, "cut-there"),
+                             (self.source.folder, "kept")):
+            os.truncate(folder / name, MIB)
+        (self.target.folder / "foreign").write_bytes(b"somebody's")
+
+        def told(*words):
+            ran = self.siphon("copy", *words, *self.to_target(*names), code=PARTIAL)
+            return {e["source"].rpartition("/")[2]:
+                    (e["status"], *((e["problem"] or {}).get(k) for k in ("code", "suspect")))
+                    for e in ran.document["extents"]}
+        plan = told("--dry-run")
+        self.assertEqual(plan, {"cut-here": ("failed", "DATA_LOSS", "source"),
+                                "cut-there": ("failed", "DATA_LOSS", "target"),
+                                "kept": ("already there", None, None),
+                                "foreign": ("failed", "FAILED_PRECONDITION", "target")})
+        self.assertEqual(told(), plan)
+        self.assertEqual((self.target.folder / "foreign").read_bytes(), b"somebody's")
+
     def test_a_daemon_that_cannot_be_asked_is_named(self):
         self.put("e1", MIB)
         for daemon, suspect in ((self.target, "target"), (self.source, "source")):
