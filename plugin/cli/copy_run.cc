@@ -32,6 +32,12 @@ bool may_try_again(const Error& error) {
   return is_retryable(error.code) || error.reason == Reason::kGrantUnknown;
 }
 
+// A call that ended so: whatever the transfer has done until then, or does still, was not told.
+bool may_have_run(const Error& error) {
+  return error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded ||
+         error.code == Code::kCancelled;
+}
+
 // Without checksums: nothing was read for it.
 Receipt receipt_of_what_is_there(const CopyItem& item, const SealedHeader& header) {
   Receipt there;
@@ -261,7 +267,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
   auto client = connecting.get();
   if (!client) ready = fail(client.error());
   if (!ready) {
-    result = fail(std::move(ready).error());
+    result = fail(ready.error());
   } else {
     const auto on_event = [&](const rpc::TransferEvent& event) {
       // It may wait in the target's queue for longer than a grant lasts.
@@ -277,7 +283,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
       result = rejoin(group, spec, result.error(), on_event);
     }
   }
-  return settle(slot, group, pending, spec, result);
+  return settle(slot, group, pending, spec, result, ready.has_value());
 }
 
 Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
@@ -344,7 +350,8 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
 }
 
 CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
-                               const TransferSpec& spec, const Result<Summary>& result) {
+                               const TransferSpec& spec, const Result<Summary>& result,
+                               bool asked) {
   const bool not_asked = !result && result.error().reason == Reason::kNotAsked;
   const bool stopped = !result && result.error().code == Code::kCancelled;
   Error reason{Code::kInternal, group.target.name + " said nothing of this extent", Side::kTarget,
@@ -359,7 +366,7 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
     for (const auto& [name, i] : pending) --plan_.items[i].attempts;
     return Ended::kDone;
   }
-  ++totals_.transfers;
+  if (asked) totals_.transfers.insert(spec.id);
   for (const auto& [name, i] : pending) {
     CopyItem& item = plan_.items[i];
     item.transfer_id = spec.id;
@@ -383,6 +390,8 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
     totals_.strangers += result->strangers;
     totals_.fallback_parts += result->fallback_parts;
     if (!result->data_endpoint.empty()) totals_.data_endpoints.insert(result->data_endpoint);
+  } else if (asked && !busy && may_have_run(result.error())) {
+    totals_.accounts_complete = false;
   }
   return busy ? Ended::kBusy : Ended::kDone;
 }
@@ -457,6 +466,8 @@ void CopyRun::show(std::size_t slot, const Progress& progress) {
   {
     const std::lock_guard lock(mutex_);
     slots_[slot].progress = progress;
+    // Its account may never come.
+    if (!progress.data_endpoint.empty()) totals_.data_endpoints.insert(progress.data_endpoint);
   }
   if (session_.meter().due()) session_.meter().update(progress_of_all());
 }

@@ -61,15 +61,16 @@ Rows rows_of(const CopyPlan& plan) {
 }
 
 Json to_json(const CopyTotals& t) {
+  const auto told = [&](std::uint64_t n) { return t.accounts_complete ? Json(n) : Json(); };
   return Json{{"bytes", t.bytes},
               {"seconds", t.seconds},
-              {"transfers", t.transfers},
+              {"transfers", t.transfers.size()},
               {"retried", t.retried},
               {"receipts_lost", t.receipts_lost},
-              {"lane_bytes", t.lane_bytes},
-              {"rpc_bytes", t.rpc_bytes},
-              {"strangers", t.strangers},
-              {"fallback_parts", t.fallback_parts},
+              {"lane_bytes", told(t.lane_bytes)},
+              {"rpc_bytes", told(t.rpc_bytes)},
+              {"strangers", told(t.strangers)},
+              {"fallback_parts", told(t.fallback_parts)},
               {"data_endpoints", t.data_endpoints}};
 }
 
@@ -229,13 +230,19 @@ void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& tot
                  : "proven: length and crc32, computed at both ends, are the sealed header's; "
                    "--deep checks every block's SHA-256");
   }
-  if (totals.transfers == 0) return;
+  if (totals.transfers.empty()) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
     endpoints += (endpoints.empty() ? "" : ", ") + endpoint;
   }
-  out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}",
-                       counted(totals.transfers, "transfer"),
+  const std::string transfers = counted(totals.transfers.size(), "transfer");
+  if (!totals.accounts_complete) {
+    out.line(fmt::format(
+        "{}; data ports: {}; what went over the wire is not known: a target's account is missing",
+        transfers, endpoints.empty() ? "not known" : endpoints));
+    return;
+  }
+  out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}", transfers,
                        endpoints.empty() ? "none" : endpoints, counted(totals.lane_bytes, "byte"),
                        totals.rpc_bytes, counted(totals.strangers, "stranger"),
                        counted(totals.fallback_parts, "fallback part")));

@@ -351,6 +351,13 @@ class Interrupted(ToldTest):
             self.assertNotIn("does not answer", ran.stderr)  # as after the connect's own 5 s
             self.assertIn("interrupted", ran.stderr)
 
+    def test_a_target_that_is_not_there_is_asked_for_no_transfer(self):
+        self.put("e1", MIB)
+        self.target.kill()
+        ran = self.copy("e1", code=TEMPORARY)
+        self.assertEqual((ran.summary["transfers"], ran.summary["lane_bytes"]), (0, 0), str(ran))
+        self.assertNotIn("data ports", self.text(*self.copy_words("e1"), code=TEMPORARY).stdout)
+
     def test_what_no_target_was_asked_for_does_not_go_on(self):
         self.put("e1", MIB)
         proxy = DeafControl(self.target.port)
@@ -389,6 +396,11 @@ class Interrupted(ToldTest):
         self.assertIn(f"interrupted; transfer {transfer} was at its target, and whether it goes "
                       "on is not known", extent["problem"]["message"])
         self.assertEqual((ran.document["going_on"], ran.summary["going_on"]), ([], 0))
+        # Its account is gone with it.
+        self.assertEqual([ran.summary[k] for k in ("transfers", "lane_bytes", "rpc_bytes",
+                                                   "strangers", "fallback_parts")],
+                         [1, None, None, None, None])
+        self.assertEqual(len(ran.summary["data_endpoints"]), 1)
         # What it says to run is what finds out, once the target is back.
         self.target.start()
         (step,) = re.findall(r"^next: (siphon .* watch .*)$", ran.stderr, re.MULTILINE)
@@ -524,7 +536,10 @@ class NextSteps(ToldTest):
                            self.secret])
         self.wait_streaming(copy)
         copy.send(signal.SIGINT)
-        said = copy.wait().stderr
+        ran = copy.wait()
+        self.assertRegex(ran.stdout, "data ports: 127.0.0.1:[0-9]+; what went over the wire is not "
+                                     "known")
+        said = ran.stderr
         watch, cancel = re.search(r"^next: (siphon .* watch .*), or (siphon .* cancel .*)$", said,
                                   re.MULTILINE).groups()
         pasted = self.paste(watch)
