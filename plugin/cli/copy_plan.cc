@@ -450,6 +450,16 @@ Json receipt_json(const CopyItem& item) {
   return json;
 }
 
+std::optional<std::uint64_t> pending_bytes(const CopyPlan& plan) {
+  std::uint64_t bytes = 0;
+  for (const CopyItem& item : plan.items) {
+    if (item.state != ItemState::kPending) continue;
+    if (item.bytes() == 0 && !item.source_problem) return std::nullopt;
+    bytes += item.bytes_to_come();
+  }
+  return bytes;
+}
+
 Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   const std::vector<std::string>& names = session.options().names;
   if (names.size() < 2) return usage("a copy needs a source and a target", "siphon copy --help");
@@ -516,14 +526,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   look_at_daemon_targets(session, plan);
   read_what_is_there(session, plan);
   look_at_source_parts(session, plan);
-  for (const CopyItem& item : plan.items) {
-    if (item.state != ItemState::kPending) continue;
-    plan.total_bytes += item.bytes();
-    if (item.bytes() == 0) {
-      plan.total_bytes = 0;
-      break;
-    }
-  }
+  plan.total_bytes = pending_bytes(plan).value_or(0);
   return plan;
 }
 

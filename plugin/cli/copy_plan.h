@@ -60,6 +60,8 @@ struct CopyItem {
   // It was seen before any try that it cannot be copied. Whatever else went wrong has failed.
   bool refused() const { return state == ItemState::kFailed && attempts == 0 && is_refusal(error); }
   std::uint64_t bytes() const { return info ? info->header.extent_bytes : said_bytes; }
+  // What a copy of it would bring.
+  std::uint64_t bytes_to_come() const { return source_problem ? 0 : bytes(); }
   void fail_with(Error e) {
     state = ItemState::kFailed;
     error = std::move(e);
@@ -90,6 +92,9 @@ BothEnds verify_both_ends(Session& session, const CopyPlan& plan,
 
 // The item's receipt, with the checksums that were computed in this run and no others; null: none.
 Json receipt_json(const CopyItem& item);
+
+// Of all that is to be copied; nothing where a size is not known.
+std::optional<std::uint64_t> pending_bytes(const CopyPlan& plan);
 
 // From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when
 // the arguments contradict each other; what is wrong with single extents is in their items. Of a

@@ -487,7 +487,9 @@ ProgressState CopyRun::progress_of_all() {
   for (const CopyItem& item : plan_.items) {
     state.failed += item.state == ItemState::kFailed;
     state.done_extents += item.state != ItemState::kPending;
-    if (item.state == ItemState::kAlreadyThere && item.attempts > 0) found_there += item.bytes();
+    if (item.state == ItemState::kAlreadyThere && item.attempts > 0) {
+      found_there += item.bytes_to_come();
+    }
   }
   state.total_extents = plan_.items.size();
   // What the transfers under way have together is no total: others are still to come. Where the

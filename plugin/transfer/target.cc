@@ -631,6 +631,7 @@ void TargetTransfer::finish(Status attempt) {
   s.extents_already_there = there_count_;
   s.extents_failed = failed_count_;
   s.bytes = published_bytes_;
+  durable_bytes_ = published_bytes_;  // of what has failed nothing is kept
   s.lane_bytes = lane_bytes_;
   s.rpc_bytes = stream_end_.rpc_bytes + header_rpc_bytes_;
   s.elapsed_ms = duration_cast<milliseconds>(steady_clock::now() - started_at_).count();

@@ -491,6 +491,26 @@ class Progress(ToldTest):
         self.assert_total(told, self.bytes_of(*names))
         self.assertEqual({p["total_extents"] for p in told}, {4})
 
+    def test_a_name_that_is_not_there_does_not_hide_the_total(self):
+        self.put("e1", 2 * MIB)
+        told = self.progress("copy", *self.to_target("e1", "none"), code=PARTIAL)
+        self.assertEqual({p["total_bytes"] for p in told}, {self.bytes_of("e1")})
+
+    def test_what_is_tried_again_counts_from_its_first_byte(self):
+        self.put("e1", 8 * MIB)
+        run = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "2M", "--progress", "json"),
+                          "--secret-file", self.secret])
+        self.wait_streaming(run, 4 * MIB)
+        self.source.restart()
+        ran = run.wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        told = [json.loads(line)["progress"] for line in ran.stderr.splitlines()
+                if line.startswith("{")]
+        first, again = ([p for p in told if p["retried"] == n] for n in (0, 1))
+        self.assertGreater(first[-1]["done_bytes"], 0)
+        self.assertLess(again[0]["done_bytes"], first[-1]["done_bytes"])
+        self.assertEqual(again[-1]["done_bytes"], self.bytes_of("e1"))
+
     def make_daemon_beside(self, name):
         (self.dir / name).mkdir()
         return self.make_daemon(name, self.base_port + 2, range(

@@ -885,6 +885,8 @@ TEST_F(TargetTransferTest, CancelInTheMiddleDropsTheScratch) {
   run();
   EXPECT_EQ(outcome("e"), "CANCELLED");
   EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  EXPECT_GT(progress_.received_bytes, 0u);
+  EXPECT_EQ(progress_.durable_bytes, 0u) << "the scratch is gone";
   expect_no_trace_of("e");
   expect_journal_empty();
 }
