@@ -299,6 +299,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   if (is_move && going > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
   if (plan.items.empty()) exit = Exit::kNothingToDo;
   exit = session.exit_of_listed(exit);
+  const std::optional<std::uint64_t> bytes = pending_bytes(plan);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = true;
@@ -311,7 +312,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
       }
     }
     doc["transfers"] = groups.size();
-    doc["total_bytes"] = plan.total_bytes > 0 ? Json(plan.total_bytes) : Json();
+    doc["total_bytes"] = bytes ? Json(*bytes) : Json();
     session.out().document(std::move(doc), exit, rows_of(plan));
   } else {
     Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"DEVICES"}, {"PLAN"}});
@@ -323,8 +324,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
     session.out().table(table);
     session.out().line(fmt::format("would copy {}, {}, in {}; nothing was changed",
                                    counted(pending, "extent"),
-                                   plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
-                                                        : std::string("of a size not known here"),
+                                   bytes ? human_bytes(*bytes) : "of a size not known here",
                                    counted(groups.size(), "transfer")));
     if (is_move) {
       session.out().line(fmt::format("would then verify both ends of {0} and trash the source",

@@ -282,6 +282,12 @@ class DryRun(ToldTest):
         said = self.text("copy", "--dry-run", *names, code=PARTIAL).stdout
         self.assertIn("would copy 1 extent, 2.00 MiB, in 1 transfer; nothing was changed", said)
         self.assertEqual((self.target.public_names(), self.transfers("--all")), before)
+        # Nothing to copy is nothing, of a size that is known.
+        none = self.to_target("there")
+        ran = self.siphon("copy", "--dry-run", *none, code=NOTHING_TO_DO)
+        self.assertEqual((ran.document["total_bytes"], ran.document["transfers"]), (0, 0))
+        self.assertIn("would copy 0 extents, 0 B, in 0 transfers",
+                      self.text("copy", "--dry-run", *none, code=NOTHING_TO_DO).stdout)
         # What it says is what happens.
         done = self.siphon("copy", *names, code=PARTIAL)
         self.assertEqual({e["source"].rpartition("/")[2] for e in done.document["extents"]
