@@ -214,16 +214,31 @@ std::size_t going_on_of(const CopyPlan& plan) {
       plan.items, [](const CopyItem& item) { return item.state == ItemState::kGoesOn; }));
 }
 
+// Listed by their names, and left by Ctrl-C before anybody looked: some may be names of nothing but
+// trash.
+std::size_t names_alone_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
+    const bool not_tried = item.state == ItemState::kFailed && item.attempts == 0;
+    return item.by_name && (not_tried || item.state == ItemState::kGoesOn);
+  }));
+}
+
 void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
   const Output& out = session.out();
   const Tally tally = tally_of(plan);
   const std::size_t refused = refused_of(plan);
   const std::size_t going_on = going_on_of(plan);
+  const std::size_t names_alone = names_alone_of(plan);
   out.line(fmt::format(
       "{} listed: {} copied and proven, {} already there, {} refused, {} failed{}; {} in {}",
-      counted(plan.items.size(), "extent"), tally.done, tally.already_there, refused,
-      tally.failed - refused, going_on > 0 ? fmt::format(", {} going on", going_on) : "",
-      exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
+      counted(plan.items.size(), names_alone > 0 ? "name" : "extent"), tally.done,
+      tally.already_there, refused, tally.failed - refused,
+      going_on > 0 ? fmt::format(", {} going on", going_on) : "", exact_bytes(totals.bytes),
+      pace_text(totals.bytes, totals.seconds)));
+  if (names_alone > 0) {
+    out.line(fmt::format("{} of these names nobody has looked at: some may have no extent",
+                         names_alone));
+  }
   if (tally.done > 0) {
     out.line(session.options().deep
                  ? "proven: every block's SHA-256, length and crc32, of what the target has stored"
@@ -615,6 +630,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     doc["summary"]["refused"] = refused_of(plan);
     doc["summary"]["failed"] = tally.failed - refused_of(plan);
     doc["summary"]["going_on"] = going_on_of(plan);
+    doc["summary"]["names_alone"] = names_alone_of(plan);
     doc["going_on"] = Json::array();
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit, rows_of(plan));
