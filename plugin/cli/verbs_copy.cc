@@ -275,13 +275,47 @@ void note_going_on(Session& session, const CopyTotals& totals) {
 
 // Sources that a move would trash, if all went well.
 bool would_go(const CopyItem& item) {
+  if (item.stays) return false;
   return item.state == ItemState::kPending || item.state == ItemState::kAlreadyThere;
+}
+
+// Their sources would stay, as the target's placement groups are now.
+void look_at_redundancy(Session& session, CopyPlan& plan) {
+  if (session.options().accept_degraded) return;
+  std::vector<std::size_t> items;
+  std::vector<Address> targets;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    if (!would_go(plan.items[i])) continue;
+    items.push_back(i);
+    targets.push_back(plan.items[i].target);
+  }
+  for (const auto& [i, why] : not_yet_safe(session, targets)) {
+    CopyItem& item = plan.items[items[i]];
+    item.stays = why.with_context("the source would stay: " + item.source.to_string());
+  }
+}
+
+// What there would be to do is done, as far as a plan can say.
+Exit exit_of_plan(const CopyPlan& plan, bool is_move) {
+  if (plan.items.empty()) return Exit::kNothingToDo;
+  Tally tally;
+  for (const CopyItem& item : plan.items) {
+    if (const Error* problem = problem_of(item)) {
+      tally.fail(*problem);
+    } else if (is_move || item.state == ItemState::kPending) {
+      ++tally.done;
+    } else {
+      ++tally.already_there;
+    }
+  }
+  return exit_for(tally);
 }
 
 std::string plan_of(const CopyItem& item, bool is_move) {
   std::string text =
       item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state));
   if (is_move && would_go(item)) text += ", then trash the source";
+  if (item.stays) text += ", the source stays";
   if (item.not_looked) text += " (not looked at)";
   return text;
 }
@@ -305,15 +339,11 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   const std::vector<CopyGroup> groups = router.route(plan);
   if (session.interrupted())
     return fail(Session::interrupted_error("interrupted: no plan was made"));
-  const Tally tally = tally_of(plan);
-  Exit exit = exit_for(tally);
-  std::size_t pending = 0;
-  for (const CopyItem& item : plan.items) pending += item.state == ItemState::kPending;
-  if (pending > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
+  if (is_move) look_at_redundancy(session, plan);
+  const auto pending = static_cast<std::size_t>(
+      std::ranges::count(plan.items, ItemState::kPending, &CopyItem::state));
   const auto going = static_cast<std::size_t>(std::ranges::count_if(plan.items, would_go));
-  if (is_move && going > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
-  if (plan.items.empty()) exit = Exit::kNothingToDo;
-  exit = session.exit_of_listed(exit);
+  const Exit exit = session.exit_of_listed(exit_of_plan(plan, is_move));
   const std::optional<std::uint64_t> bytes = pending_bytes(plan);
   if (session.out().json()) {
     Json doc = session.out().new_document();

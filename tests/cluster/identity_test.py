@@ -420,6 +420,10 @@ class Identity(harness.ClusterTest):
             c.tool("kill", f"osd.{osd}")
             c.ceph("osd", "down", str(osd))
             wait_until(lambda: not c.osd_is_up(osd), what="the OSD is down")
+            dry = c.siphon("move", "--dry-run", "--timeout", "3", f"{self.a}/e", self.name + "c",
+                           check=False)
+            self.assert_fails(dry, harness.TEMPORARY, "the source would stay.*of 3 OSDs")
+            self.assertEqual(dry.document["would_trash"], [])
             ran = self.move("--timeout", "3", f"{self.a}/e", self.name + "c", check=False)
             self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs",
                               f"the source stays: {self.a}/e .{self.name}c/e is there")
