@@ -174,6 +174,13 @@ void differs(CopyItem& item) {
                   Reason::kDiffers});
 }
 
+// The same is at the target, and not all of it.
+void damaged_there(CopyItem& item, const Error& found) {
+  item.fail_with(found.with_context("it is at the target already, but damaged there"));
+  item.error.suspect = Side::kTarget;
+  item.error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
+}
+
 // What a name that is taken at the target means, by what both heads say.
 void compare_headers(CopyItem& item, ExtentState state, const SealedHeader& there) {
   const bool both_sealed = item.info && state == ExtentState::kSealed;
@@ -192,6 +199,12 @@ void compare_headers(CopyItem& item, ExtentState state, const SealedHeader& ther
 constexpr std::chrono::seconds kAskInEarnest{5};
 constexpr std::chrono::seconds kAskForAPlan{30};
 
+// What a daemon says of one extent, and not why it could not be asked.
+bool is_of_the_extent(const Error& error) {
+  return error.code == Code::kNotFound || error.code == Code::kFailedPrecondition ||
+         error.code == Code::kDataLoss;
+}
+
 void look_at_daemon_sources(Session& session, CopyPlan& plan) {
   const bool dry_run = session.options().dry_run;
   if (!dry_run && !session.meter().shown()) return;
@@ -206,16 +219,20 @@ void look_at_daemon_sources(Session& session, CopyPlan& plan) {
   const auto headers = daemon_headers(session, sources, dry_run ? kAskForAPlan : kAskInEarnest);
   for (std::size_t i = 0; i < items.size(); ++i) {
     CopyItem& item = plan.items[items[i]];
-    if (headers[i]) {
-      item.said_bytes = headers[i]->extent_bytes;
-      if (!dry_run) continue;
-      item.info.emplace();
-      item.info->name = item.source.extent;
-      item.info->state = ExtentState::kSealed;
-      item.info->header = *headers[i];
-    } else if (dry_run) {
-      item.fail_with(Error(headers[i].error()).with_suspect(Side::kSource));
+    const auto& [header, status] = headers[i];
+    if (!status && is_of_the_extent(status.error())) {
+      item.source_problem = Error(status.error()).with_suspect(Side::kSource);
     }
+    if (header) item.said_bytes = header->extent_bytes;
+    if (!dry_run) continue;
+    if (!header) {
+      item.fail_with(Error(status.error()).with_suspect(Side::kSource));
+      continue;
+    }
+    item.info.emplace();
+    item.info->name = item.source.extent;
+    item.info->state = ExtentState::kSealed;
+    item.info->header = *header;
   }
 }
 
@@ -232,17 +249,36 @@ void look_at_daemon_targets(Session& session, CopyPlan& plan) {
   const auto headers = daemon_headers(session, targets, kAskForAPlan);
   for (std::size_t i = 0; i < items.size(); ++i) {
     CopyItem& item = plan.items[items[i]];
-    if (headers[i]) {
-      // Without a look at the source that is for the devices to find out.
-      if (item.info) compare_headers(item, ExtentState::kSealed, *headers[i]);
-    } else if (headers[i].error().code == Code::kFailedPrecondition) {
-      differs(item);  // open
-    } else if (headers[i].error().code != Code::kNotFound) {
-      Error error = headers[i].error();
-      error.suspect = Side::kTarget;  // which was asked as sources are
-      item.fail_with(std::move(error));
+    const auto& [header, status] = headers[i];
+    if (header) {
+      if (!item.info) continue;  // it is for the devices to find out
+      compare_headers(item, ExtentState::kSealed, *header);
+      if (item.state != ItemState::kFailed && !status) damaged_there(item, status.error());
+      continue;
     }
+    Error error = status.error();
+    if (error.code == Code::kNotFound) continue;
+    if (error.code == Code::kFailedPrecondition && error.reason == Reason::kNone) {
+      differs(item);  // open
+      continue;
+    }
+    error.suspect = Side::kTarget;  // which was asked as sources are
+    item.fail_with(std::move(error));
   }
+}
+
+// What is left to be copied must be there as a whole. In earnest that shows as it is read.
+void look_at_source_parts(Session& session, CopyPlan& plan) {
+  if (!session.options().dry_run) return;
+  run_parallel(plan.items.size(), kLookThreads, [&](std::size_t i) {
+    CopyItem& item = plan.items[i];
+    if (item.state != ItemState::kPending || session.interrupted()) return;
+    if (item.source_problem) return item.fail_with(*item.source_problem);
+    if (item.source.where != Where::kCeph || !item.info) return;
+    auto store = session.store(item.source, Role::kSource);
+    Status whole = store ? (*store)->check_parts(*item.info) : Status(fail(store.error()));
+    if (!whole) item.fail_with(std::move(whole).error().with_suspect(Side::kSource));
+  });
 }
 
 // What the source and the target say of one item; `how` the target is asked: beside the source, if
@@ -284,12 +320,7 @@ void look(Session& session, CopyItem& item, const std::optional<TargetList>& lis
   if (item.state == ItemState::kFailed) return;
   auto store = session.store(item.target, Role::kTarget);
   const Status whole = store ? (*store)->check_parts(*found) : Status(fail(store.error()));
-  if (!whole) {
-    item.fail_with(Error(whole.error())
-                       .with_suspect(Side::kTarget)
-                       .with_context("it is at the target already, but damaged there"));
-    item.error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
-  }
+  if (!whole) damaged_there(item, whole.error());
 }
 
 // Extents without a digest (format version 1), and with --check all that is there already: read
@@ -420,6 +451,16 @@ Json receipt_json(const CopyItem& item) {
   return json;
 }
 
+std::optional<std::uint64_t> pending_bytes(const CopyPlan& plan) {
+  std::uint64_t bytes = 0;
+  for (const CopyItem& item : plan.items) {
+    if (item.state != ItemState::kPending) continue;
+    if (item.bytes() == 0 && !item.source_problem) return std::nullopt;
+    bytes += item.bytes_to_come();
+  }
+  return bytes;
+}
+
 Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   const std::vector<std::string>& names = session.options().names;
   if (names.size() < 2) return usage("a copy needs a source and a target", "siphon copy --help");
@@ -485,14 +526,8 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   });
   look_at_daemon_targets(session, plan);
   read_what_is_there(session, plan);
-  for (const CopyItem& item : plan.items) {
-    if (item.state != ItemState::kPending) continue;
-    plan.total_bytes += item.bytes();
-    if (item.bytes() == 0) {
-      plan.total_bytes = 0;
-      break;
-    }
-  }
+  look_at_source_parts(session, plan);
+  plan.total_bytes = pending_bytes(plan).value_or(0);
   return plan;
 }
 

@@ -33,6 +33,8 @@ struct CopyItem {
   bool by_name = false;            // listed, not looked at: small, and one of many
   std::uint64_t said_bytes =
       0;  // what the source's daemon said, where there is no info; 0: nothing
+  // Its daemon's word: it is not there to be sent, or not all of it.
+  std::optional<Error> source_problem = {};
   std::optional<Error> not_looked = {};  // why nobody has looked at one of its ends
   // A sealed extent of this name is at the target, and nobody has its content's digest: the two
   // must be read before it is known whether they are the same.
@@ -46,6 +48,8 @@ struct CopyItem {
   };
   std::optional<ReadCrc32> read_crc32;
   Error error;
+  // Of a move: why the source stays though its copy is at the target. The state is the copy's.
+  std::optional<Error> stays = {};
   // Generations that left the trash, to make room: at the target in all tries; at the source for a
   // move.
   std::vector<TrashEntry> left_for_good, source_left_for_good;
@@ -56,6 +60,8 @@ struct CopyItem {
   // It was seen before any try that it cannot be copied. Whatever else went wrong has failed.
   bool refused() const { return state == ItemState::kFailed && attempts == 0 && is_refusal(error); }
   std::uint64_t bytes() const { return info ? info->header.extent_bytes : said_bytes; }
+  // What a copy of it would bring.
+  std::uint64_t bytes_to_come() const { return source_problem ? 0 : bytes(); }
   void fail_with(Error e) {
     state = ItemState::kFailed;
     error = std::move(e);
@@ -86,6 +92,9 @@ BothEnds verify_both_ends(Session& session, const CopyPlan& plan,
 
 // The item's receipt, with the checksums that were computed in this run and no others; null: none.
 Json receipt_json(const CopyItem& item);
+
+// Of all that is to be copied; nothing where a size is not known.
+std::optional<std::uint64_t> pending_bytes(const CopyPlan& plan);
 
 // From the arguments SOURCE... TARGET: names, sizes, what is there already. INVALID_ARGUMENT when
 // the arguments contradict each other; what is wrong with single extents is in their items. Of a

@@ -32,6 +32,12 @@ bool may_try_again(const Error& error) {
   return is_retryable(error.code) || error.reason == Reason::kGrantUnknown;
 }
 
+// A call that ended so: whatever the transfer has done until then, or does still, was not told.
+bool may_have_run(const Error& error) {
+  return error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded ||
+         error.code == Code::kCancelled;
+}
+
 // Without checksums: nothing was read for it.
 Receipt receipt_of_what_is_there(const CopyItem& item, const SealedHeader& header) {
   Receipt there;
@@ -120,7 +126,10 @@ Result<CopyTotals> CopyRun::run() {
     if (!session_.wait(seconds(1u << std::min(round, 4u)))) break;
   }
   for (CopyItem& item : plan_.items) {
-    if (item.state == ItemState::kPending) {
+    if (item.state != ItemState::kPending) continue;
+    if (item.attempts > 0) {
+      item.state = ItemState::kFailed;  // as its last try did
+    } else {
       item.fail_with({Code::kCancelled, "not started: interrupted", Side::kRequester,
                       "run the same command again"});
     }
@@ -258,7 +267,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
   auto client = connecting.get();
   if (!client) ready = fail(client.error());
   if (!ready) {
-    result = fail(std::move(ready).error());
+    result = fail(ready.error());
   } else {
     const auto on_event = [&](const rpc::TransferEvent& event) {
       // It may wait in the target's queue for longer than a grant lasts.
@@ -274,21 +283,31 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
       result = rejoin(group, spec, result.error(), on_event);
     }
   }
-  return settle(slot, group, pending, spec, result);
+  return settle(slot, group, pending, spec, result, ready.has_value());
 }
 
 Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Error broken,
                                 const std::function<void(const rpc::TransferEvent&)>& on_event) {
-  for (int i = 0; i < kMaxRejoins; ++i) {
-    if (!session_.wait(seconds(1))) return fail(Code::kCancelled, "interrupted");
+  for (int i = 0; i < kMaxRejoins && session_.wait(seconds(1)); ++i) {
     auto client = session_.device(group.target.address);
     if (!client) continue;
     (void)authorise(group, spec.authority);  // what it had may be good still
-    auto result = (*client)->watch(spec.id, spec.authority, on_event);
-    if (result || result.error().code == Code::kCancelled) return result;
+    bool is_there = false;
+    auto result = (*client)->watch(spec.id, spec.authority, [&](const rpc::TransferEvent& event) {
+      is_there = true;
+      on_event(event);
+    });
+    if (result || (is_there && result.error().code == Code::kCancelled)) return result;
     if (result.error().code == Code::kNotFound) break;  // it was never begun, or is long over
   }
-  return fail(std::move(broken));
+  if (!session_.interrupted()) return fail(std::move(broken));
+  const Address& target = plan_.items[group.items.front()].target;
+  return fail(std::move(broken)
+                  .with_context("interrupted; transfer " + spec.id +
+                                " was at its target, and whether it goes on is not known")
+                  .with_suspect(Side::kTarget)
+                  .with_next_step(session_.command(
+                      "watch " + spec.id + " " + shell_word(target.store() + "/"), Role::kTarget)));
 }
 
 void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
@@ -331,7 +350,8 @@ void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
 }
 
 CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
-                               const TransferSpec& spec, const Result<Summary>& result) {
+                               const TransferSpec& spec, const Result<Summary>& result,
+                               bool asked) {
   const bool not_asked = !result && result.error().reason == Reason::kNotAsked;
   const bool stopped = !result && result.error().code == Code::kCancelled;
   Error reason{Code::kInternal, group.target.name + " said nothing of this extent", Side::kTarget,
@@ -346,7 +366,7 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
     for (const auto& [name, i] : pending) --plan_.items[i].attempts;
     return Ended::kDone;
   }
-  ++totals_.transfers;
+  if (asked) totals_.transfers.insert(spec.id);
   for (const auto& [name, i] : pending) {
     CopyItem& item = plan_.items[i];
     item.transfer_id = spec.id;
@@ -370,6 +390,8 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
     totals_.strangers += result->strangers;
     totals_.fallback_parts += result->fallback_parts;
     if (!result->data_endpoint.empty()) totals_.data_endpoints.insert(result->data_endpoint);
+  } else if (asked && !busy && may_have_run(result.error())) {
+    totals_.accounts_complete = false;
   }
   return busy ? Ended::kBusy : Ended::kDone;
 }
@@ -395,15 +417,16 @@ void CopyRun::drop_gone() {
   std::erase_if(plan_.items, is_gone);
 }
 
-// A folder's daemon does not say what stands under a name that is taken: both ends are read there.
-// With --check or --deep so is whatever a target found there by its digest.
+// A folder's daemon that could not compare (an extent without a digest) does not say what stands
+// under a name that is taken: both ends are read there. With --check or --deep so is whatever a
+// target found there by its digest.
 void CopyRun::check_already_there() {
   std::vector<std::size_t> taken;
   for (std::size_t i = 0; i < plan_.items.size(); ++i) {
     const CopyItem& item = plan_.items[i];
-    const bool unknown = item.state == ItemState::kFailed &&
-                         item.error.code == Code::kAlreadyExists &&
-                         item.target.where == Where::kDaemon;
+    const bool unknown =
+        item.state == ItemState::kFailed && item.error.code == Code::kAlreadyExists &&
+        item.error.reason != Reason::kDiffers && item.target.where == Where::kDaemon;
     const bool unread = (session_.options().deep || session_.options().check) &&
                         item.state == ItemState::kAlreadyThere;
     if (!(unknown || unread) || item.attempts == 0 || session_.interrupted()) continue;
@@ -423,10 +446,11 @@ void CopyRun::check_already_there() {
       if (!item.receipt) item.receipt = receipt_of_what_is_there(item, left[i].outcome.header);
       continue;
     }
-    if (item.state != ItemState::kAlreadyThere) continue;
+    const bool was_there = item.state == ItemState::kAlreadyThere;
     item.receipt.reset();
     const bool target_damaged = !right[i].outcome.status;
     const Status& bad = target_damaged ? right[i].outcome.status : left[i].outcome.status;
+    if (bad && !was_there) continue;  // other content has the name, as was told
     item.fail_with(bad ? Error{Code::kDataLoss, "the two ends differ", Side::kNone, ""}
                        : bad.error());
     const bool damaged = item.error.code == Code::kDataLoss;  // else one end could not be read
@@ -442,6 +466,8 @@ void CopyRun::show(std::size_t slot, const Progress& progress) {
   {
     const std::lock_guard lock(mutex_);
     slots_[slot].progress = progress;
+    // Its account may never come.
+    if (!progress.data_endpoint.empty()) totals_.data_endpoints.insert(progress.data_endpoint);
   }
   if (session_.meter().due()) session_.meter().update(progress_of_all());
 }
@@ -461,7 +487,9 @@ ProgressState CopyRun::progress_of_all() {
   for (const CopyItem& item : plan_.items) {
     state.failed += item.state == ItemState::kFailed;
     state.done_extents += item.state != ItemState::kPending;
-    if (item.state == ItemState::kAlreadyThere && item.attempts > 0) found_there += item.bytes();
+    if (item.state == ItemState::kAlreadyThere && item.attempts > 0) {
+      found_there += item.bytes_to_come();
+    }
   }
   state.total_extents = plan_.items.size();
   // What the transfers under way have together is no total: others are still to come. Where the

@@ -20,8 +20,12 @@ namespace siphon::cli {
 // What all transfers of a copy did together.
 struct CopyTotals {
   std::uint64_t bytes = 0;  // published
+  // The targets' accounts. One is missing where a target was lost, or is left to go on: then what
+  // these four are is not known.
   std::uint64_t lane_bytes = 0, rpc_bytes = 0, strangers = 0, fallback_parts = 0;
-  std::uint32_t transfers = 0, retried = 0;
+  bool accounts_complete = true;
+  std::set<std::string> transfers;  // their ids, of those that a target was asked for
+  std::uint32_t retried = 0;
   std::uint64_t receipts_lost = 0;
   std::string receipts_error;
   double seconds = 0;
@@ -63,8 +67,9 @@ class CopyRun {
   // Items that are waited for, by the name at the target: a next try has indices of its own.
   using Pending = std::map<std::string, std::size_t>;
   void on_outcome(const ExtentOutcome& outcome, const Pending& pending);
+  // `asked`: the target was, for the transfer.
   Ended settle(std::size_t slot, const CopyGroup& group, const Pending& pending,
-               const TransferSpec& spec, const Result<Summary>& result);
+               const TransferSpec& spec, const Result<Summary>& result, bool asked);
   void check_already_there();
   void drop_gone();
   void show(std::size_t slot, const Progress& progress);

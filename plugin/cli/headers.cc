@@ -105,10 +105,10 @@ Status ask(SourceCaller& caller, const std::string& device, std::vector<std::str
 
 }  // namespace
 
-std::vector<Result<SealedHeader>> daemon_headers(const Session& session,
-                                                 const std::vector<Address>& addresses,
-                                                 std::chrono::milliseconds at_most) {
-  std::vector<Result<SealedHeader>> answers(addresses.size());
+std::vector<HeaderSeen> daemon_headers(const Session& session,
+                                       const std::vector<Address>& addresses,
+                                       std::chrono::milliseconds at_most) {
+  std::vector<HeaderSeen> answers(addresses.size());
   if (addresses.empty()) return answers;
   std::vector<bool> answered(addresses.size(), false);
   std::map<std::string, std::vector<std::size_t>> by_device;
@@ -129,13 +129,15 @@ std::vector<Result<SealedHeader>> daemon_headers(const Session& session,
       Status status = ask(*caller, device, std::move(names), at_most, stop.token(),
                           [&](std::size_t i, Result<SealedHeader> answer) {
                             const std::lock_guard lock(mutex);
-                            answers[items[from + i]] = std::move(answer);
+                            HeaderSeen& seen = answers[items[from + i]];
+                            seen.status = answer ? Status() : fail(answer.error());
+                            if (answer) seen.header = std::move(*answer);
                             answered[items[from + i]] = true;
                           });
       const std::lock_guard lock(mutex);
       for (std::size_t i = 0; i < count; ++i) {
         if (answered[items[from + i]]) continue;
-        answers[items[from + i]] =
+        answers[items[from + i]].status =
             status ? fail(Code::kUnavailable, device + " said nothing of this extent")
                    : fail(status.error());
       }

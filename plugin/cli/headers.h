@@ -3,17 +3,24 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <vector>
 
 #include "plugin/cli/session.h"
 
 namespace siphon::cli {
 
-// One result per address, in order; each is behind a daemon. NOT_FOUND and FAILED_PRECONDITION
-// (open) are the daemon's word of that extent; other errors say why it could not be asked. Blocks
-// for as long as a daemon may take to answer, which Ctrl-C ends.
-std::vector<Result<SealedHeader>> daemon_headers(const Session& session,
-                                                 const std::vector<Address>& addresses,
-                                                 std::chrono::milliseconds at_most);
+struct HeaderSeen {
+  std::optional<SealedHeader> header;
+  Status status = fail(Code::kUnknown, "not asked");
+};
+
+// One per address, in order; each is behind a daemon. NOT_FOUND, FAILED_PRECONDITION (open, or,
+// with Reason::kNotSiphons, a foreign file) and DATA_LOSS are the daemon's word of that extent, the
+// last one also beside a header: a file of another length. Other errors say why it could not be
+// asked. Blocks for as long as a daemon may take to answer, which Ctrl-C ends.
+std::vector<HeaderSeen> daemon_headers(const Session& session,
+                                       const std::vector<Address>& addresses,
+                                       std::chrono::milliseconds at_most);
 
 }  // namespace siphon::cli

@@ -125,13 +125,21 @@ ProgressMode progress_mode(const std::string& word, bool no_progress, bool stder
   return ProgressMode::kNone;
 }
 
+ProgressState next_shown(const ProgressState& shown, const ProgressState& now) {
+  ProgressState next = now;
+  next.retried = std::max(shown.retried, now.retried);
+  if (now.retried < shown.retried) next.done_bytes = shown.done_bytes;  // of before that
+  if (now.retried == shown.retried) next.done_bytes = std::max(shown.done_bytes, now.done_bytes);
+  return next;
+}
+
 ProgressMeter::ProgressMeter(ProgressMode mode) : mode_(mode) {}
 
 // The rate of the last seconds: each sample of at least half a second counts for 40 %.
 void ProgressMeter::measure(Clock::time_point now) {
   const double seconds = std::chrono::duration<double>(now - last_sample_).count();
   if (seconds < 0.5) return;
-  const std::uint64_t done = std::max(state_.done_bytes, last_sample_bytes_);
+  const std::uint64_t done = state_.done_bytes;
   const double sample = static_cast<double>(done - last_sample_bytes_) / seconds;
   rate_ = rate_ == 0 ? sample : 0.6 * rate_ + 0.4 * sample;
   last_sample_ = now;
@@ -156,11 +164,11 @@ void ProgressMeter::update(const ProgressState& state) {
   draw(false);
 }
 
-// What was acknowledged once stays acknowledged.
 void ProgressMeter::take(const ProgressState& state) {
-  const std::uint64_t floor = state_.done_bytes;
-  state_ = state;
-  state_.done_bytes = std::max(floor, state.done_bytes);
+  state_ = next_shown(state_, state);
+  if (state_.done_bytes >= last_sample_bytes_) return;
+  last_sample_bytes_ = state_.done_bytes;  // the rate goes on from there
+  last_sample_ = Clock::now();
 }
 
 void ProgressMeter::settle(const ProgressState& state) {

@@ -35,6 +35,10 @@ enum class ProgressMode { kNone, kTerminal, kPlain, kJson };
 // What `--progress auto|none|terminal|plain|json` means here: auto shows it only on a terminal.
 ProgressMode progress_mode(const std::string& word, bool no_progress, bool stderr_is_terminal);
 
+// What to show once `now` is known, `shown` before it: what was acknowledged stays acknowledged,
+// whichever thread tells it last, until something is tried again, from its first byte.
+ProgressState next_shown(const ProgressState& shown, const ProgressState& now);
+
 // Writes progress to stderr, at a bounded pace. Thread safe.
 class ProgressMeter {
  public:

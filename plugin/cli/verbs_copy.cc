@@ -28,6 +28,11 @@ std::string way(const CopyItem& item) {
   return item.source_device.name + " -> " + item.target_device.name;
 }
 
+const Error* problem_of(const CopyItem& item) {
+  if (item.state == ItemState::kFailed) return &item.error;
+  return item.stays ? &*item.stays : nullptr;
+}
+
 Json to_json(const CopyItem& item) {
   Json json{{"source", item.source.to_string()},
             {"target", item.target.to_string()},
@@ -39,7 +44,8 @@ Json to_json(const CopyItem& item) {
   json["bytes"] =
       item.receipt ? Json(item.receipt->bytes) : (item.info ? Json(item.bytes()) : Json());
   json["receipt"] = receipt_json(item);
-  json["problem"] = item.state == ItemState::kFailed ? to_json(item.error) : Json();
+  const Error* problem = problem_of(item);
+  json["problem"] = problem != nullptr ? to_json(*problem) : Json();
   json["refused"] = item.refused();
   json["left_for_good"] = gone_json(item.left_for_good);
   if (!item.source_left_for_good.empty()) {
@@ -55,18 +61,20 @@ Rows rows_of(const CopyPlan& plan) {
 }
 
 Json to_json(const CopyTotals& t) {
+  const auto told = [&](std::uint64_t n) { return t.accounts_complete ? Json(n) : Json(); };
   return Json{{"bytes", t.bytes},
               {"seconds", t.seconds},
-              {"transfers", t.transfers},
+              {"transfers", t.transfers.size()},
               {"retried", t.retried},
               {"receipts_lost", t.receipts_lost},
-              {"lane_bytes", t.lane_bytes},
-              {"rpc_bytes", t.rpc_bytes},
-              {"strangers", t.strangers},
-              {"fallback_parts", t.fallback_parts},
+              {"lane_bytes", told(t.lane_bytes)},
+              {"rpc_bytes", told(t.rpc_bytes)},
+              {"strangers", told(t.strangers)},
+              {"fallback_parts", told(t.fallback_parts)},
               {"data_endpoints", t.data_endpoints}};
 }
 
+// What became of the copies, whether their sources stay or not.
 Tally tally_of(const CopyPlan& plan) {
   Tally tally;
   for (const CopyItem& item : plan.items) {
@@ -81,11 +89,26 @@ Tally tally_of(const CopyPlan& plan) {
   return tally;
 }
 
-// A store that has nothing to give makes nothing to do.
+std::size_t stays_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      plan.items, [](const CopyItem& item) { return item.stays.has_value(); }));
+}
+
+// A store that has nothing to give makes nothing to do. A source that stays was not moved.
 Exit exit_of(Session& session, const CopyPlan& plan) {
   if (session.interrupted()) return Exit::kInterrupted;
   if (plan.items.empty()) return Exit::kNothingToDo;
-  return exit_for(tally_of(plan));
+  Tally tally;
+  for (const CopyItem& item : plan.items) {
+    if (const Error* problem = problem_of(item)) {
+      tally.fail(*problem);
+    } else if (item.state == ItemState::kCopied) {
+      ++tally.done;
+    } else if (item.state == ItemState::kAlreadyThere) {
+      ++tally.already_there;
+    }
+  }
+  return exit_for(tally);
 }
 
 void print_errors(Session& session, const CopyPlan& plan) {
@@ -93,8 +116,9 @@ void print_errors(Session& session, const CopyPlan& plan) {
   std::vector<std::pair<std::string, std::size_t>> said;  // and for how many more
   std::size_t not_shown = 0;
   for (const CopyItem& item : plan.items) {
-    if (item.state != ItemState::kFailed) continue;
-    const std::string text = error_text(item.error);
+    const Error* problem = problem_of(item);
+    if (problem == nullptr) continue;
+    const std::string text = error_text(*problem);
     const auto known =
         std::ranges::find_if(said, [&](const auto& entry) { return entry.first == text; });
     if (known != said.end()) {
@@ -190,29 +214,50 @@ std::size_t going_on_of(const CopyPlan& plan) {
       plan.items, [](const CopyItem& item) { return item.state == ItemState::kGoesOn; }));
 }
 
+// Listed by their names, and left by Ctrl-C before anybody looked: some may be names of nothing but
+// trash.
+std::size_t names_alone_of(const CopyPlan& plan) {
+  return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
+    const bool not_tried = item.state == ItemState::kFailed && item.attempts == 0;
+    return item.by_name && (not_tried || item.state == ItemState::kGoesOn);
+  }));
+}
+
 void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& totals) {
   const Output& out = session.out();
   const Tally tally = tally_of(plan);
   const std::size_t refused = refused_of(plan);
   const std::size_t going_on = going_on_of(plan);
+  const std::size_t names_alone = names_alone_of(plan);
   out.line(fmt::format(
       "{} listed: {} copied and proven, {} already there, {} refused, {} failed{}; {} in {}",
-      counted(plan.items.size(), "extent"), tally.done, tally.already_there, refused,
-      tally.failed - refused, going_on > 0 ? fmt::format(", {} going on", going_on) : "",
-      exact_bytes(totals.bytes), pace_text(totals.bytes, totals.seconds)));
+      counted(plan.items.size(), names_alone > 0 ? "name" : "extent"), tally.done,
+      tally.already_there, refused, tally.failed - refused,
+      going_on > 0 ? fmt::format(", {} going on", going_on) : "", exact_bytes(totals.bytes),
+      pace_text(totals.bytes, totals.seconds)));
+  if (names_alone > 0) {
+    out.line(fmt::format("{} of these names nobody has looked at: some may have no extent",
+                         names_alone));
+  }
   if (tally.done > 0) {
     out.line(session.options().deep
                  ? "proven: every block's SHA-256, length and crc32, of what the target has stored"
                  : "proven: length and crc32, computed at both ends, are the sealed header's; "
                    "--deep checks every block's SHA-256");
   }
-  if (totals.transfers == 0) return;
+  if (totals.transfers.empty()) return;
   std::string endpoints;
   for (const std::string& endpoint : totals.data_endpoints) {
     endpoints += (endpoints.empty() ? "" : ", ") + endpoint;
   }
-  out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}",
-                       counted(totals.transfers, "transfer"),
+  const std::string transfers = counted(totals.transfers.size(), "transfer");
+  if (!totals.accounts_complete) {
+    out.line(fmt::format(
+        "{}; data ports: {}; what went over the wire is not known: a target's account is missing",
+        transfers, endpoints.empty() ? "not known" : endpoints));
+    return;
+  }
+  out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}", transfers,
                        endpoints.empty() ? "none" : endpoints, counted(totals.lane_bytes, "byte"),
                        totals.rpc_bytes, counted(totals.strangers, "stranger"),
                        counted(totals.fallback_parts, "fallback part")));
@@ -230,13 +275,47 @@ void note_going_on(Session& session, const CopyTotals& totals) {
 
 // Sources that a move would trash, if all went well.
 bool would_go(const CopyItem& item) {
+  if (item.stays) return false;
   return item.state == ItemState::kPending || item.state == ItemState::kAlreadyThere;
+}
+
+// Their sources would stay, as the target's placement groups are now.
+void look_at_redundancy(Session& session, CopyPlan& plan) {
+  if (session.options().accept_degraded) return;
+  std::vector<std::size_t> items;
+  std::vector<Address> targets;
+  for (std::size_t i = 0; i < plan.items.size(); ++i) {
+    if (!would_go(plan.items[i])) continue;
+    items.push_back(i);
+    targets.push_back(plan.items[i].target);
+  }
+  for (const auto& [i, why] : not_yet_safe(session, targets)) {
+    CopyItem& item = plan.items[items[i]];
+    item.stays = why.with_context("the source would stay: " + item.source.to_string());
+  }
+}
+
+// What there would be to do is done, as far as a plan can say.
+Exit exit_of_plan(const CopyPlan& plan, bool is_move) {
+  if (plan.items.empty()) return Exit::kNothingToDo;
+  Tally tally;
+  for (const CopyItem& item : plan.items) {
+    if (const Error* problem = problem_of(item)) {
+      tally.fail(*problem);
+    } else if (is_move || item.state == ItemState::kPending) {
+      ++tally.done;
+    } else {
+      ++tally.already_there;
+    }
+  }
+  return exit_for(tally);
 }
 
 std::string plan_of(const CopyItem& item, bool is_move) {
   std::string text =
       item.state == ItemState::kPending ? "copy" : std::string(to_string(item.state));
   if (is_move && would_go(item)) text += ", then trash the source";
+  if (item.stays) text += ", the source stays";
   if (item.not_looked) text += " (not looked at)";
   return text;
 }
@@ -260,15 +339,12 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
   const std::vector<CopyGroup> groups = router.route(plan);
   if (session.interrupted())
     return fail(Session::interrupted_error("interrupted: no plan was made"));
-  const Tally tally = tally_of(plan);
-  Exit exit = exit_for(tally);
-  std::size_t pending = 0;
-  for (const CopyItem& item : plan.items) pending += item.state == ItemState::kPending;
-  if (pending > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
+  if (is_move) look_at_redundancy(session, plan);
+  const auto pending = static_cast<std::size_t>(
+      std::ranges::count(plan.items, ItemState::kPending, &CopyItem::state));
   const auto going = static_cast<std::size_t>(std::ranges::count_if(plan.items, would_go));
-  if (is_move && going > 0) exit = tally.failed > 0 ? Exit::kPartial : Exit::kOk;
-  if (plan.items.empty()) exit = Exit::kNothingToDo;
-  exit = session.exit_of_listed(exit);
+  const Exit exit = session.exit_of_listed(exit_of_plan(plan, is_move));
+  const std::optional<std::uint64_t> bytes = pending_bytes(plan);
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["dry_run"] = true;
@@ -281,7 +357,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
       }
     }
     doc["transfers"] = groups.size();
-    doc["total_bytes"] = plan.total_bytes > 0 ? Json(plan.total_bytes) : Json();
+    doc["total_bytes"] = bytes ? Json(*bytes) : Json();
     session.out().document(std::move(doc), exit, rows_of(plan));
   } else {
     Table table({{"EXTENT"}, {"TARGET"}, {"BYTES", true}, {"DEVICES"}, {"PLAN"}});
@@ -293,8 +369,7 @@ Result<int> show_plan(Session& session, CopyPlan& plan, bool is_move) {
     session.out().table(table);
     session.out().line(fmt::format("would copy {}, {}, in {}; nothing was changed",
                                    counted(pending, "extent"),
-                                   plan.total_bytes > 0 ? human_bytes(plan.total_bytes)
-                                                        : std::string("of a size not known here"),
+                                   bytes ? human_bytes(*bytes) : "of a size not known here",
                                    counted(groups.size(), "transfer")));
     if (is_move) {
       session.out().line(fmt::format("would then verify both ends of {0} and trash the source",
@@ -347,18 +422,18 @@ Error no_longer_what_was_verified(const Address& address, Side side) {
 // What stands under the name, seen once more: sealed still, and what was verified a moment ago.
 Result<ExtentInfo> look_again(Session& session, Role role, const Address& address,
                               const Verified& verified) {
+  const Side side = role == Role::kSource ? Side::kSource : Side::kTarget;
   auto store = session.store(address, role);
-  if (!store) return fail(std::move(store).error());
+  if (!store) return fail(std::move(store).error().with_suspect(side));
   auto info = (*store)->stat(address.extent);
-  if (!info) return info;
+  if (!info) return fail(std::move(info).error().with_suspect(side));
   const bool same_digest = !info->header.has_digest() || !verified.outcome.header.has_digest() ||
                            same_content(info->header, verified.outcome.header);
   if (info->state == ExtentState::kSealed && info->private_id == verified.outcome.private_id &&
       same_digest) {
     return info;
   }
-  return fail(
-      no_longer_what_was_verified(address, role == Role::kSource ? Side::kSource : Side::kTarget));
+  return fail(no_longer_what_was_verified(address, side));
 }
 
 // Who may not list the target has its device's word, of a moment ago; so has a move to a daemon,
@@ -394,6 +469,24 @@ Result<ExtentInfo> may_be_trashed(Session& session, const CopyItem& item, const 
   }
   SIPHON_TRY(copy_is_still_there(session, item, right));
   return look_again(session, Role::kSource, item.source, left);
+}
+
+// Whether the copy is at its target, for all that is known, though its source could not go.
+bool copy_is_there(const Error& why) {
+  if (why.reason == Reason::kSameThing) return false;  // it is the source itself
+  if (why.suspect == Side::kSource || why.suspect == Side::kRequester) return true;
+  const bool is_no_copy = why.code == Code::kNotFound || why.code == Code::kDataLoss ||
+                          why.code == Code::kAborted || why.code == Code::kFailedPrecondition;
+  return !is_no_copy || why.reason == Reason::kDegraded;
+}
+
+void keep_source(CopyItem& item, Error why) {
+  const std::string stays = "the source stays: " + item.source.to_string();
+  if (copy_is_there(why)) {
+    item.stays = std::move(why).with_context(stays + " (" + item.target.to_string() + " is there)");
+  } else {
+    item.fail_with(std::move(why).with_context(stays));
+  }
 }
 
 // A source that is in the trash comes back: its copy cannot be seen any more.
@@ -446,7 +539,13 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   for (std::size_t i = 0; i < plan.items.size(); ++i) {
     const CopyItem& item = plan.items[i];
     if (item.state != ItemState::kCopied && item.state != ItemState::kAlreadyThere) continue;
-    items.push_back(i);
+    if (!item.stays) items.push_back(i);
+  }
+  if (session.interrupted()) {
+    for (const std::size_t i : items) {
+      keep_source(plan.items[i], Session::interrupted_error("interrupted"));
+    }
+    return;
   }
   const BothEnds ends_now = verify_both_ends(session, plan, items);
   const std::vector<Verified>&left = ends_now.source, &right = ends_now.target;
@@ -458,9 +557,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   std::mutex mutex;  // trashed
   run_parallel(items.size(), kLookThreads, [&](std::size_t i) {
     CopyItem& item = plan.items[items[i]];
-    auto refuse = [&](Error error) {
-      item.fail_with(std::move(error).with_context("the source stays: " + item.source.to_string()));
-    };
+    const auto refuse = [&](Error error) { keep_source(item, std::move(error)); };
     if (session.interrupted()) return refuse(Session::interrupted_error("interrupted"));
     const auto seen = may_be_trashed(session, item, left[i], right[i], ends);
     if (!seen) return refuse(seen.error());
@@ -473,7 +570,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
       });
       if (gone) gone = (*store)->trash(item.source.extent, *seen);
     }
-    if (!gone) return refuse(std::move(gone).error());
+    if (!gone) return refuse(std::move(gone).error().with_suspect(Side::kSource));
     // Somebody may have moved the copy the other way meanwhile. Everybody trashes first and looks
     // afterwards, so whoever is the last one sees that nothing would be left.
     if (Status kept = copy_is_still_there(session, item, right[i]); !kept) {
@@ -487,23 +584,28 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   std::ranges::sort(trashed);
 }
 
-// What a store that was to be moved as a whole still has.
+// What a store that was to be moved as a whole still has; of a pool, all of it or one namespace.
 struct StoreLeft {
-  std::string store;
+  Address store;
   Result<std::size_t> extents = 0;
 };
 Json to_json(const StoreLeft& left) {
-  return Json{{"store", left.store},
+  return Json{{"store", left.store.store()},
+              {"namespace", left.store.all_namespaces ? Json() : Json(left.store.location.nspace)},
               {"extents", left.extents ? Json(*left.extents) : Json()},
               {"problem", left.extents ? Json() : to_json(left.extents.error())}};
 }
 std::string text_of(const StoreLeft& left) {
+  std::string name = left.store.store();
+  if (!left.store.all_namespaces && left.store.location.nspace.empty()) {
+    name = "the default namespace of " + name;
+  }
   if (!left.extents) {
-    return left.store +
+    return name +
            ": whether it is empty of extents now cannot be seen: " + left.extents.error().message;
   }
-  if (*left.extents == 0) return left.store + " is empty of extents now";
-  return left.store + " still has " + counted(*left.extents, "extent");
+  if (*left.extents == 0) return name + " is empty of extents now";
+  return name + " still has " + counted(*left.extents, "extent");
 }
 
 std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
@@ -518,7 +620,7 @@ std::vector<StoreLeft> what_is_left(Session& session, const CopyPlan& plan) {
   };
   std::vector<StoreLeft> stores;
   for (const Address& source : plan.whole_sources) {
-    stores.push_back({source.store(), count_extents(source)});
+    stores.push_back({source, count_extents(source)});
   }
   return stores;
 }
@@ -532,7 +634,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       trashed != nullptr ? what_is_left(session, plan) : std::vector<StoreLeft>{};
   // What was asked for was not all done: the copies are there, their records are not.
   const bool unrecorded = totals.receipts_lost > 0;
-  if (unrecorded && (exit == Exit::kOk || exit == Exit::kNothingToDo)) exit = Exit::kPartial;
+  if (unrecorded && exit != Exit::kInterrupted) exit = Exit::kPartial;
   exit = session.exit_of_listed(exit);
   const Output& out = session.out();
   if (session.out().json()) {
@@ -549,6 +651,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
       for (const StoreLeft& store : left) doc["sources_left"].push_back(to_json(store));
     }
     doc["summary"] = to_json(totals);
+    if (trashed != nullptr) doc["summary"]["sources_staying"] = stays_of(plan);
     doc["summary"]["blocks_checked"] = session.options().deep;
     const Tally tally = tally_of(plan);
     doc["summary"]["listed"] = plan.items.size();
@@ -557,6 +660,7 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     doc["summary"]["refused"] = refused_of(plan);
     doc["summary"]["failed"] = tally.failed - refused_of(plan);
     doc["summary"]["going_on"] = going_on_of(plan);
+    doc["summary"]["names_alone"] = names_alone_of(plan);
     doc["going_on"] = Json::array();
     for (const auto& transfer : totals.going_on) doc["going_on"].push_back(transfer.id);
     session.out().document(std::move(doc), exit, rows_of(plan));
@@ -564,7 +668,12 @@ Result<int> finish(Session& session, const CopyPlan& plan, const CopyTotals& tot
     print_table(out, plan);
     print_summary(session, plan, totals);
     if (trashed != nullptr) {
-      out.line(fmt::format("{} now in the trash", counted(trashed->size(), "source")));
+      const std::size_t stays = stays_of(plan);
+      std::string text = counted(trashed->size(), "source") + " now in the trash";
+      if (stays == 1) text += "; 1 source stays, its copy is at the target";
+      if (stays > 1)
+        text += fmt::format("; {} sources stay, their copies are at the target", stays);
+      out.line(text);
       for (const StoreLeft& store : left) out.line(text_of(store));
     }
   }
@@ -616,14 +725,12 @@ Result<int> run_move(Session& session) {
   if (!totals) return fail(std::move(totals).error());
   for (CopyItem& item : plan->items) {
     if (!item.receipt_lost) continue;
-    item.fail_with({Code::kInternal,
-                    "the source stays: " + item.source.to_string() +
-                        ": its receipt could not be written (" + totals->receipts_error + ")",
-                    Side::kRequester,
-                    "make room for the receipts, and run the same command again"});
+    keep_source(
+        item, {Code::kInternal, "its receipt could not be written (" + totals->receipts_error + ")",
+               Side::kRequester, "make room for the receipts, and run the same command again"});
   }
   std::vector<std::size_t> trashed;
-  if (!session.interrupted()) trash_sources(session, *plan, trashed);
+  trash_sources(session, *plan, trashed);
   return finish(session, *plan, *totals, &trashed);
 }
 

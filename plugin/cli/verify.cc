@@ -11,6 +11,7 @@
 #include <span>
 #include <tuple>
 
+#include "plugin/base/text.h"
 #include "plugin/cli/devices.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/headers.h"
@@ -226,7 +227,7 @@ void find_sizes(Session& session, VerifyEnd& end) {
   }
   const auto headers = daemon_headers(session, asked, kHeaderPatience);
   for (std::size_t i = 0; i < daemons.size(); ++i) {
-    if (headers[i]) end.bytes[daemons[i]] = headers[i]->extent_bytes;
+    if (headers[i].header) end.bytes[daemons[i]] = headers[i].header->extent_bytes;
   }
   if (others.size() > kMostLooks) return;
   run_parallel(others.size(), 8, [&](std::size_t i) {
@@ -301,10 +302,15 @@ Result<std::set<std::string>> namespaces_of(Session& session, Role role, const A
   if (!cluster) return fail(std::move(cluster).error());
   auto found = (*cluster)->namespaces(pool.location);
   if (!found && found.error().code == Code::kPermissionDenied) {
-    session.meter().note("siphon: " + pool.store() +
-                         ": this key may not list all namespaces; only the default one is looked "
-                         "at: name others, as in " +
-                         pool.store() + "/NAMESPACE/");
+    const Error error{Code::kPermissionDenied,
+                      "this key may not list all namespaces; only the default one is looked at",
+                      Side::kRequester, "name others one by one: --namespace NS " + pool.store()};
+    // What a copy sees of its target beforehand is a help, and need not be all of it.
+    if (role == Role::kTarget && !session.options().exact) {
+      session.meter().note("siphon: " + escaped(pool.store()) + ": " + error_text(error));
+    } else {
+      session.note_unlisted(pool.store(), error);
+    }
     return std::set<std::string>{""};
   }
   if (!found) return fail(std::move(found).error());

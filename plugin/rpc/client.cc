@@ -314,7 +314,8 @@ class DeviceClient::Impl {
     while (reader.Read(&response)) take(get(response), on_event, &summary);
     const grpc::Status status = reader.Finish();
     if (summary) return std::move(*summary);
-    if (connection_.stopped()) {
+    // By us, then; else the call broke by itself, and the device may be gone.
+    if (connection_.stopped() && status.error_code() == grpc::StatusCode::CANCELLED) {
       return fail(Code::kCancelled, "stopped watching; the transfer goes on");
     }
     if (status.ok()) return fail(Code::kUnavailable, "the device ended the call without a summary");

@@ -183,6 +183,8 @@ StreamEnd SourceService::report_headers(const StreamCall& call, ExtentStore& sto
                                         const std::stop_token& stop) {
   StreamEnd end;
   const Deadline until = deadline_in(call.deadline);
+  // A file's size is one look away; an extent in a pool has many parts.
+  const bool are_files = !store.identity().node.empty();
   for (std::uint32_t i = 0; i < call.extents.size(); ++i) {
     if (stop.stop_requested() || std::chrono::steady_clock::now() > until) {
       end.status = fail(Code::kCancelled, "the target has hung up");
@@ -200,6 +202,13 @@ StreamEnd SourceService::report_headers(const StreamCall& call, ExtentStore& sto
           SourceClaim{info->header, info->header.extent_bytes, info->header.crc32};
     }
     on_report(report);
+    if (!report.extents[0].claim || !are_files) continue;
+    // What was sealed is said first: by that an extent is found to be at the target already, though
+    // it could not be sent any more.
+    if (Status whole = store.check_parts(*info); !whole) {
+      report.extents[0].claim = fail(std::move(whole).error());
+      on_report(report);
+    }
   }
   return end;
 }

@@ -40,7 +40,8 @@ class SourceService {
   // called from one thread at a time, and first when the stream's turn has come. What the call asks
   // for holds within the device's own settings: its timeouts are not longer, its rate not higher,
   // its frames not larger. Returns when every lane has ended or the attempt has failed.
-  // With call.headers_only it reports what the sealed headers say, and streams nothing.
+  // With call.headers_only it reports what the sealed headers say, and streams nothing. An extent
+  // of a folder that is cut short is reported twice: its header, then DATA_LOSS.
   StreamEnd stream(const StreamCall& call, ExtentStore& store,
                    const std::function<void(const SourceReport&)>& on_report, std::stop_token stop);
 

@@ -40,6 +40,7 @@ struct TargetTransfer::Extent {
   bool begins_early = false;      // as planned, before its first frame; fixed
   std::uint64_t started_unix_ms = 0;
   std::optional<SealedHeader> source_header;  // where the source was asked for no more than that
+  std::optional<Error> source_error;          // why it did not tell
   std::optional<Receipt> receipt;             // that it had before, or for what was found there
   bool has_outcome = false;
 };
@@ -92,6 +93,12 @@ Error differs(const std::string& extent, const Location& place, ExtentState stat
               "; nothing was copied",
           Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it",
           Reason::kDiffers};
+}
+
+// It is the source's fault then that nothing was copied, whoever else has the name.
+Error cannot_compare(const Error& why, const std::string& extent, const Location& place) {
+  return why.with_context(already_at(extent, place) + ", and was to be compared with the source's")
+      .with_suspect(Side::kSource);
 }
 
 Error damaged_there(const Error& found) {
@@ -268,7 +275,14 @@ void TargetTransfer::settle_taken() {
         there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
     std::lock_guard lock(mutex_);
     const std::optional<SourceClaim>& claim = extent->session.claim();
-    if ((!claim && !extent->source_header) || !there) continue;
+    if (!claim && !extent->source_header) {
+      if (extent->source_error && !stale && !cancel_requested_) {
+        extent->session.on_differs(
+            cannot_compare(*extent->source_error, extent->pair.target, spec_.target));
+      }
+      continue;
+    }
+    if (!there) continue;
     const SealedHeader& ours = claim ? claim->header : *extent->source_header;
     const bool same = there->state == ExtentState::kSealed && same_content(ours, there->header);
     if (same && !whole) {
@@ -300,14 +314,26 @@ void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
     std::lock_guard lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
     for (const SourceReport::Extent& e : report.extents) {
-      if (e.index < extents.size() && e.claim) extents[e.index]->source_header = e.claim->header;
+      if (e.index >= extents.size()) continue;
+      if (e.claim) {
+        extents[e.index]->source_header = e.claim->header;
+      } else {
+        extents[e.index]->source_error = e.claim.error();
+      }
     }
   };
   const StreamEnd end = env_.caller.stream(call, take, cancel_.get_token());
   std::lock_guard lock(mutex_);
   header_rpc_bytes_ += end.rpc_bytes;
-  if (end.status || end.status.error().reason != Reason::kSameThing) return;
-  for (Extent* extent : extents) extent->session.on_differs(end.status.error());
+  if (end.status) return;
+  const Error& why = end.status.error();
+  for (Extent* extent : extents) {
+    if (why.reason == Reason::kSameThing) {
+      extent->session.on_differs(why);
+    } else if (!extent->source_error) {
+      extent->source_error = why;
+    }
+  }
 }
 
 // Checks the target, settles what can be settled before the first byte, and leases this transfer's
@@ -605,6 +631,7 @@ void TargetTransfer::finish(Status attempt) {
   s.extents_already_there = there_count_;
   s.extents_failed = failed_count_;
   s.bytes = published_bytes_;
+  durable_bytes_ = published_bytes_;  // of what has failed nothing is kept
   s.lane_bytes = lane_bytes_;
   s.rpc_bytes = stream_end_.rpc_bytes + header_rpc_bytes_;
   s.elapsed_ms = duration_cast<milliseconds>(steady_clock::now() - started_at_).count();

@@ -275,12 +275,37 @@ class Identity(harness.ClusterTest):
         self.assertEqual(self.names(self.a), everything)
         ran = self.move(self.a, self.b)
         self.assertEqual(ran.document["sources_left"],
-                         [{"store": self.a, "extents": 0, "problem": None}])
+                         [{"store": self.a, "namespace": None, "extents": 0, "problem": None}])
         self.assertEqual(ran.document["summary"]["listed"], 4)
         self.assertEqual(ran.document["summary"]["copied"], 3)
         self.assertEqual(ran.document["summary"]["already_there"], 1)
         self.assertEqual(self.names(self.a), set())
         self.assertEqual(self.names(self.b), everything)
+
+    def test_one_namespace_of_a_pool_is_not_called_the_pool(self):
+        c = self.cluster
+        for place in ("e1", "n1/e2"):
+            c.put(f"{self.a}/{place}", 100_000, 3)
+        # A key that sees one namespace and not that there are others.
+        caps = ", ".join(f"allow class siphon {cap}" for cap in
+                         ("hello", f"grant_read pool={self.a}", f"grant_read pool={self.b}",
+                          f"grant_write pool={self.b}"))
+        key = c.create_key(f"{self.name}-one", f"{caps}, allow rw pool={self.a} namespace='', "
+                                               f"allow r pool={self.b}")
+        for words in (("ls", self.a), ("copy", self.a, self.b),
+                      ("move", self.a, self.b, "--accept-degraded", CONFIRM)):
+            ran = c.siphon(*words, key=key, check=False)
+            self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+            self.assertEqual([u["problem"]["code"] for u in ran.document["unlisted"]],
+                             ["PERMISSION_DENIED"], str(ran))
+        self.assertEqual(ran.document["trashed_sources"], [f"{self.a}/e1"], str(ran))
+        (left,) = ran.document["sources_left"]
+        self.assertIsNone(left["extents"], str(ran))
+        c.siphon("trash", "restore", f"{self.a}/e1")
+        ran = c.siphon("move", "--namespace", "", self.a, self.b, CONFIRM, as_json=False)
+        self.assertIn(f"\nthe default namespace of {self.a} is empty of extents now", ran.stdout)
+        self.assertNotIn(f"\n{self.a} is empty", ran.stdout)
+        self.assertEqual(self.names(self.a), {"n1/e2"})
 
     def test_a_removal_stays_in_the_pool_that_it_began_in(self):
         c = self.cluster
@@ -403,8 +428,17 @@ class Identity(harness.ClusterTest):
             c.tool("kill", f"osd.{osd}")
             c.ceph("osd", "down", str(osd))
             wait_until(lambda: not c.osd_is_up(osd), what="the OSD is down")
+            dry = c.siphon("move", "--dry-run", "--timeout", "3", f"{self.a}/e", self.name + "c",
+                           check=False)
+            self.assert_fails(dry, harness.TEMPORARY, "the source would stay.*of 3 OSDs")
+            self.assertEqual(dry.document["would_trash"], [])
             ran = self.move("--timeout", "3", f"{self.a}/e", self.name + "c", check=False)
-            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs")
+            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs",
+                              f"the source stays: {self.a}/e .{self.name}c/e is there")
+            # It is no failure of the copy, whose number it is.
+            told = {k: ran.document["summary"][k] for k in ("copied", "failed", "sources_staying")}
+            self.assertEqual(told, {"copied": 1, "failed": 0, "sources_staying": 1}, str(ran))
+            self.assertEqual([e["status"] for e in ran.extents], ["copied"], str(ran))
             self.assertEqual(harness.fingerprint(c, self.a), before)
             self.move("--accept-degraded", f"{self.a}/e", self.name + "c")
             self.assertEqual(self.names(self.a), set())

@@ -83,6 +83,20 @@ class ManySmall(harness.ClusterTest):
         statuses = [e["status"] for e in ran.extents]
         return {status: statuses.count(status) for status in set(statuses)}
 
+    def test_what_an_interrupt_leaves_unseen_is_told_as_names(self):
+        c = self.cluster
+        c.create_pool("left")
+        run = c.start_siphon("copy", "a", "left", "--bwlimit", "64K", "--max-transfers", "1")
+        run.wait_progress(lambda p: p["active"] > 0, what="a transfer under way")
+        run.send(signal.SIGINT)
+        ran = run.wait()
+        self.assertEqual(ran.code, harness.INTERRUPTED, str(ran))
+        for transfer in ran.document["going_on"]:
+            c.siphon("cancel", transfer, "left", check=False)
+        unseen = [e for e in ran.extents if e["status"] in ("failed", "goes on")]
+        self.assertGreater(len(unseen), 0)
+        self.assertEqual(ran.document["summary"]["names_alone"], len(unseen), str(ran))
+
     def test_a_key_that_may_not_list_the_target_copies_all(self):
         ran = self.cluster.siphon("copy", "a", "c", key="client.lister")
         self.assertEqual(self.copied(ran, "c"), self.live)

@@ -16,7 +16,7 @@ import threading
 import two_daemons
 from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
                          NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, SIPHOND, TEMPORARY, USAGE,
-                         TwoDaemonsTest, wait_for)
+                         TwoDaemonsTest, is_connected_to, wait_for)
 
 PARTIAL = 6
 
@@ -142,6 +142,33 @@ class AlreadyThere(ToldTest):
                           code=FATAL)
         self.assertEqual(receipts.read_text(), "")
         self.assertIsNone(ran.document["extents"][0]["receipt"])
+
+
+class TakenNames(ToldTest):
+    """That a name is taken at the target does not hide what is wrong with the source."""
+
+    def assert_is_the_sources(self, source, code, words, exit_code):
+        name = source.rpartition("/")[2]
+        ran = self.siphon("copy", source, f"{self.target.address}/{name}", code=exit_code)
+        self.assertEqual((ran.problem["code"], ran.problem["suspect"]), (code, "source"), str(ran))
+        self.assertRegex(ran.problem["message"], f"extent {name} is already at the target, .*{words}")
+        self.assertNotIn("--replace", ran.problem["next_step"] or "")
+
+    def test_a_source_that_cannot_be_read_is_named_whatever_the_target_has(self):
+        for name in ("e1", "gone", "damaged", "open"):
+            self.put(name, MIB)
+        self.siphon("copy", *self.to_target("e1", "gone", "damaged", "open"))
+        at = {name: f"{self.source.address}/{name}" for name in ("e1", "gone", "damaged", "open")}
+        for name in ("gone", "open"):
+            self.start([SIPHON, "rm", f"posix:{self.source.folder}/{name}",
+                        "--yes-i-really-mean-it"]).wait()
+        self.start([SIPHON, "put", "--open", f"posix:{self.source.folder}/open", SIPHON]).wait()
+        (self.source.folder / ".siphon" / "head" / "damaged").write_bytes(b"no head")
+        self.assert_is_the_sources(at["gone"], "NOT_FOUND", "gone does not exist", NOT_FOUND)
+        self.assert_is_the_sources(at["open"], "FAILED_PRECONDITION", "open", FATAL)
+        self.assert_is_the_sources(at["damaged"], "DATA_LOSS", "damaged", FATAL)
+        self.source.kill()
+        self.assert_is_the_sources(at["e1"], "UNAVAILABLE", "does not answer", TEMPORARY)
 
 
 class Counts(ToldTest):
@@ -319,6 +346,12 @@ class DryRun(ToldTest):
         said = self.text("copy", "--dry-run", *names, code=PARTIAL).stdout
         self.assertIn("would copy 1 extent, 2.00 MiB, in 1 transfer; nothing was changed", said)
         self.assertEqual((self.target.public_names(), self.transfers("--all")), before)
+        # Nothing to copy is nothing, of a size that is known.
+        none = self.to_target("there")
+        ran = self.siphon("copy", "--dry-run", *none, code=NOTHING_TO_DO)
+        self.assertEqual((ran.document["total_bytes"], ran.document["transfers"]), (0, 0))
+        self.assertIn("would copy 0 extents, 0 B, in 0 transfers",
+                      self.text("copy", "--dry-run", *none, code=NOTHING_TO_DO).stdout)
         # What it says is what happens.
         done = self.siphon("copy", *names, code=PARTIAL)
         self.assertEqual({e["source"].rpartition("/")[2] for e in done.document["extents"]
@@ -326,6 +359,29 @@ class DryRun(ToldTest):
         problems = [e["problem"]["message"] for e in done.document["extents"] if e["problem"]]
         self.assertTrue(any("extent differs is already at the target and differs" in p
                             for p in problems), problems)
+
+    def test_of_what_is_damaged_or_foreign_it_says_what_a_copy_would(self):
+        names = ("cut-here", "cut-there", "kept", "foreign")
+        for name in names:
+            self.put(name, 2 * MIB)
+        self.siphon("copy", *self.to_target("cut-there", "kept"))
+        for folder, name in ((self.source.folder, "cut-here"), (self.target.folder, "cut-there"),
+                             (self.source.folder, "kept")):
+            os.truncate(folder / name, MIB)
+        (self.target.folder / "foreign").write_bytes(b"somebody's")
+
+        def told(*words):
+            ran = self.siphon("copy", *words, *self.to_target(*names), code=PARTIAL)
+            return {e["source"].rpartition("/")[2]:
+                    (e["status"], *((e["problem"] or {}).get(k) for k in ("code", "suspect")))
+                    for e in ran.document["extents"]}
+        plan = told("--dry-run")
+        self.assertEqual(plan, {"cut-here": ("failed", "DATA_LOSS", "source"),
+                                "cut-there": ("failed", "DATA_LOSS", "target"),
+                                "kept": ("already there", None, None),
+                                "foreign": ("failed", "FAILED_PRECONDITION", "target")})
+        self.assertEqual(told(), plan)
+        self.assertEqual((self.target.folder / "foreign").read_bytes(), b"somebody's")
 
     def test_a_daemon_that_cannot_be_asked_is_named(self):
         self.put("e1", MIB)
@@ -365,6 +421,13 @@ class Interrupted(ToldTest):
             self.assertNotIn("does not answer", ran.stderr)  # as after the connect's own 5 s
             self.assertIn("interrupted", ran.stderr)
 
+    def test_a_target_that_is_not_there_is_asked_for_no_transfer(self):
+        self.put("e1", MIB)
+        self.target.kill()
+        ran = self.copy("e1", code=TEMPORARY)
+        self.assertEqual((ran.summary["transfers"], ran.summary["lane_bytes"]), (0, 0), str(ran))
+        self.assertNotIn("data ports", self.text(*self.copy_words("e1"), code=TEMPORARY).stdout)
+
     def test_what_no_target_was_asked_for_does_not_go_on(self):
         self.put("e1", MIB)
         proxy = DeafControl(self.target.port)
@@ -384,6 +447,36 @@ class Interrupted(ToldTest):
         self.assertEqual((ran.summary["failed"], ran.summary["transfers"]), (1, 0))
         self.assertNotIn("goes on", ran.stderr)
         self.assertEqual(self.transfers("--all"), [])
+
+
+    def test_a_transfer_whose_target_went_away_is_not_said_to_go_on(self):
+        self.put("e1", 8 * MIB)
+        run = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "2M"), "--secret-file",
+                          self.secret, "-f", "json"])
+        transfer = self.wait_streaming(run)["id"]
+        self.target.kill()
+        wait_for(lambda: run.ended() or not is_connected_to(self.target.port), DEADLINE_S,
+                 "the requester to see that its target is gone")
+        self.assertFalse(run.ended())
+        run.send(signal.SIGINT)
+        ran = run.wait()
+        self.assertEqual(ran.code, INTERRUPTED, str(ran))
+        (extent,) = ran.document["extents"]
+        self.assertEqual((extent["status"], extent["transfer_id"]), ("failed", transfer))
+        self.assertIn(f"interrupted; transfer {transfer} was at its target, and whether it goes "
+                      "on is not known", extent["problem"]["message"])
+        self.assertEqual((ran.document["going_on"], ran.summary["going_on"]), ([], 0))
+        # Its account is gone with it.
+        self.assertEqual([ran.summary[k] for k in ("transfers", "lane_bytes", "rpc_bytes",
+                                                   "strangers", "fallback_parts")],
+                         [1, None, None, None, None])
+        self.assertEqual(len(ran.summary["data_endpoints"]), 1)
+        # What it says to run is what finds out, once the target is back.
+        self.target.start()
+        (step,) = re.findall(r"^next: (siphon .* watch .*)$", ran.stderr, re.MULTILINE)
+        pasted = subprocess.run(shlex.split(step.replace("siphon", str(SIPHON), 1)),
+                                capture_output=True, text=True)
+        self.assertEqual(pasted.returncode, NOT_FOUND, pasted)
 
 
 class DeafControl:
@@ -468,6 +561,26 @@ class Progress(ToldTest):
         self.assert_total(told, self.bytes_of(*names))
         self.assertEqual({p["total_extents"] for p in told}, {4})
 
+    def test_a_name_that_is_not_there_does_not_hide_the_total(self):
+        self.put("e1", 2 * MIB)
+        told = self.progress("copy", *self.to_target("e1", "none"), code=PARTIAL)
+        self.assertEqual({p["total_bytes"] for p in told}, {self.bytes_of("e1")})
+
+    def test_what_is_tried_again_counts_from_its_first_byte(self):
+        self.put("e1", 8 * MIB)
+        run = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "2M", "--progress", "json"),
+                          "--secret-file", self.secret])
+        self.wait_streaming(run, 4 * MIB)
+        self.source.restart()
+        ran = run.wait()
+        self.assertEqual(ran.code, OK, str(ran))
+        told = [json.loads(line)["progress"] for line in ran.stderr.splitlines()
+                if line.startswith("{")]
+        first, again = ([p for p in told if p["retried"] == n] for n in (0, 1))
+        self.assertGreater(first[-1]["done_bytes"], 0)
+        self.assertLess(again[0]["done_bytes"], first[-1]["done_bytes"])
+        self.assertEqual(again[-1]["done_bytes"], self.bytes_of("e1"))
+
     def make_daemon_beside(self, name):
         (self.dir / name).mkdir()
         return self.make_daemon(name, self.base_port + 2, range(
@@ -513,7 +626,10 @@ class NextSteps(ToldTest):
                            self.secret])
         self.wait_streaming(copy)
         copy.send(signal.SIGINT)
-        said = copy.wait().stderr
+        ran = copy.wait()
+        self.assertRegex(ran.stdout, "data ports: 127.0.0.1:[0-9]+; what went over the wire is not "
+                                     "known")
+        said = ran.stderr
         watch, cancel = re.search(r"^next: (siphon .* watch .*), or (siphon .* cancel .*)$", said,
                                   re.MULTILINE).groups()
         pasted = self.paste(watch)

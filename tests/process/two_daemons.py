@@ -57,7 +57,8 @@ OK, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, FATAL, LIMIT, NOTHING_TO_DO, INTERR
 EXIT_CONFIG = 78  # of siphond
 
 # In /proc/net/tcp.
-LISTEN, LOOPBACK = "0A", f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
+ESTABLISHED, CLOSE_WAIT, LISTEN = "01", "08", "0A"
+LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 
 
 def random_bytes(size, seed):
@@ -83,16 +84,28 @@ def port_range():
     return module.port_range()
 
 
-def listening(ports):
-    """Those of `ports` that somebody listens on at 127.0.0.1, as the kernel says."""
-    taken = set()
+def sockets():
+    """(own address, peer's address, state) of every TCP socket, as the kernel says."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # gRPC's sockets are IPv6 ones
         for line in pathlib.Path(table).read_text().splitlines()[1:]:
-            address, state = line.split()[1], line.split()[3]
-            host, _, port = address.partition(":")
-            if state == LISTEN and host.endswith(LOOPBACK):
-                taken.add(int(port, 16))
+            yield tuple(line.split()[1:4])
+
+
+def port_of(address):
+    return int(address.rpartition(":")[2], 16)
+
+
+def listening(ports):
+    """Those of `ports` that somebody listens on at 127.0.0.1."""
+    taken = {port_of(own) for own, _, state in sockets()
+             if state == LISTEN and own.partition(":")[0].endswith(LOOPBACK)}
     return sorted(taken & set(ports))
+
+
+def is_connected_to(port):
+    """Whether anybody here still has a connection to it, even one that its end has left."""
+    return any(port_of(peer) == port and state in (ESTABLISHED, CLOSE_WAIT)
+               for _, peer, state in sockets())
 
 
 def end_with_parent():

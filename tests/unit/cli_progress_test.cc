@@ -109,6 +109,24 @@ TEST(CliProgress, Eta) {
   EXPECT_EQ(eta_text(state, 1), "");
 }
 
+TEST(CliProgress, WhatIsDoneGoesBackOnlyToBeTriedAgain) {
+  ProgressState shown, now;
+  shown.done_bytes = 30;
+  now.done_bytes = 20;  // of another thread, a moment late
+  EXPECT_EQ(next_shown(shown, now).done_bytes, 30u);
+  now.done_bytes = 40;
+  EXPECT_EQ(next_shown(shown, now).done_bytes, 40u);
+  now.done_bytes = 5;
+  now.retried = 1;
+  shown = next_shown(shown, now);
+  EXPECT_EQ(shown.done_bytes, 5u);
+  now.done_bytes = 30;  // late, of before the retry
+  now.retried = 0;
+  shown = next_shown(shown, now);
+  EXPECT_EQ(shown.done_bytes, 5u);
+  EXPECT_EQ(shown.retried, 1u);
+}
+
 TEST(CliProgress, Modes) {
   EXPECT_EQ(progress_mode("auto", false, false), ProgressMode::kNone);
   EXPECT_EQ(progress_mode("auto", false, true), ProgressMode::kTerminal);

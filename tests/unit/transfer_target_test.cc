@@ -125,7 +125,7 @@ class DirectCaller final : public SourceCaller {
     if (call.headers_only && hang_at_headers) {
       hang_at_headers(stop);
       StreamEnd end;
-      end.status = fail(Code::kCancelled, "the second call was cancelled");
+      end.status = header_end;
       return end;
     }
     if (fails) {
@@ -153,6 +153,7 @@ class DirectCaller final : public SourceCaller {
   std::function<bool(std::uint32_t)> fails;  // by index: the source finds rot in it
   // Instead of an answer to the question for headers; the call ends when it returns.
   std::function<void(const std::stop_token&)> hang_at_headers;
+  Status header_end = fail(Code::kCancelled, "the second call was cancelled");
   void join() {
     if (lost_.joinable()) lost_.join();
   }
@@ -688,6 +689,45 @@ TEST_F(TargetTransferTest, ANameThatIsTakenIsLeftAloneBesideOneThatIsFree) {
   expect_journal_empty();
 }
 
+// Whoever was told that the name is taken would look there, or remove what is the last copy.
+TEST_F(TargetTransferTest, ANameThatIsTakenDoesNotHideWhatTheSourceSays) {
+  target_.put("gone", kMiB);
+  order("gone", kMiB);
+  offer("damaged", kMiB);
+  target_.put("damaged", 100 * kKiB);
+  order("damaged");
+  offer("sound", kMiB);
+  target_.put("sound", kMiB);
+  order("sound");
+  source_.react = [](const MemoryOperation& op) -> Status {
+    if (op.operation != "stat" || op.name != "damaged") return {};
+    return fail(Code::kDataLoss, "its head register does not decode");
+  };
+  run();
+  EXPECT_EQ(outcome("gone"), "NOT_FOUND");
+  EXPECT_EQ(outcome("damaged"), "DATA_LOSS");
+  for (const char* name : {"gone", "damaged"}) {
+    const Error& error = outcomes_.at(name).error();
+    EXPECT_EQ(error.suspect, Side::kSource);
+    EXPECT_EQ(error.message.find("extent " + std::string(name) + " is already in to/ns"), 0u)
+        << error.message;
+  }
+  ASSERT_TRUE(outcomes_.at("sound"));
+  EXPECT_TRUE(outcomes_.at("sound")->already_there);
+}
+
+TEST_F(TargetTransferTest, ANameThatIsTakenDoesNotHideASourceThatDoesNotAnswer) {
+  offer("e", kMiB);
+  order("e");
+  target_.put("e", kMiB);
+  caller_.hang_at_headers = [](const std::stop_token&) {};
+  caller_.header_end = fail(Code::kUnavailable, "the device does not answer");
+  run();
+  EXPECT_EQ(outcome("e"), "UNAVAILABLE");
+  EXPECT_EQ(outcomes_.at("e").error().suspect, Side::kSource);
+  EXPECT_EQ(target_.count("begin"), 1) << "when it was put there";
+}
+
 // A large batch is not looked through first: beginning and publishing find out.
 TEST_F(TargetTransferTest, NamesThatAreTakenInALargeBatchLeaveNothing) {
   const Sample old_large = target_.put("large", 100 * kKiB);
@@ -845,6 +885,8 @@ TEST_F(TargetTransferTest, CancelInTheMiddleDropsTheScratch) {
   run();
   EXPECT_EQ(outcome("e"), "CANCELLED");
   EXPECT_EQ(summary_.phase, Phase::kCancelled);
+  EXPECT_GT(progress_.received_bytes, 0u);
+  EXPECT_EQ(progress_.durable_bytes, 0u) << "the scratch is gone";
   expect_no_trace_of("e");
   expect_journal_empty();
 }
