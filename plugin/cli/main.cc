@@ -36,8 +36,11 @@ Addresses:
   HOST:PORT/EXTENT                     an extent behind a folder's siphond (control address)
   posix:DIR/EXTENT                     an extent in a folder here; posix:DIR: all of it
 
-Every flag --some-name can be given as SIPHON_SOME_NAME (but for --yes-i-really-mean-it); flags
-win over the environment, that wins over CEPH_ARGS: see siphon config show.
+A flag --some-name can be given as SIPHON_SOME_NAME; flags win over the environment, that wins over
+CEPH_ARGS: see siphon config show. Flags that make a command lose, overwrite or let pass something
+are given on its line alone, and a SIPHON_ variable of theirs is refused: --accept-degraded, --all,
+--allow-changing, --corrupt-head, --drop-damaged, --force, --purge, --replace,
+--yes-i-really-mean-it.
 
 Exit status: 0 all verified and durable; 1 other; 2 usage; 3 not found; 4 permission; 5 temporary,
 retry helps; 6 partial; 7 fatal, retry does not help; 8 stopped by a limit; 9 nothing to do;

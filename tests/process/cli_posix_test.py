@@ -968,8 +968,9 @@ class Conventions(CliTest):
 
     def test_a_confirmation_is_never_taken_from_the_environment(self):
         self.put("a", b"a")
-        self.siphon("rm", self.address("a"), expect=NEEDS_CONFIRMATION,
+        self.siphon("rm", self.address("a"), expect=USAGE,
                     env={"SIPHON_YES_I_REALLY_MEAN_IT": "1"})
+        self.siphon("stat", self.address("a"))
 
     def test_progress(self):
         path = self.file("f", self.content(5_000_000))
