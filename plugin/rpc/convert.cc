@@ -262,7 +262,7 @@ void encode(const SourceReport& in, v1::StreamResponse* out) {
 SourceReport decode(const v1::StreamResponse& in) {
   SourceReport out;
   out.source_device = device_name(in.source_device());
-  out.limit = in.limit() >= 0 && in.limit() <= 4 ? static_cast<Limit>(in.limit()) : Limit::kNone;
+  out.limit = v1::Limit_IsValid(in.limit()) ? static_cast<Limit>(in.limit()) : Limit::kNone;
   for (const auto& result : in.results()) {
     SourceReport::Extent e{result.index(),
                            SourceClaim{decode(result.header()), result.bytes(), result.crc32()}};
