@@ -37,14 +37,9 @@ struct Tally {
   std::size_t done = 0;           // changed or verified now
   std::size_t already_there = 0;  // needed nothing
   std::size_t failed = 0;
-  Code first_failure = Code::kOk;
-  Reason first_reason = Reason::kNone;
+  Exit gravest = Exit::kOk;  // of those that failed
 
-  void fail(const Error& error) {
-    if (failed++ > 0) return;
-    first_failure = error.code;
-    first_reason = error.reason;
-  }
+  void fail(const Error& error);
 };
 Exit exit_for(const Tally& tally);
 

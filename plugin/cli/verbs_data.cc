@@ -503,7 +503,7 @@ Result<int> run_rm(Session& session) {
         ++tally.done;
         session.out().line(removal_text(removals[i], options));
       } else {
-        if (tally.failed++ == 0) tally.first_failure = ends[i]->error().code;
+        tally.fail(ends[i]->error());
         const Error error = ends[i]->error().with_context("rm " + some[i].to_string());
         entry["problem"] = to_json(error);
         session.meter().note("siphon: " + error_text(error));

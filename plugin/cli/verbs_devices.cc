@@ -346,7 +346,7 @@ Result<int> run_daemons(Session& session) {
                  human_bytes(d.bytes_in_flight) + "/" + human_bytes(d.region_bytes),
                  std::to_string(d.strangers), std::to_string(d.fallback_parts)});
     } else {
-      if (tally.failed++ == 0) tally.first_failure = described[i].error().code;
+      tally.fail(described[i].error());
       entry["problem"] = to_json(described[i].error());
       table.add(
           {found.device.name, found.device.address, "-", "no answer", "-", pools_text(found)});
@@ -360,7 +360,7 @@ Result<int> run_daemons(Session& session) {
     list.push_back(std::move(entry));
   }
   for (const auto& silent : peers->silent) {
-    if (tally.failed++ == 0) tally.first_failure = silent.error.code;
+    tally.fail(silent.error);
   }
   const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
   if (session.out().json()) {
@@ -384,7 +384,7 @@ Result<int> run_transfers(Session& session) {
   Tally tally;
   tally.done = listing->answered;
   for (const auto& [device, error] : listing->failures) {
-    if (tally.failed++ == 0) tally.first_failure = error.code;
+    tally.fail(error);
     session.meter().note("siphon: " + device + ": " + error_text(error));
   }
   const Exit exit = session.interrupted() ? Exit::kInterrupted : exit_for(tally);
@@ -475,7 +475,7 @@ Result<int> run_watch(Session& session) {
       std::min(summary->extents_already_there, summary->extents_done);
   const std::uint32_t published = summary->extents_done - already_there;
   const Tally tally{published, already_there, summary->extents_failed,
-                    summary->status ? Code::kUnknown : summary->status.error().code};
+                    summary->status ? Exit::kOther : exit_for(summary->status.error())};
   Exit exit = exit_for(tally);
   if (!summary->status && exit == Exit::kOk) exit = exit_for(summary->status.error().code);
   if (session.out().json()) {
