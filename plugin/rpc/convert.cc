@@ -574,7 +574,8 @@ Error from_grpc(const grpc::Status& status, const std::string& address) {
   return {failure_of(static_cast<std::uint32_t>(status.error_code())),
           "device at " + address + (gone ? " went away (" : ": ") + status.error_message() +
               (gone ? ")" : ""),
-          Side::kNone, gone ? "is siphond running there? siphon daemons shows" : ""};
+          Side::kNone,
+          gone ? "is siphond running there? siphon daemons " + address + "/ shows" : ""};
 }
 
 }  // namespace siphon::rpc

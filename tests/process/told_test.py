@@ -488,6 +488,16 @@ class NextSteps(ToldTest):
             self.assertEqual(pasted.returncode, OK, pasted)
             self.assertIn("succeeded", pasted.stdout)
 
+    def test_the_daemon_that_did_not_answer_is_asked_by_the_next_step(self):
+        self.target.kill()
+        where = f"{self.target.address}/"
+        said = self.text("transfers", where, code=TEMPORARY).stderr
+        step = re.search(r"is siphond running there \((siphon .*) shows\)", said).group(1)
+        self.assertIn(f"daemons {where}", step)
+        pasted = self.paste(step)
+        self.assertEqual(pasted.returncode, TEMPORARY, pasted)  # and no question to Ceph
+        self.assertIn(f"device at {self.target.address} does not answer", pasted.stderr)
+
     def test_what_comes_from_the_environment_stays_there(self):
         run = subprocess.run([SIPHON, "watch", "0" * 32, f"{self.target.address}/"],
                              capture_output=True, text=True,
