@@ -137,6 +137,24 @@ Result<DeviceDescription> describe(Session& session, const Peer& peer) {
   return (*client)->describe({});
 }
 
+// What stands where a device's version would.
+std::string not_described(Code why) {
+  switch (why) {
+    case Code::kUnavailable:
+    case Code::kDeadlineExceeded:
+      return "no answer";
+    case Code::kPermissionDenied:
+    case Code::kUnauthenticated:
+      return "refused";
+    case Code::kFailedPrecondition:  // one's own files, or no TLS where it must be
+    case Code::kInvalidArgument:
+    case Code::kCancelled:
+      return "not asked";
+    default:
+      return "error";
+  }
+}
+
 struct Listed {
   Peer peer;
   TransferInfo info;
@@ -348,8 +366,8 @@ Result<int> run_daemons(Session& session) {
     } else {
       tally.fail(described[i].error());
       entry["problem"] = to_json(described[i].error());
-      table.add(
-          {found.device.name, found.device.address, "-", "no answer", "-", pools_text(found)});
+      table.add({found.device.name, found.device.address, "-",
+                 not_described(described[i].error().code), "-", pools_text(found)});
       session.meter().note("siphon: " + found.device.name + ": " +
                            error_text(described[i].error()));
     }

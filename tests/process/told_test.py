@@ -15,8 +15,8 @@ import threading
 
 import two_daemons
 from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
-                         NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, SIPHOND, TEMPORARY, USAGE,
-                         TwoDaemonsTest, wait_for)
+                         NOT_FOUND, NOTHING_TO_DO, OK, PERMISSION, SIPHON, SIPHOND, TEMPORARY,
+                         USAGE, TwoDaemonsTest, wait_for)
 
 PARTIAL = 6
 
@@ -434,6 +434,23 @@ class Progress(ToldTest):
         self.assertEqual([p["total_bytes"] for p in told if p["finished"]], [total])
         going = [p for p in told if p["total_bytes"] == total and not p["finished"]]
         self.assertLess(going[0]["done_bytes"], total)
+
+
+class Daemons(ToldTest):
+    def test_who_was_not_asked_is_told_from_who_refused_and_who_did_not_answer(self):
+        other = self.dir / "other"
+        other.write_bytes(b"o" * 32)
+        other.chmod(0o600)
+        where = f"{self.target.address}/"
+
+        def said(secret, code):
+            ran = self.start([SIPHON, "daemons", "--secret-file", secret, where]).wait()
+            self.assertEqual(ran.code, code, str(ran))
+            return ran.stdout
+        self.assertRegex(said(self.dir / "none", FATAL), r" - +not asked ")
+        self.assertRegex(said(other, PERMISSION), r" - +refused ")
+        self.target.kill()
+        self.assertRegex(said(self.secret, TEMPORARY), r" - +no answer ")
 
 
 class NextSteps(ToldTest):
