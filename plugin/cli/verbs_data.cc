@@ -358,6 +358,7 @@ Result<int> run_get(Session& session) {
   if (!there) return fail(std::move(there).error());
   auto file = OutputFile::open(options.file, options.force);
   if (!file) return fail(std::move(file).error());
+  session.note_temporary(file->temporary());
 
   const auto start = std::chrono::steady_clock::now();
   auto info = get_extent(
@@ -367,6 +368,7 @@ Result<int> run_get(Session& session) {
   session.meter().finish(info.has_value());
   if (!info) return fail(std::move(info).error());
   SIPHON_TRY(file->commit());
+  session.note_temporary("");
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["extent"] = address->to_string();
