@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <set>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "plugin/base/text.h"
@@ -72,6 +73,18 @@ void apply_ceph_args(Options& options) {
     if (taken) continue;
     *target = value;
     options.origins[flag] = "CEPH_ARGS";
+  }
+}
+
+// What librados takes from its own variables where nothing else says it.
+void apply_ceph_variables(Options& options) {
+  for (const auto& [name, flag, target] :
+       {std::tuple("CEPH_CONF", "--conf", &options.cluster.conf),
+        std::tuple("CEPH_KEYRING", "--keyring", &options.cluster.keyring)}) {
+    const char* value = std::getenv(name);
+    if (value == nullptr || *value == 0 || !target->empty()) continue;
+    *target = value;
+    options.origins[flag] = name;
   }
 }
 
@@ -236,6 +249,7 @@ void apply_environment(const std::vector<CLI::App*>& chain, Options& options) {
     }
   }
   apply_ceph_args(options);
+  apply_ceph_variables(options);
 }
 
 }  // namespace siphon::cli

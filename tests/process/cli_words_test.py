@@ -621,6 +621,37 @@ class Usage(WordsTest):
             told = " ".join(text.split()).split("is refused:")[1].partition(".")[0]
             self.assertEqual(set(re.findall(r"--[a-z-]+", told)), self.LINE_ONLY)
 
+    def test_config_show_has_all_that_a_variable_can_set(self):
+        settable = set().union(*self.flags_of_every_verb().values()) - self.LINE_ONLY
+        rows = self.json("config", "show")["settings"]
+        self.assertEqual({r["flag"] for r in rows}, settable)
+        values = {"--timeout": "7", "--lanes": "2", "--bwlimit": "65536", "--max-transfers": "3",
+                  "--block-size": "65536", "--format": "json", "--progress": "none",
+                  "--expect-bytes": "5", "--for": "copy,move"}
+        switches = {r["flag"] for r in rows if r["value"] == "false"}
+        environment = {r["environment"]: values.get(
+            r["flag"], "true" if r["flag"] in switches else "/x") for r in rows}
+        shown = self.siphon("config", "show", env=environment).stdout  # as SIPHON_FORMAT wants it
+        for row in json.loads(shown)["settings"]:
+            name = row["environment"]
+            self.assertEqual((row["value"], row["from"]), (environment[name], name))
+
+    def test_what_ceph_takes_from_its_own_variables_is_told(self):
+        def of(flag, *words, **env):
+            rows = self.json("config", "show", *words, env=env)["settings"]
+            return next((r["value"], r["from"]) for r in rows if r["flag"] == flag)
+        self.assertEqual(of("--conf", CEPH_CONF="/c"), ("/c", "CEPH_CONF"))
+        self.assertEqual(of("--keyring", CEPH_KEYRING="/k"), ("/k", "CEPH_KEYRING"))
+        self.assertEqual(of("--conf", CEPH_CONF="/c", CEPH_ARGS="-c /a"), ("/a", "CEPH_ARGS"))
+        self.assertEqual(of("--conf", CEPH_CONF="/c", SIPHON_CONF="/s"), ("/s", "SIPHON_CONF"))
+        self.assertEqual(of("--conf", "-c", "/f", CEPH_CONF="/c"), ("/f", "flag"))
+        none = self.home / "none.conf"
+        for words, env, said in (((), {"CEPH_CONF": str(none)}, f"{none} (from CEPH_CONF): "),
+                                 (("-c", none), {}, f"configuration {none}: ")):
+            errors = self.siphon("ls", "p1", *words, env=env, expect=NOT_FOUND).stderr.decode()
+            self.assertIn(said, errors)
+            self.assertIn("--conf FILE", errors)
+
     def test_sizes_are_decimal_with_units(self):
         def rate(text):
             rows = self.json("config", "show", f"--bwlimit={text}")["settings"]
