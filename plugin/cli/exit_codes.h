@@ -18,7 +18,6 @@ enum class Exit : int {
   kFatal = 7,      // trying again does not help
   kLimit = 8,      // stopped by a limit (full, out of a budget), resumable
   kNothingToDo = 9,
-  kAlreadyRunning = 10,
   kNeedsConfirmation = 11,  // --yes-i-really-mean-it is missing
   kNotFit = 12,             // the cluster lacks the plugin, the application tag, ...
   kInterrupted = 130,       // SIGINT

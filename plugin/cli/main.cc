@@ -44,8 +44,8 @@ refused: --accept-degraded, --all, --allow-changing, --corrupt-head, --drop-dama
 
 Exit status: 0 all verified and durable; 1 other; 2 usage; 3 not found; 4 permission; 5 temporary,
 retry helps; 6 partial; 7 fatal, retry does not help; 8 stopped by a limit; 9 nothing to do;
-10 already running; 11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted;
-141 the reader of stdout has gone.)";
+11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted; 141 the reader of stdout has
+gone.)";
 
 // What others call our verbs.
 std::string_view synonym(std::string_view word) {
