@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <list>
 #include <mutex>
@@ -169,8 +170,15 @@ using rados_internal::with_locator;
 Status configure(librados::Rados& rados, const RadosOptions& options) {
   const char* path = options.conf_path.empty() ? nullptr : options.conf_path.c_str();
   if (const int result = rados.conf_read_file(path); result < 0) {
-    return fail(to_error(result, "read the Ceph configuration " + options.conf_path)
-                    .with_next_step("name the file: --conf FILE, or CEPH_CONF"));
+    const char* set = std::getenv("CEPH_CONF");
+    const bool by_environment = set != nullptr && (path == nullptr || options.conf_path == set);
+    const std::string file = by_environment    ? std::string(set) + " (from CEPH_CONF)"
+                             : path != nullptr ? options.conf_path
+                                               : "at its usual places, as /etc/ceph/ceph.conf";
+    return fail(to_error(result, "read the Ceph configuration " + file)
+                    .with_next_step(by_environment ? "set CEPH_CONF to another file, or name it: "
+                                                     "--conf FILE"
+                                                   : "name the file: --conf FILE, or CEPH_CONF"));
   }
   if (options.use_ceph_args) rados.conf_parse_env(nullptr);
   std::map<std::string, std::string> settings = {

@@ -1,6 +1,21 @@
 #include "plugin/cli/exit_codes.h"
 
+#include <algorithm>
+#include <array>
+
 namespace siphon::cli {
+namespace {
+
+// What is graver comes later. That trying again helps is said only beside what says nothing.
+constexpr std::array kByGravity = {Exit::kOk,         Exit::kOther,    Exit::kTemporary,
+                                   Exit::kUsage,      Exit::kNotFound, Exit::kLimit,
+                                   Exit::kPermission, Exit::kNotFit,   Exit::kFatal};
+
+bool is_graver(Exit a, Exit b) {
+  return std::ranges::find(kByGravity, a) > std::ranges::find(kByGravity, b);
+}
+
+}  // namespace
 
 Exit exit_for(Code code) {
   switch (code) {
@@ -65,15 +80,16 @@ bool is_refusal(const Error& error) {
   return exit == Exit::kUsage || exit == Exit::kPermission || exit == Exit::kFatal;
 }
 
+void Tally::fail(const Error& error) {
+  ++failed;
+  if (const Exit exit = exit_for(error); is_graver(exit, gravest)) gravest = exit;
+}
+
 Exit exit_for(const Tally& tally) {
   if (tally.failed == 0) {
     return tally.done == 0 && tally.already_there > 0 ? Exit::kNothingToDo : Exit::kOk;
   }
-  if (tally.done + tally.already_there > 0) return Exit::kPartial;
-  Error first;
-  first.code = tally.first_failure;
-  first.reason = tally.first_reason;
-  return exit_for(first);
+  return tally.done + tally.already_there > 0 ? Exit::kPartial : tally.gravest;
 }
 
 }  // namespace siphon::cli

@@ -18,7 +18,6 @@ enum class Exit : int {
   kFatal = 7,      // trying again does not help
   kLimit = 8,      // stopped by a limit (full, out of a budget), resumable
   kNothingToDo = 9,
-  kAlreadyRunning = 10,
   kNeedsConfirmation = 11,  // --yes-i-really-mean-it is missing
   kNotFit = 12,             // the cluster lacks the plugin, the application tag, ...
   kInterrupted = 130,       // SIGINT
@@ -37,14 +36,9 @@ struct Tally {
   std::size_t done = 0;           // changed or verified now
   std::size_t already_there = 0;  // needed nothing
   std::size_t failed = 0;
-  Code first_failure = Code::kOk;
-  Reason first_reason = Reason::kNone;
+  Exit gravest = Exit::kOk;  // of those that failed
 
-  void fail(const Error& error) {
-    if (failed++ > 0) return;
-    first_failure = error.code;
-    first_reason = error.reason;
-  }
+  void fail(const Error& error);
 };
 Exit exit_for(const Tally& tally);
 

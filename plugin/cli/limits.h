@@ -8,7 +8,7 @@
 
 namespace siphon::cli {
 
-// "osd.7 disk", "lanes", "--bwlimit"; empty: nothing stands out.
+// "osd.7 disk", "lanes", "--bwlimit", "osd.7 transfer.bytes_per_second"; empty: nothing stands out.
 inline std::string limit_text(Limit limit, const std::string& source_device,
                               const std::string& target_device) {
   switch (limit) {
@@ -20,6 +20,8 @@ inline std::string limit_text(Limit limit, const std::string& source_device,
       return "lanes";
     case Limit::kSetting:
       return "--bwlimit";
+    case Limit::kDeviceSetting:
+      return target_device + " transfer.bytes_per_second";
     case Limit::kNone:
       break;
   }

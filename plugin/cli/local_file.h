@@ -70,6 +70,7 @@ class OutputFile {
   Status write(std::span<const std::byte> bytes);
   // Syncs, renames, syncs the folder: from here on the file is there under its name, and durable.
   Status commit();
+  const std::string& temporary() const { return temporary_; }  // empty: there is none
 
  private:
   OutputFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}

@@ -36,13 +36,16 @@ Addresses:
   HOST:PORT/EXTENT                     an extent behind a folder's siphond (control address)
   posix:DIR/EXTENT                     an extent in a folder here; posix:DIR: all of it
 
-Every flag --some-name can be given as SIPHON_SOME_NAME (but for --yes-i-really-mean-it); flags
-win over the environment, that wins over CEPH_ARGS: see siphon config show.
+A flag --some-name can be given as SIPHON_SOME_NAME; flags win over the environment, that wins over
+CEPH_ARGS, CEPH_CONF and CEPH_KEYRING: see siphon config show. Flags that make a command lose,
+overwrite or let pass something are given on its line alone, and a SIPHON_ variable of theirs is
+refused: --accept-degraded, --all, --allow-changing, --corrupt-head, --drop-damaged, --force,
+--purge, --replace, --yes-i-really-mean-it.
 
 Exit status: 0 all verified and durable; 1 other; 2 usage; 3 not found; 4 permission; 5 temporary,
 retry helps; 6 partial; 7 fatal, retry does not help; 8 stopped by a limit; 9 nothing to do;
-10 already running; 11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted;
-141 the reader of stdout has gone.)";
+11 needs --yes-i-really-mean-it; 12 cluster not fit; 130 interrupted; 141 the reader of stdout has
+gone.)";
 
 // What others call our verbs.
 std::string_view synonym(std::string_view word) {
@@ -132,6 +135,13 @@ void refuse_empty_values(CLI::App& app) {
     refuse_empty_values(*verb);
 }
 
+void add_every_verb(CLI::App& app, std::vector<CLI::App*>& chain) {
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
+    if (std::ranges::find(chain, verb) == chain.end()) chain.push_back(verb);
+    add_every_verb(*verb, chain);
+  }
+}
+
 // Builds the command line; what a verb needs is bound to `options`.
 class CommandLine {
  public:
@@ -175,6 +185,7 @@ class CommandLine {
         return run(session);
       };
     }
+    if (verb_name_ == "config show") add_every_verb(app_, chain);  // all that a variable may set
     apply_environment(chain, options_);
     for (const CLI::Option* option : chain.back()->get_options()) {
       if (option->get_name() == "FILE" && option->count() > 0)
@@ -553,7 +564,8 @@ void CommandLine::define_trash_verbs() {
 void CommandLine::define_config_verb() {
   CLI::App* config = app_.add_subcommand("config", "the settings");
   config->require_subcommand(1);
-  auto* show = add(*config, "show", "every setting's value, and where it came from",
+  auto* show = add(*config, "show",
+                   "the value of all that a SIPHON_ variable can set, and where it came from",
                    "  siphon config show\n"
                    "  SIPHON_LANES=2 siphon config show\n"
                    "  siphon config show -f json --bwlimit 50M",

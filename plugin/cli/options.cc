@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <set>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "plugin/base/text.h"
@@ -22,10 +23,16 @@ CLI::Validator rate_value() {
           },
           ""};
 }
-// What makes a command lose or skip something is said on its line, or not at all.
-const std::set<std::string> kFlagOnly = {
-    "--yes-i-really-mean-it", "--help",           "--version", "--purge", "--replace", "--all",
-    "--accept-degraded",      "--allow-changing", "--force"};
+// What makes a command lose, overwrite or let pass something is said on its line, or not at all.
+// The list is also in `siphon --help` and in docs/operations.md.
+const std::set<std::string> kLineOnly = {
+    "--accept-degraded", "--all",   "--allow-changing", "--corrupt-head",        "--drop-damaged",
+    "--force",           "--purge", "--replace",        "--yes-i-really-mean-it"};
+
+// Whether a SIPHON_ variable has anything to do with it.
+bool is_setting(const std::string& flag) {
+  return !flag.empty() && flag != "--help" && flag != "--version";
+}
 
 // The first long name of an option, "--conf"; empty for positionals.
 std::string long_name(const CLI::Option& option) {
@@ -66,6 +73,18 @@ void apply_ceph_args(Options& options) {
     if (taken) continue;
     *target = value;
     options.origins[flag] = "CEPH_ARGS";
+  }
+}
+
+// What librados takes from its own variables where nothing else says it.
+void apply_ceph_variables(Options& options) {
+  for (const auto& [name, flag, target] :
+       {std::tuple("CEPH_CONF", "--conf", &options.cluster.conf),
+        std::tuple("CEPH_KEYRING", "--keyring", &options.cluster.keyring)}) {
+    const char* value = std::getenv(name);
+    if (value == nullptr || *value == 0 || !target->empty()) continue;
+    *target = value;
+    options.origins[flag] = name;
   }
 }
 
@@ -205,7 +224,7 @@ void apply_environment(const std::vector<CLI::App*>& chain, Options& options) {
   for (const CLI::App* app : chain) {
     for (const CLI::Option* option : app->get_options()) {
       const std::string flag = long_name(*option);
-      if (flag.empty() || kFlagOnly.contains(flag)) continue;
+      if (!is_setting(flag)) continue;
       options.origins.emplace(flag, "default");
       if (option->count() > 0) {
         given.insert(flag);
@@ -216,16 +235,21 @@ void apply_environment(const std::vector<CLI::App*>& chain, Options& options) {
   for (CLI::App* app : chain) {
     for (CLI::Option* option : app->get_options()) {
       const std::string flag = long_name(*option);
-      if (flag.empty() || kFlagOnly.contains(flag) || given.contains(flag)) continue;
+      if (!is_setting(flag) || given.contains(flag)) continue;
       const std::string name = environment_name(flag);
       const char* value = std::getenv(name.c_str());
       if (value == nullptr || *value == 0) continue;
+      if (kLineOnly.contains(flag)) {
+        throw CLI::ValidationError(name + " is set, and " + flag +
+                                   " is taken from the command line alone: unset the variable");
+      }
       option->add_result(std::string(value));
       option->run_callback();
       options.origins[flag] = name;
     }
   }
   apply_ceph_args(options);
+  apply_ceph_variables(options);
 }
 
 }  // namespace siphon::cli

@@ -1,8 +1,9 @@
 // Every setting of the command line, where its value came from, and its definition for CLI11.
 //
-// A flag `--some-name` can also be given as the environment variable SIPHON_SOME_NAME (but for
-// --yes-i-really-mean-it, --help and --version). Precedence: flag, environment, CEPH_ARGS (for the
-// cluster's), default.
+// A flag `--some-name` can also be given as the environment variable SIPHON_SOME_NAME, but for
+// those that make a command lose, overwrite or let pass something: a variable of theirs is refused.
+// Precedence: flag, environment, for the cluster's CEPH_ARGS and then Ceph's own variables,
+// default.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +71,7 @@ struct Options {
   std::vector<std::string> verbs_wanted;  // and for what
   std::vector<std::string> names;
 
-  // "--conf" -> "flag", "SIPHON_CONF", "CEPH_ARGS" or "default".
+  // "--conf" -> "flag", "SIPHON_CONF", "CEPH_ARGS", "CEPH_CONF" or "default".
   std::map<std::string, std::string> origins;
 
   Format output_format() const;
@@ -83,8 +84,9 @@ void add_two_cluster_settings(CLI::App& app, Options& options);
 void add_device_settings(CLI::App& app, Options& options);
 void add_transfer_settings(CLI::App& app, Options& options);
 
-// After parsing: fills what no flag set from the environment, then from CEPH_ARGS; records every
-// origin. Throws what CLI11 throws for a bad value. `chain`: the app and the verb that was chosen.
+// After parsing: fills what no flag set from the environment, then from Ceph's; records every
+// origin. Throws what CLI11 throws for a bad value, and for a variable that may not be one.
+// `chain`: the app and the verb that was chosen.
 void apply_environment(const std::vector<CLI::App*>& chain, Options& options);
 
 // For CLI11: a size of "4096", "50M", "5.5 GiB" becomes its number of bytes, by parse_bytes; a

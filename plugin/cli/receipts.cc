@@ -1,6 +1,7 @@
 #include "plugin/cli/receipts.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +11,22 @@
 #include "plugin/cli/stdio.h"
 
 namespace siphon::cli {
+namespace {
+
+// Whether what the file holds ends within a line: a run before this one was torn there. One that
+// may be written and not read is taken to: an empty line costs less than a lost one.
+bool ends_within_a_line(const std::string& path, int fd) {
+  struct stat st {};
+  if (::fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) return false;
+  const int reader = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (reader < 0) return true;
+  char last = 0;
+  const bool whole = ::pread(reader, &last, 1, st.st_size - 1) == 1 && last == '\n';
+  ::close(reader);
+  return !whole;
+}
+
+}  // namespace
 
 ReceiptFile::~ReceiptFile() {
   if (own_) ::close(fd_);
@@ -23,7 +40,10 @@ Status ReceiptFile::open(const std::string& path) {
   }
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   own_ = fd_ >= 0;
-  if (own_) return {};
+  if (own_) {
+    torn_ = ends_within_a_line(path, fd_);
+    return {};
+  }
   Error error = error_from_errno(errno, "open " + path + " for the receipts", Side::kRequester);
   error.code = Code::kInternal;  // nothing of the extents' is missing or forbidden
   error.message += "; nothing was copied";

@@ -19,7 +19,8 @@ class ReceiptFile {
   ReceiptFile(const ReceiptFile&) = delete;
   ReceiptFile& operator=(const ReceiptFile&) = delete;
 
-  // Appends to `path`; "-": stdout. Before anything moves.
+  // Appends to `path`; "-": stdout. Before anything moves. Where a run before this one was torn
+  // within a line, the first line begins behind that one, and is whole.
   Status open(const std::string& path);
   bool is_open() const { return fd_ >= 0; }
   // False: it is lost; error() says why. Waits for a pipe's reader until the interrupt, and a

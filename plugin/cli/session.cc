@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <utility>
 
 #include "adapters/posix/posix_store.h"
@@ -21,9 +22,14 @@ namespace {
 // Made before anything can be interrupted, and never unmade.
 std::atomic<const std::string*> last_words{nullptr};
 
+void set_last_words(const std::string& left) {
+  static std::deque<std::string> all;  // a handler may read what was there before
+  last_words =
+      &all.emplace_back("siphon: ended at once" + (left.empty() ? "" : "; " + left) + "\n");
+}
+
 // By which the transfers of a copy or a move are found again: the target's daemon, or the pools.
-std::string transfers_words(const std::string& verb, const Options& options) {
-  const bool begins_transfers = verb == "copy" || verb == "move";
+std::string transfers_words(bool begins_transfers, const Options& options) {
   std::string where;
   for (const std::string& name : options.names) {
     if (begins_transfers) where.clear();  // the last one is the target
@@ -94,9 +100,16 @@ Session::Session(Options options, const std::string& verb)
     : options_(std::move(options)),
       out_(options_.output_format(), verb),
       meter_(progress_mode(options_.progress, options_.no_progress, ::isatty(STDERR_FILENO) == 1)) {
-  static const std::string words = "siphon: ended at once; what runs at the devices goes on: " +
-                                   command(transfers_words(verb, options_)) + "\n";
-  last_words = &words;
+  const bool begins_transfers = verb == "copy" || verb == "move";
+  std::string left;
+  if (begins_transfers || verb == "watch") {
+    left =
+        "what runs at the devices goes on: " + command(transfers_words(begins_transfers, options_));
+  } else if (verb == "put") {
+    left = "what it had written may be left: " +
+           command("scratch ls " + shell_word(options_.names.front()));
+  }
+  set_last_words(left);
 }
 Session::~Session() = default;
 
@@ -246,6 +259,10 @@ Json Session::unlisted() const {
 
 Exit Session::exit_of_listed(Exit exit) const {
   return (exit == Exit::kOk || exit == Exit::kNothingToDo) && !listed_all() ? Exit::kPartial : exit;
+}
+
+void Session::note_temporary(const std::string& file) {
+  set_last_words(file.empty() ? "" : "left behind: " + escaped(file));
 }
 
 Error Session::interrupted_error(const std::string& what) {

@@ -62,6 +62,9 @@ class Session {
   // "siphon CONNECTION WORDS", to be pasted: with the connection that the user named. With a role,
   // it is about that end of two alone, and names its cluster as if there were no other.
   std::string command(const std::string& words, Role role = Role::kOnly) const;
+  // A file that this run makes and removes again: who ends it at once is told that it is left.
+  // "": there is none. Not thread safe.
+  void note_temporary(const std::string& file);
   // The message of a change that Ctrl-C broke off.
   static Error interrupted_error(const std::string& what);
   // A part of `store` could not be listed: told once, and whatever goes by that listing is partial.

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
+#include "adapters/store_util.h"
 #include "plugin/base/text.h"
 #include "plugin/cli/commands.h"
 #include "plugin/cli/devices.h"
@@ -187,7 +190,7 @@ struct Removal {
   Address address;
   ExtentInfo info;
   bool only_trash = false;
-  std::size_t purged = 0;
+  std::size_t purged = 0;        // generations that left for good, or would
   std::vector<TrashEntry> gone;  // left the trash, to make room
 };
 
@@ -198,6 +201,24 @@ Status nothing_of_that_name() {
   return fail(Code::kNotFound, "there is neither an extent nor trash of that name");
 }
 
+// Each of them once, however often it is named: the second removal would find nothing.
+Result<std::vector<Address>> named_extents(const std::vector<std::string>& names) {
+  std::vector<Address> addresses;
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    auto address = parse_address(name, Want::kExtent);
+    if (!address) return fail(std::move(address).error());
+    Address comparable = *address;
+    std::error_code failed;  // a folder that is not there has no other spelling that is
+    if (address->where == Where::kFolder) {
+      const auto real = std::filesystem::weakly_canonical(address->dir, failed);
+      if (!failed) comparable.dir = real.string();
+    }
+    if (seen.insert(comparable.to_string()).second) addresses.push_back(std::move(*address));
+  }
+  return addresses;
+}
+
 Status remove_one(Session& session, Removal& removal) {
   auto store = session.store(removal.address);
   if (!store) return fail(std::move(store).error());
@@ -206,23 +227,30 @@ Status remove_one(Session& session, Removal& removal) {
   if (!info && !removal.only_trash) return fail(std::move(info).error());
   if (info) removal.info = *info;
   const bool purge = session.options().purge;
-  if (session.options().dry_run) {
-    if (!removal.only_trash) {
-      if (purge) return {};  // all of its trash goes: that is what was asked for
-      auto gone = (*store)->in_the_way(removal.address.extent, true);
-      if (!gone) return fail(std::move(gone).error());
-      removal.gone = std::move(*gone);
-      return {};
-    }
+  std::size_t generations = removal.only_trash ? 0 : 1;
+  if (purge) {  // all of its trash goes: that is what was asked for
     const auto reg = (*store)->inspect(removal.address.extent);
     if (!reg) return fail(reg.error());
-    return reg->trash.empty() ? nothing_of_that_name() : Status{};
+    generations += std::ranges::count_if(reg->trash, &TrashEntry::was_published);
+    if (removal.only_trash && purgeable(*reg, now_unix_ms()).empty()) return nothing_of_that_name();
+  }
+  if (session.options().dry_run) {
+    if (purge) {
+      removal.purged = generations;
+      return {};
+    }
+    auto gone = (*store)->in_the_way(removal.address.extent, true);
+    if (!gone) return fail(std::move(gone).error());
+    removal.purged = gone->size();
+    removal.gone = std::move(*gone);
+    return {};
   }
   if (!removal.only_trash) {
     // Where so much is kept that the trash is full, the oldest of it leaves first.
     const auto on_gone = [&](const TrashEntry& entry) {
+      if (purge) return;
       ++removal.purged;
-      if (!purge) removal.gone.push_back(entry);
+      removal.gone.push_back(entry);
     };
     SIPHON_TRY((*store)->make_room(removal.address.extent, true, on_gone));
     SIPHON_TRY((*store)->trash(removal.address.extent, removal.info));
@@ -231,20 +259,20 @@ Status remove_one(Session& session, Removal& removal) {
   if (purge) {
     auto purged = (*store)->purge_trash(removal.address.extent);
     if (!purged) return fail(std::move(purged).error());
-    removal.purged += *purged;
     if (removal.only_trash && *purged == 0) return nothing_of_that_name();
+    removal.purged = generations;
   }
   return {};
 }
 
 std::string removal_text(const Removal& removal, const Options& options) {
   const std::string name = removal.address.to_string();
-  if (options.dry_run) {
-    return fmt::format("would {} {}", options.purge ? "remove for good" : "move to the trash",
-                       name);
+  if (options.purge) {
+    return fmt::format("{} {} ({})",
+                       options.dry_run ? "would remove for good" : "removed for good:", name,
+                       counted(removal.purged, "generation"));
   }
-  if (options.purge) return fmt::format("removed for good: {} ({} purged)", name, removal.purged);
-  return "in the trash: " + name;
+  return (options.dry_run ? "would move to the trash " : "in the trash: ") + name;
 }
 
 }  // namespace
@@ -330,6 +358,7 @@ Result<int> run_get(Session& session) {
   if (!there) return fail(std::move(there).error());
   auto file = OutputFile::open(options.file, options.force);
   if (!file) return fail(std::move(file).error());
+  session.note_temporary(file->temporary());
 
   const auto start = std::chrono::steady_clock::now();
   auto info = get_extent(
@@ -339,6 +368,7 @@ Result<int> run_get(Session& session) {
   session.meter().finish(info.has_value());
   if (!info) return fail(std::move(info).error());
   SIPHON_TRY(file->commit());
+  session.note_temporary("");
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["extent"] = address->to_string();
@@ -472,12 +502,9 @@ Result<int> run_rm(Session& session) {
     return fail(Code::kInvalidArgument, "--save goes with --corrupt-head", Side::kRequester,
                 "siphon rm --help");
   }
-  std::vector<Address> addresses;
-  for (const std::string& name : options.names) {
-    auto address = parse_address(name, Want::kExtent);
-    if (!address) return fail(std::move(address).error());
-    addresses.push_back(std::move(*address));
-  }
+  auto named = named_extents(options.names);
+  if (!named) return fail(std::move(named).error());
+  const std::vector<Address> addresses = std::move(*named);
   if (const auto refused = session.refused("removing extents")) return *refused;
   Tally tally;
   Json extents = Json::array();
@@ -493,8 +520,9 @@ Result<int> run_rm(Session& session) {
     });
     for (std::size_t i = 0; i < some.size(); ++i) {
       if (!ends[i]) continue;
+      // Of a purge that broke off nobody knows how much it came to.
       Json entry{{"extent", some[i].to_string()},
-                 {"purged", removals[i].purged},
+                 {"purged", *ends[i] || !options.purge ? Json(removals[i].purged) : Json()},
                  {"left_for_good", gone_json(removals[i].gone)}};
       for (const TrashEntry& gone : removals[i].gone) {
         session.out().line(some[i].to_string() + ": " + gone_text(gone, options.dry_run));
@@ -503,7 +531,7 @@ Result<int> run_rm(Session& session) {
         ++tally.done;
         session.out().line(removal_text(removals[i], options));
       } else {
-        if (tally.failed++ == 0) tally.first_failure = ends[i]->error().code;
+        tally.fail(ends[i]->error());
         const Error error = ends[i]->error().with_context("rm " + some[i].to_string());
         entry["problem"] = to_json(error);
         session.meter().note("siphon: " + error_text(error));

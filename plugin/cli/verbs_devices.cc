@@ -151,6 +151,24 @@ Result<DeviceDescription> describe(Session& session, const Peer& peer) {
   return (*client)->describe({});
 }
 
+// What stands where a device's version would.
+std::string not_described(Code why) {
+  switch (why) {
+    case Code::kUnavailable:
+    case Code::kDeadlineExceeded:
+      return "no answer";
+    case Code::kPermissionDenied:
+    case Code::kUnauthenticated:
+      return "refused";
+    case Code::kFailedPrecondition:  // one's own files, or no TLS where it must be
+    case Code::kInvalidArgument:
+    case Code::kCancelled:
+      return "not asked";
+    default:
+      return "error";
+  }
+}
+
 struct Listed {
   Peer peer;
   TransferInfo info;
@@ -368,10 +386,10 @@ Result<int> run_daemons(Session& session) {
                  human_bytes(d.bytes_in_flight) + "/" + human_bytes(d.region_bytes),
                  std::to_string(d.strangers), std::to_string(d.fallback_parts)});
     } else {
-      if (tally.failed++ == 0) tally.first_failure = described[i].error().code;
+      tally.fail(described[i].error());
       entry["problem"] = to_json(described[i].error());
-      table.add(
-          {found.device.name, found.device.address, "-", "no answer", "-", pools_text(found)});
+      table.add({found.device.name, found.device.address, "-",
+                 not_described(described[i].error().code), "-", pools_text(found)});
       session.meter().note("siphon: " + found.device.name + ": " +
                            error_text(described[i].error()));
     }
@@ -497,7 +515,7 @@ Result<int> run_watch(Session& session) {
       std::min(summary->extents_already_there, summary->extents_done);
   const std::uint32_t published = summary->extents_done - already_there;
   const Tally tally{published, already_there, summary->extents_failed,
-                    summary->status ? Code::kUnknown : summary->status.error().code};
+                    summary->status ? Exit::kOther : exit_for(summary->status.error())};
   Exit exit = exit_for(tally);
   if (!summary->status && exit == Exit::kOk) exit = exit_for(summary->status.error().code);
   if (session.out().json()) {

@@ -442,6 +442,11 @@ Result<int> run_verify(Session& session) {
 
 Result<int> run_config_show(Session& session) {
   const Options& o = session.options();
+  const auto truth = [](bool set) { return std::string(set ? "true" : "false"); };
+  std::string verbs_wanted;
+  for (const std::string& verb : o.verbs_wanted) {
+    verbs_wanted += (verbs_wanted.empty() ? "" : ",") + verb;
+  }
   const std::vector<std::pair<std::string, std::string>> values = {
       {"--conf", o.cluster.conf},
       {"--cluster", o.cluster.cluster},
@@ -470,7 +475,22 @@ Result<int> run_config_show(Session& session) {
       {"--block-size", std::to_string(o.block_size)},
       {"--format", o.format},
       {"--progress", o.progress},
-      {"--no-progress", o.no_progress ? "true" : "false"},
+      {"--no-progress", truth(o.no_progress)},
+      {"--namespace", o.nspace.value_or("")},
+      {"--dry-run", truth(o.dry_run)},
+      {"--check", truth(o.check)},
+      {"--deep", truth(o.deep)},
+      {"--exact", truth(o.exact)},
+      {"--local", truth(o.local)},
+      {"--long", truth(o.long_listing)},
+      {"--open", truth(o.open)},
+      {"--expect-bytes", o.expect_bytes},
+      {"--expect-sha256", o.expect_sha256},
+      {"--private-id", o.private_id},
+      {"--older-than", o.older_than},
+      {"--save", o.save},
+      {"--as", o.as_entity},
+      {"--for", verbs_wanted},
   };
   Table table({{"SETTING"}, {"VALUE"}, {"FROM"}, {"ENVIRONMENT"}});
   Json list = Json::array();

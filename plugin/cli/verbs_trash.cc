@@ -240,7 +240,7 @@ Exit note_failures(Session& session, const Found& found, Json& doc) {
     const Error whole = error.with_context(address.to_string());
     session.meter().note("siphon: " + error_text(whole));
     failed.push_back(Json{{"extent", address.to_string()}, {"problem", to_json(whole)}});
-    if (tally.failed++ == 0) tally.first_failure = error.code;
+    tally.fail(error);
   }
   doc["failed"] = std::move(failed);
   return exit_for(tally);
@@ -344,7 +344,7 @@ int remove_all(Session& session, Found found, const std::string& what) {
         session.out().line(fmt::format("{} {} {}", dry_run ? "would remove" : "removed",
                                        e.address.to_string(), to_hex(e.id)));
       } else {
-        if (tally.failed++ == 0) tally.first_failure = ends[i]->error().code;
+        tally.fail(ends[i]->error());
         const Error error = ends[i]->error().with_context(e.address.to_string());
         session.meter().note("siphon: " + error_text(error));
         row["problem"] = to_json(error);

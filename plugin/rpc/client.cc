@@ -279,9 +279,10 @@ Result<Connection> connect_to(const std::string& address, const ClientOptions& o
   connection.should_stop = std::move(should_stop);
   if (!wait_connected(*channel, options.connect_timeout, connection.should_stop)) {
     if (connection.stopped()) return fail(connection.not_asked());
-    return fail(
-        Code::kUnavailable, "device at " + connection.address + " does not answer", Side::kNone,
-        "is siphond running there (siphon daemons shows)? do both sides use TLS, or neither?");
+    return fail(Code::kUnavailable, "device at " + connection.address + " does not answer",
+                Side::kNone,
+                "is siphond running there (siphon daemons " + connection.address +
+                    "/ shows)? do both sides use TLS, or neither?");
   }
   return connection;
 }

@@ -262,7 +262,7 @@ void encode(const SourceReport& in, v1::StreamResponse* out) {
 SourceReport decode(const v1::StreamResponse& in) {
   SourceReport out;
   out.source_device = device_name(in.source_device());
-  out.limit = in.limit() >= 0 && in.limit() <= 4 ? static_cast<Limit>(in.limit()) : Limit::kNone;
+  out.limit = v1::Limit_IsValid(in.limit()) ? static_cast<Limit>(in.limit()) : Limit::kNone;
   for (const auto& result : in.results()) {
     SourceReport::Extent e{result.index(),
                            SourceClaim{decode(result.header()), result.bytes(), result.crc32()}};
@@ -574,7 +574,8 @@ Error from_grpc(const grpc::Status& status, const std::string& address) {
   return {failure_of(static_cast<std::uint32_t>(status.error_code())),
           "device at " + address + (gone ? " went away (" : ": ") + status.error_message() +
               (gone ? ")" : ""),
-          Side::kNone, gone ? "is siphond running there? siphon daemons shows" : ""};
+          Side::kNone,
+          gone ? "is siphond running there? siphon daemons " + address + "/ shows" : ""};
 }
 
 }  // namespace siphon::rpc

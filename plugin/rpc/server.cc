@@ -244,10 +244,12 @@ class Service final : public grpc::CallbackGenericService {
     if (!secret_.empty()) {
       caller.secret = proven(name, caller, kSecretProof, secret_.reveal());
       if (!caller.secret || caller.secret->proof.key_id != KeyId{}) {
-        return fail(Code::kPermissionDenied,
-                    "the caller does not prove knowledge of this device's secret", Side::kRequester,
-                    "name the same secret file on both sides (--secret-file, or secret_file in the "
-                    "configuration)");
+        return fail(
+            Code::kPermissionDenied,
+            "the caller does not prove knowledge of the secret of the device at " + endpoint_,
+            Side::kRequester,
+            "name the same secret file on both sides (--secret-file, or secret_file in the "
+            "configuration)");
       }
     } else {
       // A grant that he does not prove is replaced by a nonce that nobody has: the policy then

@@ -108,6 +108,9 @@ struct TransferSettings {
 
 // The lower of two rates; 0 is none.
 std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b);
+// Which limit holds back a transfer that goes at `rate`: the request's or the device's own (0:
+// none), whichever is lower. kNone: it is well below.
+Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device);
 // The largest frame of a transfer at `bytes_per_second` (0: unlimited): about a second's worth, so
 // that a slow one still has something on its way between two looks at it.
 std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second);

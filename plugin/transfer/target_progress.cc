@@ -40,6 +40,12 @@ TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, millisec
   return update;
 }
 
+Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device) {
+  const std::uint64_t lower = lower_rate(of_request, of_device);
+  if (lower == 0 || rate <= 0.8 * static_cast<double>(lower)) return Limit::kNone;
+  return lower == of_request ? Limit::kSetting : Limit::kDeviceSetting;
+}
+
 TransferInfo TargetTransfer::info() const {
   std::lock_guard lock(mutex_);
   TransferInfo i{spec_.id,
@@ -87,10 +93,10 @@ void TargetTransfer::watch_limit(std::stop_token stop) {
     std::lock_guard lock(mutex_);
     const double rate =
         static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
-    const auto setting = static_cast<double>(
-        spec_.bytes_per_second != 0 ? spec_.bytes_per_second : env_.settings.bytes_per_second);
-    if (setting > 0 && rate > 0.8 * setting) {
-      limit_ = Limit::kSetting;
+    const Limit setting =
+        reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
+    if (setting != Limit::kNone) {
+      limit_ = setting;
     } else if (buffer_delta > socket_delta) {
       limit_ = Limit::kTargetStore;
     } else {

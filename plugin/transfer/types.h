@@ -47,7 +47,14 @@ enum class Phase : int {
 std::string_view to_string(Phase phase);  // "stream"
 inline bool is_final(Phase p) { return p >= Phase::kSucceeded; }
 
-enum class Limit : int { kNone = 0, kSourceStore = 1, kLanes = 2, kTargetStore = 3, kSetting = 4 };
+enum class Limit : int {
+  kNone = 0,
+  kSourceStore = 1,
+  kLanes = 2,
+  kTargetStore = 3,
+  kSetting = 4,        // the request's limit
+  kDeviceSetting = 5,  // the target device's own
+};
 
 struct ExtentPair {
   std::string source;

@@ -24,7 +24,7 @@ BLOCK_HEADER = 48
 CONFIRM = "--yes-i-really-mean-it"
 
 (OK, OTHER, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, PARTIAL, FATAL, LIMIT, NOTHING_TO_DO,
- ALREADY_RUNNING, NEEDS_CONFIRMATION, NOT_FIT) = range(13)
+ _, NEEDS_CONFIRMATION, NOT_FIT) = range(13)
 
 
 def clean_environment(**more):
@@ -418,11 +418,8 @@ class Removing(CliTest):
         for name in names:
             self.put(name, name.encode())
         twice = [self.address(name) for name in names for _ in range(2)]
-        ran = self.json("rm", CONFIRM, *twice, expect=PARTIAL)
-        self.assertEqual([entry["extent"] for entry in ran["extents"]], twice)
-        for number, entry in enumerate(ran["extents"]):
-            problem = entry.get("problem")
-            self.assertEqual(problem and problem["code"], "NOT_FOUND" if number % 2 else None)
+        ran = self.json("rm", CONFIRM, *twice)
+        self.assertEqual([entry["extent"] for entry in ran["extents"]], twice[::2])
         for name in names:
             self.put(name, name.encode() * 2)
         self.siphon("rm", CONFIRM, *(self.address(name) for name in names))
@@ -604,6 +601,32 @@ class TrashAndScratch(CliTest):
         self.assertIn(f"left the trash for good, to make room: private id "
                       f"{second['private_id']}", said)
         self.assertEqual(len(self.removed("e1")), self.MOST_KEPT)
+
+    def test_a_dry_removal_says_what_the_removal_does(self):
+        for i in range(3):
+            self.put_and_get("e1", bytes([i]) * 5000)
+        self.put("only-trash", b"x")
+        self.siphon("rm", self.address("only-trash"), self.SURE)
+        names = [self.address("e1"), self.address("only-trash")]
+        for words in (["rm", "--purge", *names], ["rm", names[0], names[0]]):
+            dry = self.json(*words, "--dry-run")
+            ran = self.json(*words, self.SURE)
+            self.assertEqual(dry["extents"], ran["extents"], words)
+            self.put("e1", b"y" * 5000)
+        self.assertEqual([e["purged"] for e in self.json(
+            "rm", "--purge", "--dry-run", names[0])["extents"]], [2])
+        self.assertIn(b"(2 generations)",
+                      self.siphon("rm", "--purge", "--dry-run", names[0]).stdout)
+        self.siphon("rm", "--purge", "--dry-run", names[1], expect=NOT_FOUND)
+
+    def test_a_name_that_is_given_twice_is_removed_once(self):
+        self.put("e1", b"x")
+        (self.home / "other").symlink_to(self.store)
+        both = [self.address("e1"), self.address("e1"), f"posix:{self.home}/other/e1",
+                f"posix:{self.home}/./store//e1"]
+        for more in (["--dry-run"], [self.SURE]):
+            ran = self.json("rm", *both, *more)
+            self.assertEqual([e["extent"] for e in ran["extents"]], [self.address("e1")])
 
     def test_put_says_which_generation_it_pushes_out_of_the_trash(self):
         for i in range(self.MOST_KEPT + 1):
@@ -1080,8 +1103,9 @@ class Conventions(CliTest):
 
     def test_a_confirmation_is_never_taken_from_the_environment(self):
         self.put("a", b"a")
-        self.siphon("rm", self.address("a"), expect=NEEDS_CONFIRMATION,
+        self.siphon("rm", self.address("a"), expect=USAGE,
                     env={"SIPHON_YES_I_REALLY_MEAN_IT": "1"})
+        self.siphon("stat", self.address("a"))
 
     def test_progress(self):
         path = self.file("f", self.content(5_000_000))

@@ -651,6 +651,76 @@ class Usage(WordsTest):
         rows = re.findall(r"^\| (\d+) \|", section.split("\n## ")[0], re.M)
         self.assertEqual(sorted(map(int, rows)), codes)
 
+    # Without these words on its line, no command loses, overwrites or lets pass anything.
+    LINE_ONLY = {"--accept-degraded", "--all", "--allow-changing", "--corrupt-head",
+                 "--drop-damaged", "--force", "--purge", "--replace", "--yes-i-really-mean-it"}
+
+    def flags_of_every_verb(self):
+        """{verb: its flags, but for --help}"""
+        verbs = [*([v] for v in VERBS), ["config", "show"],
+                 *([owner, verb] for owner, verb in (("trash", "ls"), ("trash", "restore"),
+                                                     ("trash", "purge"), ("scratch", "ls"),
+                                                     ("scratch", "purge")))]
+        return {tuple(verb): set(re.findall(r"^  (?:-\w,)?(--[a-z0-9-]+)",
+                                            self.siphon(*verb, "--help").stdout.decode(), re.M))
+                - {"--help"} for verb in verbs}
+
+    def test_what_loses_something_is_said_on_the_line_and_a_variable_for_it_is_refused(self):
+        flags = self.flags_of_every_verb()
+        self.assertLess(self.LINE_ONLY, set().union(*flags.values()))
+        self.put("a", b"a")
+        for verb, own in flags.items():
+            words = {"watch": ["0" * 32], "cancel": ["0" * 32], "copy": [self.address("a")],
+                     "move": [self.address("a")]}.get(verb[0], [])
+            if verb[0] not in ("doctor", "daemons", "transfers", "config"):
+                words = [*words, self.address("a")]
+            for flag in self.LINE_ONLY & own:
+                name = "SIPHON_" + flag[2:].upper().replace("-", "_")
+                with self.subTest(verb=verb, flag=flag):
+                    said = self.siphon(*verb, *words, expect=USAGE, env={name: "1"}).stderr.decode()
+                    self.assertIn(f"{name} is set, and {flag} is taken from the command line alone",
+                                  said)
+        self.siphon("stat", self.address("a"), env={"SIPHON_PURGE": "1"})  # it has no such flag
+        self.siphon("rm", self.address("a"), CONFIRM,
+                    env={"SIPHON_YES_I_REALLY_MEAN_IT": "1"})  # the line says it
+
+    def test_which_flags_no_variable_sets_is_told(self):
+        for text in (self.siphon("--help").stdout.decode(),
+                     (REPO / "docs/operations.md").read_text().split("## Settings of siphon\n")[1]):
+            told = " ".join(text.split()).split("is refused:")[1].partition(".")[0]
+            self.assertEqual(set(re.findall(r"--[a-z-]+", told)), self.LINE_ONLY)
+
+    def test_config_show_has_all_that_a_variable_can_set(self):
+        settable = set().union(*self.flags_of_every_verb().values()) - self.LINE_ONLY
+        rows = self.json("config", "show")["settings"]
+        self.assertEqual({r["flag"] for r in rows}, settable)
+        values = {"--timeout": "7", "--lanes": "2", "--bwlimit": "65536", "--max-transfers": "3",
+                  "--block-size": "65536", "--format": "json", "--progress": "none",
+                  "--expect-bytes": "5", "--for": "copy,move"}
+        switches = {r["flag"] for r in rows if r["value"] == "false"}
+        environment = {r["environment"]: values.get(
+            r["flag"], "true" if r["flag"] in switches else "/x") for r in rows}
+        shown = self.siphon("config", "show", env=environment).stdout  # as SIPHON_FORMAT wants it
+        for row in json.loads(shown)["settings"]:
+            name = row["environment"]
+            self.assertEqual((row["value"], row["from"]), (environment[name], name))
+
+    def test_what_ceph_takes_from_its_own_variables_is_told(self):
+        def of(flag, *words, **env):
+            rows = self.json("config", "show", *words, env=env)["settings"]
+            return next((r["value"], r["from"]) for r in rows if r["flag"] == flag)
+        self.assertEqual(of("--conf", CEPH_CONF="/c"), ("/c", "CEPH_CONF"))
+        self.assertEqual(of("--keyring", CEPH_KEYRING="/k"), ("/k", "CEPH_KEYRING"))
+        self.assertEqual(of("--conf", CEPH_CONF="/c", CEPH_ARGS="-c /a"), ("/a", "CEPH_ARGS"))
+        self.assertEqual(of("--conf", CEPH_CONF="/c", SIPHON_CONF="/s"), ("/s", "SIPHON_CONF"))
+        self.assertEqual(of("--conf", "-c", "/f", CEPH_CONF="/c"), ("/f", "flag"))
+        none = self.home / "none.conf"
+        for words, env, said in (((), {"CEPH_CONF": str(none)}, f"{none} (from CEPH_CONF): "),
+                                 (("-c", none), {}, f"configuration {none}: ")):
+            errors = self.siphon("ls", "p1", *words, env=env, expect=NOT_FOUND).stderr.decode()
+            self.assertIn(said, errors)
+            self.assertIn("--conf FILE", errors)
+
     def test_sizes_are_decimal_with_units(self):
         def rate(text):
             rows = self.json("config", "show", f"--bwlimit={text}")["settings"]

@@ -70,6 +70,7 @@ class AuthorityTest(FaultTest):
     def test_no_secret_is_refused(self):
         ran = self.siphon(*self.copy_words("e1"), secret=False, code=PERMISSION)
         self.assert_is_problem(ran.problem, "secret", extent="")
+        self.assertIn(f"the secret of the device at {self.target.address}", ran.problem["message"])
         self.assert_as_before()
 
     def test_a_source_with_another_secret_refuses_the_target(self):
@@ -81,6 +82,7 @@ class AuthorityTest(FaultTest):
         self.source.start()
         ran = self.copy("e1", code=PERMISSION)
         self.assert_is_problem(ran.problem, "secret")
+        self.assertIn(f"the secret of the device at {self.source.address}", ran.problem["message"])
         self.assert_source_untouched()
         self.assertEqual(set(self.target.public_names()), {"warm"})
 

@@ -3,9 +3,12 @@
 Over folders and their daemons; the waits are for devices that do not hear, pipes that nobody reads,
 a turn at a device, and for what is many."""
 
+import contextlib
 import json
 import os
+import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -150,6 +153,67 @@ class Many(CliTest):
         self.assertEqual(self.there(), set(self.names) - told)
         listed = self.json("trash", "ls", self.address())["entries"]
         self.assertEqual({e["extent"].rpartition("/")[2] for e in listed}, told)
+
+
+class Twice(CliTest):
+    """Two signals at once: what is left is told, and nothing else."""
+
+    def ended_at_once(self, process):
+        process.send_signal(signal.SIGSTOP)
+        for end in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+            process.send_signal(end)
+        said = process.communicate(timeout=SOON_S)[1].decode()
+        self.assertEqual(process.returncode, INTERRUPTED, said)
+        return said
+
+    def start(self, *words):
+        process = subprocess.Popen([SIPHON, *words], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=clean_environment(), preexec_fn=end_with_parent)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_a_put_says_where_its_attempt_is(self):
+        process = self.start("put", self.address("e 1"), "-")
+        process.stdin.write(self.content(8 * MIB))
+        process.stdin.flush()
+        wait_for(lambda: self.json("scratch", "ls", self.address("e 1"))["entries"], DEADLINE_S,
+                 "the attempt")
+        said = self.ended_at_once(process)
+        self.assertNotIn("devices", said)
+        command = re.search(r"may be left: siphon (scratch ls .*)$", said, re.MULTILINE).group(1)
+        (entry,) = self.json(*shlex.split(command))["entries"]
+        self.assertEqual(entry["extent"], self.address("e 1"))
+
+    def test_a_get_says_which_file_it_leaves(self):
+        self.put("e1", bytes(64 * MIB))
+        file = self.home / "file"
+
+        def at_work():
+            with contextlib.suppress(FileNotFoundError):  # it is done
+                return [t for t in self.home.glob("file.siphon-*") if t.stat().st_size > 0]
+            return []
+
+        for _ in range(50):  # until it is met
+            file.unlink(missing_ok=True)
+            process = self.start("get", self.address("e1"), file)
+            wait_for(lambda: process.poll() is not None or at_work(), DEADLINE_S, "its file")
+            process.send_signal(signal.SIGSTOP)
+            if process.poll() is None and at_work():
+                break
+            process.kill()
+            process.communicate()
+            for left in self.home.glob("file.siphon-*"):
+                left.unlink()
+        said = self.ended_at_once(process)
+        (left,) = at_work()
+        self.assertIn(f"ended at once; left behind: {left}", said)
+        self.assertFalse(file.exists())
+
+    def test_what_leaves_nothing_says_no_more(self):
+        self.put("e1", self.content(1000 * 4096), "--block-size", "4K")
+        unread = Unread(self, ["blocks", self.address("e1")])
+        wait_for(unread.is_full, DEADLINE_S, "a full pipe")
+        self.assertEqual(self.ended_at_once(unread.process), "siphon: ended at once\n")
 
 
 if __name__ == "__main__":

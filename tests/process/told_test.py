@@ -15,8 +15,8 @@ import threading
 
 import two_daemons
 from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
-                         NOT_FOUND, NOTHING_TO_DO, OK, SIPHON, SIPHOND, TEMPORARY, USAGE,
-                         TwoDaemonsTest, is_connected_to, wait_for)
+                         NOT_FOUND, NOTHING_TO_DO, OK, PERMISSION, SIPHON, SIPHOND, TEMPORARY,
+                         USAGE, TwoDaemonsTest, is_connected_to, wait_for)
 
 PARTIAL = 6
 
@@ -613,6 +613,23 @@ class Progress(ToldTest):
         self.assertLess(going[0]["done_bytes"], total)
 
 
+class Daemons(ToldTest):
+    def test_who_was_not_asked_is_told_from_who_refused_and_who_did_not_answer(self):
+        other = self.dir / "other"
+        other.write_bytes(b"o" * 32)
+        other.chmod(0o600)
+        where = f"{self.target.address}/"
+
+        def said(secret, code):
+            ran = self.start([SIPHON, "daemons", "--secret-file", secret, where]).wait()
+            self.assertEqual(ran.code, code, str(ran))
+            return ran.stdout
+        self.assertRegex(said(self.dir / "none", FATAL), r" - +not asked ")
+        self.assertRegex(said(other, PERMISSION), r" - +refused ")
+        self.target.kill()
+        self.assertRegex(said(self.secret, TEMPORARY), r" - +no answer ")
+
+
 class NextSteps(ToldTest):
     def paste(self, command):
         """Runs it as who has copied it from a terminal."""
@@ -667,6 +684,16 @@ class NextSteps(ToldTest):
             pasted = self.paste(step)
             self.assertEqual(pasted.returncode, OK, pasted)
             self.assertIn("succeeded", pasted.stdout)
+
+    def test_the_daemon_that_did_not_answer_is_asked_by_the_next_step(self):
+        self.target.kill()
+        where = f"{self.target.address}/"
+        said = self.text("transfers", where, code=TEMPORARY).stderr
+        step = re.search(r"is siphond running there \((siphon .*) shows\)", said).group(1)
+        self.assertIn(f"daemons {where}", step)
+        pasted = self.paste(step)
+        self.assertEqual(pasted.returncode, TEMPORARY, pasted)  # and no question to Ceph
+        self.assertIn(f"device at {self.target.address} does not answer", pasted.stderr)
 
     def test_what_comes_from_the_environment_stays_there(self):
         run = subprocess.run([SIPHON, "watch", "0" * 32, f"{self.target.address}/"],

@@ -257,6 +257,33 @@ TEST(DoctorChecks, WhatIsNotSeenIsSaidAndNeverOk) {
   }
 }
 
+// With a placement group down, what the others hold is no word about it.
+TEST(DoctorChecks, LeftoversThatCouldNotAllBeSeenAreNotCalledNone) {
+  Facts facts = healthy();
+  LeftoverFacts& left = *facts.pools.value->at(0).leftovers.value;
+  left.unseen = "placement group 1.3 does not answer";
+  const auto of_pool = [&](const std::string& check) {
+    Findings findings = check_all(facts);
+    std::erase_if(findings,
+                  [&](const Finding& f) { return f.check != check || f.about != "pool A"; });
+    return findings;
+  };
+  for (const char* check : {"trash", "scratch"}) {
+    const Findings findings = of_pool(check);
+    ASSERT_EQ(findings.size(), 1u) << check;
+    EXPECT_FALSE(findings[0].seen) << check;
+    EXPECT_NE(findings[0].what.find("not seen from here: placement group 1.3"), std::string::npos);
+  }
+  left.trash_due = left.leases_over = 1;
+  for (const char* check : {"trash", "scratch"}) {
+    const Findings findings = of_pool(check);
+    ASSERT_EQ(findings.size(), 2u) << check;
+    EXPECT_TRUE(findings[0].seen);
+    EXPECT_NE(findings[0].what.find("(of 3 names that could be seen)"), std::string::npos);
+    EXPECT_FALSE(findings[1].seen);
+  }
+}
+
 TEST(DoctorChecks, LoopbackIsEnoughForOneHostAlone) {
   Facts facts = healthy();
   osd(facts, 1).host = "beta";

@@ -1,6 +1,9 @@
 // What the exit status says.
 #include <gtest/gtest.h>
 
+#include <utility>
+#include <vector>
+
 #include "plugin/cli/exit_codes.h"
 
 namespace siphon::cli {
@@ -26,12 +29,12 @@ TEST(CliExitCodes, TemporaryIsExactlyWhatRetryHelps) {
 
 TEST(CliExitCodes, OfMany) {
   EXPECT_EQ(exit_for(Tally{}), Exit::kOk);
-  EXPECT_EQ(exit_for(Tally{3, 0, 0, Code::kOk}), Exit::kOk);
-  EXPECT_EQ(exit_for(Tally{3, 2, 0, Code::kOk}), Exit::kOk);
-  EXPECT_EQ(exit_for(Tally{0, 2, 0, Code::kOk}), Exit::kNothingToDo);
-  EXPECT_EQ(exit_for(Tally{3, 0, 1, Code::kDataLoss}), Exit::kPartial);
-  EXPECT_EQ(exit_for(Tally{0, 3, 1, Code::kDataLoss}), Exit::kPartial);
-  EXPECT_EQ(exit_for(Tally{0, 0, 2, Code::kNotFound}), Exit::kNotFound);
+  EXPECT_EQ(exit_for(Tally{3, 0, 0, Exit::kOk}), Exit::kOk);
+  EXPECT_EQ(exit_for(Tally{3, 2, 0, Exit::kOk}), Exit::kOk);
+  EXPECT_EQ(exit_for(Tally{0, 2, 0, Exit::kOk}), Exit::kNothingToDo);
+  EXPECT_EQ(exit_for(Tally{3, 0, 1, Exit::kFatal}), Exit::kPartial);
+  EXPECT_EQ(exit_for(Tally{0, 3, 1, Exit::kFatal}), Exit::kPartial);
+  EXPECT_EQ(exit_for(Tally{0, 0, 2, Exit::kNotFound}), Exit::kNotFound);
 }
 
 }  // namespace
@@ -69,12 +72,37 @@ TEST(CliExitCodes, WhatDidNotAnswerOrBrokeIsNoRefusal) {
   EXPECT_FALSE(refused(Code::kResourceExhausted, Reason::kBusy));
 }
 
-TEST(CliExitCodes, ATallyKeepsTheFirstReason) {
+TEST(CliExitCodes, WhereAllFailTheGravestIsToldInWhateverOrder) {
+  const auto exit_of = [](const std::vector<Error>& errors) {
+    Tally tally;
+    for (const Error& error : errors) tally.fail(error);
+    EXPECT_EQ(tally.failed, errors.size());
+    return exit_for(tally);
+  };
+  const std::vector<std::pair<Error, Exit>> by_gravity = {
+      {{Code::kDataLoss, "", Side::kNone, "", Reason::kNone}, Exit::kFatal},
+      {{Code::kOutOfRange, "", Side::kNone, "", Reason::kClusterLimit}, Exit::kNotFit},
+      {{Code::kPermissionDenied, "", Side::kNone, "", Reason::kNone}, Exit::kPermission},
+      {{Code::kResourceExhausted, "", Side::kNone, "", Reason::kNone}, Exit::kLimit},
+      {{Code::kNotFound, "", Side::kNone, "", Reason::kNone}, Exit::kNotFound},
+      {{Code::kInvalidArgument, "", Side::kNone, "", Reason::kNone}, Exit::kUsage},
+      {{Code::kUnavailable, "", Side::kNone, "", Reason::kNone}, Exit::kTemporary},
+      {{Code::kInternal, "", Side::kNone, "", Reason::kNone}, Exit::kOther}};
+  for (std::size_t i = 0; i < by_gravity.size(); ++i) {
+    const auto& [graver, exit] = by_gravity[i];
+    EXPECT_EQ(exit_of({graver}), exit);
+    for (std::size_t j = i + 1; j < by_gravity.size(); ++j) {
+      EXPECT_EQ(exit_of({graver, by_gravity[j].first}), exit) << i << " " << j;
+      EXPECT_EQ(exit_of({by_gravity[j].first, graver}), exit) << i << " " << j;
+    }
+  }
+}
+
+TEST(CliExitCodes, OneThatSucceededMakesItPartialHoweverGraveTheRest) {
   Tally tally;
-  tally.fail(Error{Code::kOutOfRange, "", Side::kNone, "", Reason::kClusterLimit});
-  tally.fail(Error{Code::kNotFound, "", Side::kNone, "", Reason::kNone});
-  EXPECT_EQ(tally.failed, 2u);
-  EXPECT_EQ(exit_for(tally), Exit::kNotFit);
+  tally.fail(Error{Code::kDataLoss, "", Side::kNone, "", Reason::kNone});
+  tally.already_there = 1;
+  EXPECT_EQ(exit_for(tally), Exit::kPartial);
 }
 
 }  // namespace siphon::cli

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "plugin/base/types.h"
+#include "plugin/cli/limits.h"
 #include "plugin/cli/progress.h"
 
 namespace siphon::cli {
@@ -76,6 +77,11 @@ TEST(CliProgress, ALineFitsTheTerminalWhateverItHasToSay) {
     EXPECT_LE(line.size(), columns);
     EXPECT_TRUE(whole.starts_with(line));
   }
+}
+
+TEST(CliProgress, ADevicesOwnLimitIsNotTheCommands) {
+  EXPECT_EQ(limit_text(Limit::kSetting, "osd.3", "osd.7"), "--bwlimit");
+  EXPECT_EQ(limit_text(Limit::kDeviceSetting, "osd.3", "osd.7"), "osd.7 transfer.bytes_per_second");
 }
 
 TEST(CliProgress, APeersWordsDoNotSteerTheTerminal) {

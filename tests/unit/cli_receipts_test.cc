@@ -7,6 +7,8 @@
 
 #include <array>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -50,6 +52,26 @@ TEST_F(ReceiptFileTest, WhatWasWrittenSyncedAndClosedIsThere) {
   EXPECT_FALSE(file.is_open());
   EXPECT_FALSE(file.error());
   EXPECT_EQ(fs::file_size(path()), 3u);
+}
+
+// What a full disk, or the end of the process, left of the last line is no part of the next one.
+TEST_F(ReceiptFileTest, ALineBehindOneThatWasTornByAnotherRunIsWhole) {
+  const auto run = [&](const std::string& line) {
+    ReceiptFile file;
+    ASSERT_TRUE(file.open(path()));
+    EXPECT_TRUE(file.write(line));
+    EXPECT_TRUE(file.close());
+  };
+  const auto text = [&] {
+    std::ostringstream out;
+    out << std::ifstream(path()).rdbuf();
+    return out.str();
+  };
+  std::ofstream(path()) << "{\"a\":1}\n{\"b\"";
+  run("{\"c\":1}");
+  EXPECT_EQ(text(), "{\"a\":1}\n{\"b\"\n{\"c\":1}\n");
+  run("{\"d\":1}");
+  EXPECT_EQ(text(), "{\"a\":1}\n{\"b\"\n{\"c\":1}\n{\"d\":1}\n") << "no line is left empty";
 }
 
 TEST_F(ReceiptFileTest, AnErrorThatOnlyTheCloseTellsIsTold) {

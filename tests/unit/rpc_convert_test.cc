@@ -250,6 +250,11 @@ TEST(ConvertChoiceTest, APeersUnknownStatusIsUnknown) {
   }
 }
 
+TEST(ConvertChoiceTest, WhoWentAwayIsAskedByTheNextStep) {
+  const Error error = from_grpc(grpc::Status(grpc::StatusCode::UNAVAILABLE, "x"), "a:1");
+  EXPECT_NE(error.next_step.find("siphon daemons a:1/ "), std::string::npos) << error.next_step;
+}
+
 TEST(ConvertChoiceTest, AMalformedMessageWritesNothingToStderr) {
   v1::TransferRequest request;
   testing::internal::CaptureStderr();

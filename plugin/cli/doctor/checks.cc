@@ -328,25 +328,30 @@ void check_leftovers(const Facts& facts, Findings& out) {
       continue;
     }
     const LeftoverFacts& left = *pool.leftovers;
+    const bool all_seen = left.unseen.empty();
     const std::string among =
-        left.all_names ? "" : fmt::format(" (of the first {})", counted(left.names, "name"));
+        !all_seen        ? fmt::format(" (of {} that could be seen)", counted(left.names, "name"))
+        : left.all_names ? ""
+                         : fmt::format(" (of the first {})", counted(left.names, "name"));
     Reporter trash(out, "trash", about);
     if (left.trash_due > 0) {
       trash.note(
           counted(left.trash_due, "generation") + " in the trash past due" + among,
           "it goes when the next attempt for its name begins; until then it takes room",
           "siphon trash purge --older-than 7d " + pool.state.name + " --yes-i-really-mean-it");
-    } else {
+    } else if (all_seen) {
       trash.ok("nothing in the trash past due" + among);
     }
+    if (!all_seen) trash.unseen("the trash of some names", left.unseen);
     Reporter scratch(out, "scratch", about);
     if (left.leases_over > 0) {
       scratch.note(counted(left.leases_over, "attempt") + " whose lease is over" + among,
                    "nobody works at it any more, and it takes room",
                    "siphon scratch purge " + pool.state.name);
-    } else {
+    } else if (all_seen) {
       scratch.ok("no attempt whose lease is over" + among);
     }
+    if (!all_seen) scratch.unseen("the attempts of some names", left.unseen);
   }
 }
 

@@ -52,6 +52,7 @@ struct MonFacts {
 struct LeftoverFacts {
   std::size_t names = 0;
   bool all_names = true;        // false: there are more, which nobody looked at
+  std::string unseen{};         // why some of them could not be listed or read; empty: all could
   std::size_t trash_due = 0;    // generations in the trash for longer than they are kept
   std::size_t leases_over = 0;  // attempts that anybody may remove
 };

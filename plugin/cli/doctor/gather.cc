@@ -640,7 +640,9 @@ class Gatherer {
       if (!page) return fail(std::move(page).error());
       names.insert(names.end(), page->names.begin(), page->names.end());
       cursor = page->next_cursor;
-      if (!page->unlisted.empty()) found.all_names = false;
+      if (!page->unlisted.empty() && found.unseen.empty()) {
+        found.unseen = page->unlisted.front().message;
+      }
     } while (!cursor.empty() && names.size() < kMaxLeftoverNames && !session_.interrupted());
     found.all_names = found.all_names && cursor.empty() && names.size() <= kMaxLeftoverNames;
     names.resize(std::min(names.size(), kMaxLeftoverNames));
@@ -652,8 +654,12 @@ class Gatherer {
       if (silent || session_.interrupted()) return;
       const auto reg = (*store)->inspect(names[i]);
       if (!reg && reg.error().code == Code::kDeadlineExceeded) silent = true;
-      if (!reg) return;
       const std::lock_guard lock(mutex);
+      if (!reg) {
+        const bool gone = reg.error().code == Code::kNotFound;
+        if (!gone && found.unseen.empty()) found.unseen = reg.error().message;
+        return;
+      }
       for (const TrashEntry& entry : reg->trash) {
         found.trash_due +=
             entry.was_published && entry.trashed_unix_ms + StoreLimits{}.trash_grace_ms <= now;
