@@ -369,6 +369,12 @@ class Identity(harness.ClusterTest):
         ran = self.move(f"{self.a}/e", self.b)
         self.assertEqual(ran.code, harness.OK)
         self.assertEqual(self.names(self.a), set())
+        # A source that is short: its plan says what the copy does.
+        c.io(self.b, locator="e").remove_object(harness.Extent(c, self.b, "e").part_name(1))
+        for plan in (("--dry-run",), ()):
+            ran = c.siphon("copy", *plan, f"{self.b}/e", f"{self.a}/again", check=False)
+            self.assert_fails(ran, harness.FATAL)
+            self.assertEqual(ran.problem["suspect"], "source", str(ran))
 
     def test_what_may_not_be_read_at_the_target_is_not_called_damaged(self):
         c = self.cluster
