@@ -219,6 +219,20 @@ inline bool decode_trash_entry(LeReader& r, std::uint16_t version, TrashEntry& e
   return !e.id.empty() && (e.state == ExtentState::kNone || e.was_published) && parts_have_size(e);
 }
 
+// No transition leaves that: what is removed under the one entry would be the other's.
+inline bool names_an_id_twice(const HeadRegister& reg) {
+  std::vector<PrivateId> ids;
+  if (reg.state != ExtentState::kNone) ids.push_back(reg.current);
+  for (const Reservation& e : reg.reservations) ids.push_back(e.id);
+  for (const TrashEntry& e : reg.trash) ids.push_back(e.id);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (ids[i] == ids[j]) return true;
+    }
+  }
+  return false;
+}
+
 // Decodes any input; false (and `out` unspecified) unless it is a whole, consistent register.
 inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   if (in.size() < HeadRegister::kFixedBytesV1 + 4 || in.size() > HeadRegister::kMaxEncodedBytes) {
@@ -274,7 +288,7 @@ inline bool decode_head(std::span<const std::byte> in, HeadRegister& out) {
   for (TrashEntry& e : out.trash) {
     if (!decode_trash_entry(r, version, e)) return false;
   }
-  return r.ok();
+  return r.ok() && !names_an_id_twice(out);
 }
 
 // ---- transitions -----------------------------------------------------------------------------

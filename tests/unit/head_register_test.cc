@@ -468,6 +468,35 @@ TrashEntry trashed(int number) {
   return entry;
 }
 
+// What is removed under the one entry would be the other's. Found by a fuzz target.
+TEST(HeadRegister, AnIdThatIsNamedTwiceIsRefused) {
+  Buffer buffer;
+  HeadRegister back;
+  const auto is_refused = [&](const HeadRegister& reg) {
+    const std::size_t used = encode_head(reg, buffer);
+    return used > 0 && !decode_head(std::span(buffer).first(used), back);
+  };
+  HeadRegister good;
+  good.state = ExtentState::kSealed;
+  good.current = id(1);
+  good.header.part_bytes = 1;
+  good.reservations = {{id(2), 0, 1, 0}};
+  good.trash = {trashed(3)};
+  EXPECT_FALSE(is_refused(good));
+  HeadRegister bad = good;
+  bad.trash.push_back(trashed(1));
+  EXPECT_TRUE(is_refused(bad));
+  bad = good;
+  bad.trash.push_back(trashed(2));
+  EXPECT_TRUE(is_refused(bad));
+  bad = good;
+  bad.trash.push_back(trashed(3));
+  EXPECT_TRUE(is_refused(bad));
+  bad = good;
+  bad.reservations.push_back({id(2), 5, 1, 0});
+  EXPECT_TRUE(is_refused(bad));
+}
+
 TEST(HeadRegister, EveryFlippedByteAndEveryTruncationIsRefused) {
   test::TestRandom random;
   SCOPED_TRACE(random.trace());
