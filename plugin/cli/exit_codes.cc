@@ -6,7 +6,8 @@
 namespace siphon::cli {
 namespace {
 
-// What is graver comes later. That trying again helps is said only beside what says nothing.
+// What is graver comes later. 5 (trying again helps) outranks only 1: beside any other error trying
+// again does not make the command succeed.
 constexpr std::array kByGravity = {Exit::kOk,         Exit::kOther,    Exit::kTemporary,
                                    Exit::kUsage,      Exit::kNotFound, Exit::kLimit,
                                    Exit::kPermission, Exit::kNotFit,   Exit::kFatal};

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import threading
 import unittest
 
 import harness
@@ -171,29 +170,21 @@ class Companion(harness.ClusterTest):
     # ---- strangers
 
     def test_a_flood_of_strangers_at_an_osds_companion_stops_no_copy_and_no_osd(self):
-        """At the two ends of the copies, or they would not meet; tests/support/stranger.py."""
+        """At every companion's control port and the first data ports, while extents are copied."""
         c = self.cluster
         c.put("a/e-secret-name", 4 * MIB, 3)
         content = harness.Extent(c, "a", "e-secret-name").read()
         self.assert_copy_works()
         pids, osds = c.wait_companions(), [c.osd_pid(osd) for osd in range(c.osds)]
         before = [stranger.memory(pid, "VmRSS") for pid in pids.values()]
-        flood = stranger.start_flood(stranger.FLOOD_S, harness.listening_ports(*c.control_ports),
-                                     range(c.data_ports[0], c.data_ports[0] + 20))
-        self.addCleanup(flood.kill)
-        output = []
-        reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
-        reader.start()
-        copies = 0
-        while reader.is_alive():
-            c.siphon("copy", "a/e-secret-name", f"b/t{copies}", "--bwlimit", "4M")
-            self.assertEqual(harness.Extent(c, "b", f"t{copies}").read(), content)
-            copies += 1
-        reader.join()
-        heard, told = output
-        self.assertEqual(flood.returncode, 0, told.decode()[-2000:])
+
+        def copy(number):
+            c.siphon("copy", "a/e-secret-name", f"b/t{number}", "--bwlimit", "4M")
+            self.assertEqual(harness.Extent(c, "b", f"t{number}").read(), content)
+        copies, heard, counts = stranger.flooded(harness.listening_ports(*c.control_ports),
+                                                 range(c.data_ports[0], c.data_ports[0] + 20), copy)
         peaks = [stranger.memory(pid) for pid in pids.values()]
-        print(f"{copies} copies; {told.decode()}; RSS before {[b // MIB for b in before]}, "
+        print(f"{copies} copies; {counts}; RSS before {[b // MIB for b in before]}, "
               f"at most {[p // MIB for p in peaks]} MiB", flush=True)
         self.assertEqual(c.wait_companions(), pids)
         self.assertEqual([c.osd_pid(osd) for osd in range(c.osds)], osds)

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import json
 import os
 import re
 import secrets
@@ -190,26 +189,18 @@ class Flood(TwoDaemonsTest):
         daemons = (self.source, self.target)
         before = [h2.memory(d.pid, "VmRSS") for d in daemons]
         pids = [d.pid for d in daemons]
-        flood = h2.start_flood(h2.FLOOD_S, [self.base_port, self.base_port + 1],
-                               [*self.data_ports,
-                                *range(self.base_port + 20, self.base_port + 24)])
-        self.addCleanup(flood.kill)
-        output = []
-        reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
-        reader.start()
-        copies = 0
-        while reader.is_alive():
+
+        def copy(number):
             ran = self.siphon("copy", f"{self.source.address}/e-secret-name",
-                              f"{self.target.address}/t{copies}", "--bwlimit", "4M", code=None)
-            self.assertEqual(ran.code, OK, f"copy {copies} under a flood: {ran}")
-            self.assertEqual(two_daemons.sha256_of(self.target.folder / f"t{copies}"),
+                              f"{self.target.address}/t{number}", "--bwlimit", "4M", code=None)
+            self.assertEqual(ran.code, OK, f"copy {number} under a flood: {ran}")
+            self.assertEqual(two_daemons.sha256_of(self.target.folder / f"t{number}"),
                              self.digests["e-secret-name"])
-            copies += 1
-        reader.join()
-        heard, told = output
-        self.assertEqual(flood.returncode, 0, told.decode()[-2000:])
+        copies, heard, counts = h2.flooded(
+            [self.base_port, self.base_port + 1],
+            [*self.data_ports, *range(self.base_port + 20, self.base_port + 24)], copy)
         peaks = [h2.memory(pid) for pid in pids]
-        print(f"{copies} copies; {json.loads(told)}; RSS before "
+        print(f"{copies} copies; {counts}; RSS before "
               f"{[b // MIB for b in before]}, at most {[p // MIB for p in peaks]} MiB; "
               f"heard {len(heard)} bytes", flush=True)
         self.assertEqual([d.pid for d in daemons if d.is_alive()], pids)

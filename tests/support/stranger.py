@@ -7,7 +7,7 @@ Floods of connections, half-open HTTP/2, garbage, large requests of empty messag
 metadata, metadata of one byte for kilobytes, slow ones, streams without end, made-up proofs: a
 thread each, on 127.0.0.1, for SECONDS. What it was told goes to stdout as it is (a few MiB at
 most), to stderr one line of JSON: how often it did what. Needs nothing but Python, and no file:
-start_flood runs it as another user.
+`flooded` runs it as another user.
 """
 
 import collections
@@ -294,7 +294,7 @@ def indexed_metadata(port):
 
 def expanding_metadata(port):
     """Header blocks that never end, of a few kilobytes that would be sixteen megabytes each: fields
-    by one byte, of what the daemon has in its table. "lb-cost-bin" is one that gRPC makes copies of."""
+    by one byte, of what the daemon has in its table. gRPC makes copies of "lb-cost-bin"."""
     kept = []
     try:
         for name, value, count in ((b"lb-cost-bin", bytes(9) + b"n" * 4000, 3900),
@@ -409,13 +409,32 @@ def main():
     print(json.dumps(done), file=sys.stderr)
 
 
-def start_flood(seconds, control_ports, data_ports):
-    """This file as another user's process, where there is one to be."""
+def flooded(control_ports, data_ports, copy):
+    """Calls copy(0), copy(1)... until a flood of FLOOD_S is over, which this file makes as another
+    user's process where there is one to be. Returns how many, the bytes that the flood was told,
+    and its counts."""
     words = [",".join(map(str, ports)) for ports in (control_ports, data_ports)]
-    as_nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-    return subprocess.Popen(["/usr/bin/python3", "-c", pathlib.Path(__file__).read_text(),
-                             str(seconds), *words], cwd="/", stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **as_nobody)
+    nobody = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+    copies = 0
+    with subprocess.Popen(["/usr/bin/python3", "-c", pathlib.Path(__file__).read_text(),
+                           str(FLOOD_S), *words], cwd="/", stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                          **(nobody if os.geteuid() == 0 else {})) as flood:
+        output = []
+        reader = threading.Thread(target=lambda: output.extend(flood.communicate()))
+        reader.start()
+        try:
+            while reader.is_alive():
+                copy(copies)
+                copies += 1
+        finally:
+            if reader.is_alive():  # a copy failed
+                flood.kill()
+            reader.join()
+    told, counts = output
+    if flood.returncode != 0:
+        raise AssertionError(counts.decode()[-2000:])
+    return copies, told, json.loads(counts)
 
 
 def memory(pid, what="VmHWM"):
