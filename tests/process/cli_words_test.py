@@ -19,8 +19,8 @@ import subprocess
 import termios
 import unittest
 
-from cli_posix_test import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK,
-                            OTHER, SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
+from folder_cli import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK,
+                        OTHER, SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CLOSED_PIPE, INTERRUPTED = 141, 130

@@ -3,7 +3,7 @@
 dry runs write nothing. Over two folders' daemons."""
 
 import two_daemons
-from cli_posix_test import CONFIRM, NEEDS_CONFIRMATION
+from folder_cli import CONFIRM, NEEDS_CONFIRMATION
 from cli_words_test import EveryEnd
 from told_test import ToldTest
 from two_daemons import KIB, MIB, NOT_FOUND, NOTHING_TO_DO, OK, PERMISSION, SIPHON

@@ -14,7 +14,7 @@ import signal
 import subprocess
 
 import two_daemons
-from cli_posix_test import CONFIRM, CliTest, clean_environment
+from folder_cli import CONFIRM, CliTest, clean_environment
 from told_test import DeafControl, ToldTest
 from two_daemons import DEADLINE_S, INTERRUPTED, KIB, MIB, SIPHON, end_with_parent, wait_for
 
