@@ -3,19 +3,26 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
-#include "adapters/posix/folder.h"
-#include "adapters/posix/head_file.h"
+#include "adapters/posix/posix_extent.h"
+#include "adapters/posix/posix_store_impl.h"
 #include "adapters/store_util.h"
 #include "plugin/base/extent_format.h"
 #include "plugin/base/text.h"
@@ -32,7 +39,6 @@ using posix::HeadFile;
 using posix::hidden_name;
 using posix::load_head;
 using posix::LockMode;
-using posix::NameLock;
 using posix::store_head;
 
 // Makes a full disk show now rather than in the middle of a transfer.
@@ -77,210 +83,6 @@ bool begins_like_an_extent(std::span<const std::byte> first) {
     if (std::equal(first.begin(), first.end(), wanted.begin())) return true;
   }
   return false;
-}
-
-}  // namespace
-
-class PosixStore final : public ExtentStore {
- public:
-  PosixStore(std::unique_ptr<Folder> folder, PosixOptions options)
-      : folder_(std::move(folder)), options_(std::move(options)) {}
-
-  const Location& location() const override { return location_; }
-  StoreIdentity identity() const override { return folder_->identity(); }
-  StoreLimits limits() const override { return options_.limits; }
-
-  Status check_ready(bool writable) override;
-  Result<ExtentInfo> stat(std::string_view name) override;
-  Status check_parts(const ExtentInfo& info) override;
-  Status check_kept(std::string_view name, const TrashEntry& entry) override;
-  Result<ExtentPage> list(std::string_view cursor, std::size_t max_names, Listing listing) override;
-  Result<std::unique_ptr<ExtentReader>> open(std::string_view name, std::span<std::byte> prefetch,
-                                             bool allow_open) override;
-  Result<std::unique_ptr<ScratchExtent>> begin(std::string_view name,
-                                               const BeginOptions& options) override;
-  Status put_inline(std::string_view name, const PrivateId& id, std::span<const std::byte> bytes,
-                    const SealedHeader& header) override;
-  Status seal(std::string_view name, const ExtentInfo& seen, std::uint64_t offset_bytes,
-              std::span<const std::byte> tail, const SealedHeader& header) override;
-  Status trash(std::string_view name, const ExtentInfo& seen) override;
-  Status collect(std::string_view name, const PrivateId& id) override;
-  Status purge(std::string_view name, const PrivateId& id, std::uint64_t trashed_unix_ms) override;
-  Result<HeadRegister> inspect(std::string_view name) override;
-  Result<std::vector<PartsSeen>> parts_under(std::string_view name) override;
-  Result<std::optional<UnnamedParts>> find_unnamed(std::string_view name,
-                                                   const PartsSeen& seen) override;
-  Status remove_unnamed(std::string_view name, const PartsSeen& seen) override;
-  Status restore(std::string_view name, const PrivateId& id) override;
-  Result<CorruptHead> corrupt_head(std::string_view name) override;
-  Status remove_corrupt_head(std::string_view name, const CorruptHead& seen) override;
-  Result<std::size_t> purge_trash(std::string_view name) override;
-
-  // For the scratch: the part of a publish that needs the name's lock.
-  Status publish(const std::string& name, const TransitionRequest& request);
-  void step(std::string_view name) const {
-    if (options_.step_hook) options_.step_hook(name);
-  }
-
- private:
-  // A name's head file with the lock that keeps it true.
-  struct Locked {
-    NameLock lock;
-    HeadFile head;
-  };
-  Result<Locked> lock_and_load(std::string_view name, LockMode mode) const;
-  // Under the name's lock.
-  Status require_no_stranger(std::string_view name, const HeadFile& head) const;
-  Result<CorruptHead> load_corrupt(const std::string& name) const;
-  Status require_current(std::string_view name, const HeadFile& head) const;
-  Status require_no_foreign_file(std::string_view name, const HeadFile& head) const;
-  // The rest under the exclusive lock.
-  Status make_public(const std::string& name, const HeadFile& head, const HeadRegister& base,
-                     const HeadRegister& next, const std::string& from);
-  Status require_complete(const std::string& name, const HeadRegister& next);
-  Status keep_replaced(const std::string& name, const HeadFile& head);
-  Status require_second_link(const std::string& name, const std::string& kept) const;
-  Status store_condemned(const std::string& name, const HeadFile& head, const HeadRegister& next,
-                         const PrivateId& id);
-  Status write_inline_file(const std::string& name, const std::string& hidden,
-                           std::span<const std::byte> bytes);
-  Status drop(const std::string& name, HeadFile& head, const PrivateId& id);
-  unsigned file_mode() const;
-  std::string address_word(std::string_view name) const;  // for commands that are pasted
-
-  const std::unique_ptr<Folder> folder_;
-  const PosixOptions options_;
-  const Location location_;
-};
-
-namespace {
-
-class PosixReader final : public ExtentReader {
- public:
-  PosixReader(Fd fd, ExtentInfo info, std::uint32_t operation_bytes)
-      : fd_(std::move(fd)), info_(std::move(info)), operation_bytes_(operation_bytes) {}
-
-  const ExtentInfo& info() const override { return info_; }
-  std::size_t prefetched_bytes() const override { return prefetched_bytes_; }
-  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
-    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), info_.header.extent_bytes,
-                               info_.header.part_bytes, operation_bytes_));
-    return fill(offset_bytes, out);
-  }
-  // Reads all of an inline extent when it fits.
-  Status prefetch(std::span<std::byte> out) {
-    if (!info_.is_inline || info_.header.extent_bytes > out.size()) return {};
-    SIPHON_TRY(fill(0, out.first(info_.header.extent_bytes)));
-    prefetched_bytes_ = info_.header.extent_bytes;
-    return {};
-  }
-
- private:
-  Status fill(std::uint64_t offset_bytes, std::span<std::byte> out) {
-    auto bytes = posix::read_some(fd_.get(), offset_bytes, out, "extent " + info_.name);
-    if (!bytes) return fail(std::move(bytes).error());
-    if (*bytes < out.size()) {
-      return fail(Code::kDataLoss, "extent " + info_.name + " ends after " +
-                                       std::to_string(offset_bytes + *bytes) + " of " +
-                                       std::to_string(info_.header.extent_bytes) + " bytes");
-    }
-    return {};
-  }
-
-  const Fd fd_;  // pins the file, whatever happens to its name
-  const ExtentInfo info_;
-  const std::uint32_t operation_bytes_;
-  std::size_t prefetched_bytes_ = 0;
-};
-
-class PosixScratch final : public ScratchExtent {
- public:
-  PosixScratch(PosixStore& store, std::string name, const BeginOptions& options,
-               std::uint64_t generation, Fd fd)
-      : store_(store),
-        name_(std::move(name)),
-        id_(options.private_id),
-        declared_bytes_(options.extent_bytes),
-        generation_(generation),
-        fd_(std::move(fd)) {}
-
-  const PrivateId& private_id() const override { return id_; }
-  std::uint32_t part_bytes() const override { return store_.limits().part_bytes; }
-  Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) override;
-  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override;
-  Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override;
-  Status abort() override {
-    SIPHON_TRY(store_.collect(name_, id_));
-    finished_ = true;
-    return {};
-  }
-
- private:
-  Status make_durable();
-
-  PosixStore& store_;
-  const std::string name_;
-  const PrivateId id_;
-  const std::uint64_t declared_bytes_;  // 0: unknown
-  const std::uint64_t generation_;      // what begin saw
-  const Fd fd_;
-  std::atomic<bool> finished_{false};
-  // A failed fdatasync drops the dirty pages: the next one would succeed and prove nothing.
-  bool sync_failed_ = false;
-};
-
-Status PosixScratch::write(std::uint64_t offset_bytes, std::span<const std::byte> in) {
-  const StoreLimits limits = store_.limits();
-  const std::uint64_t end = declared_bytes_ ? declared_bytes_ : limits.max_extent_bytes;
-  SIPHON_TRY(check_io_bounds(offset_bytes, in.size(), end, part_bytes(), limits.operation_bytes));
-  if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
-  SIPHON_TRY(posix::write_all(fd_.get(), offset_bytes, in, "extent " + name_));
-  // Starts write-back, so that publish finds little left to do. Only a hint.
-  (void)::sync_file_range(fd_.get(), static_cast<off_t>(offset_bytes),
-                          static_cast<off_t>(in.size()), SYNC_FILE_RANGE_WRITE);
-  return {};
-}
-
-Status PosixScratch::read(std::uint64_t offset_bytes, std::span<std::byte> out) {
-  const StoreLimits limits = store_.limits();
-  const std::uint64_t end = declared_bytes_ ? declared_bytes_ : limits.max_extent_bytes;
-  SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end, part_bytes(), limits.operation_bytes));
-  auto bytes = posix::read_some(fd_.get(), offset_bytes, out, "extent " + name_);
-  if (!bytes) return fail(std::move(bytes).error());
-  if (*bytes < out.size()) return fail(scratch_is_short(name_));
-  return {};
-}
-
-Status PosixScratch::make_durable() {
-  struct stat st {};
-  if (::fstat(fd_.get(), &st) != 0) return fail(file_error(errno, "publish " + name_));
-  if (static_cast<std::uint64_t>(st.st_size) < declared_bytes_ &&
-      ::ftruncate(fd_.get(), st.st_size) != 0) {  // gives back the rest
-    return fail(file_error(errno, "publish " + name_));
-  }
-  if (!sync_failed_ && ::fdatasync(fd_.get()) == 0) return {};
-  const int error = sync_failed_ ? EIO : errno;
-  sync_failed_ = true;
-  return fail(file_error(error, "sync " + name_));
-}
-
-Status PosixScratch::publish(const SealedHeader& header, bool replace, ExtentState as_state) {
-  if (as_state == ExtentState::kNone) {
-    return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
-  }
-  if (!finished_) SIPHON_TRY(make_durable());
-  TransitionRequest request;
-  request.kind = Transition::kPublish;
-  request.id = id_;
-  request.replace = replace;
-  request.open = as_state == ExtentState::kOpen;
-  request.expected_generation = generation_;
-  request.header = header;
-  request.header.part_bytes = part_bytes();
-  request.now_unix_ms = now_unix_ms();
-  SIPHON_TRY(store_.publish(name_, request));
-  finished_ = true;
-  return {};
 }
 
 }  // namespace
@@ -715,217 +517,6 @@ Status PosixStore::trash(std::string_view name, const ExtentInfo& seen) {
   Status stored = store_head(*folder_, extent, next);
   if (!stored && stored.error().code == Code::kResourceExhausted) return {};
   return stored;
-}
-
-// ---- leftovers -------------------------------------------------------------------------------
-
-// On a full disk there may be no room for the head file until the attempt's bytes have gone. They
-// go only when nothing can publish them any more: the register says so on disk, or their file has
-// no name that a publish or a resumed attempt would look for (a rename takes no room). A writer
-// that still lives goes on writing to what nobody will see. Not those of a publish that is written
-// down (head.intended): there, a missing file means that it has happened. Other entries of the
-// trash are emptied so as well: whoever reads the register meanwhile sees one whose bytes are gone.
-Status PosixStore::store_condemned(const std::string& name, const HeadFile& head,
-                                   const HeadRegister& next, const PrivateId& id) {
-  Status stored = store_head(*folder_, name, next);
-  if (stored || stored.error().code != Code::kResourceExhausted || id == head.intended) {
-    return stored;
-  }
-  const std::string file = data_name(name, id);
-  SIPHON_TRY(posix::hide_file(folder_->data(), file));
-  step("collect:hidden");
-  // Emptied as well: while a writer has it open, a removal alone gives no room back.
-  // Not where it has another link: its bytes are somebody else's as well, and stay anyway.
-  auto hidden = posix::open_file(folder_->data(), "." + file, O_WRONLY);
-  struct stat there {};
-  if (hidden && ::fstat(hidden->get(), &there) == 0 && there.st_nlink == 1 &&
-      ::ftruncate(hidden->get(), 0) != 0) {
-    return stored;
-  }
-  SIPHON_TRY(posix::remove_file(folder_->data(), "." + file));
-  return store_head(*folder_, name, next);
-}
-
-// Condemn, remove the bytes, forget; each step durable before the next.
-Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId& id) {
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = id;
-  request.expected_generation = head.reg.generation;
-  request.now_unix_ms = now_unix_ms();
-  HeadRegister next = head.reg;
-  const int rc = apply(next, head.exists, request);
-  if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));
-  request.kind = Transition::kDiscard;  // from here on no restore brings it back
-  if (int discard = apply(next, true, request); discard != 0) {
-    return fail(transition_error(discard, request.kind, name));
-  }
-  if (next != head.reg || !head.settled) {
-    SIPHON_TRY(store_condemned(name, head, next, id));
-  }
-  step("collect:condemned");
-  SIPHON_TRY(posix::remove_file(folder_->data(), hidden_name(name, id)));
-  // What no register names may be an extent whose head was lost: remove_unnamed is for that.
-  if (rc == -ENOENT) return {};
-  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, id)));
-  SIPHON_TRY(posix::sync_dir(folder_->data(), name));
-  step("collect:removed");
-  request.kind = Transition::kForget;
-  if (int forget = apply(next, true, request); forget != 0) {
-    return fail(transition_error(forget, request.kind, name));
-  }
-  SIPHON_TRY(store_head(*folder_, name, next));
-  head.reg = std::move(next);
-  head.settled = true;
-  return {};
-}
-
-Status PosixStore::collect(std::string_view name, const PrivateId& id) {
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  HeadFile& head = locked->head;
-  SIPHON_TRY(check_removal(head.reg, id, std::nullopt, "extent " + std::string(name)));
-  return drop(std::string(name), head, id);
-}
-
-Status PosixStore::purge(std::string_view name, const PrivateId& id,
-                         std::uint64_t trashed_unix_ms) {
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  HeadFile& head = locked->head;
-  SIPHON_TRY(check_removal(head.reg, id, trashed_unix_ms, "extent " + std::string(name)));
-  return drop(std::string(name), head, id);
-}
-
-// With what is hidden, as attempts without a lease: nobody has published that. Any other file that
-// the register does not name is none: perhaps its head was lost (find_unnamed).
-Result<HeadRegister> PosixStore::inspect(std::string_view name) {
-  auto locked = lock_and_load(name, LockMode::kShared);
-  if (!locked) return fail(std::move(locked).error());
-  HeadRegister reg = std::move(locked->head.reg);
-  auto in_use = folder_->in_use();
-  if (!in_use) return fail(std::move(in_use).error());
-  if (!*in_use) return reg;
-  auto files = posix::data_files(folder_->data());
-  if (!files) return fail(std::move(files).error());
-  for (const posix::DataFile& file : *files) {
-    if (!file.hidden || file.extent != name || names_id(reg, file.id)) continue;
-    auto st = posix::look(folder_->data(), hidden_name(name, file.id));
-    if (!st || !*st) continue;
-    reg.reservations.push_back(
-        {file.id, static_cast<std::uint64_t>((*st)->st_size), limits().part_bytes, 0});
-  }
-  return reg;
-}
-
-Result<std::vector<PartsSeen>> PosixStore::parts_under(std::string_view name) {
-  std::vector<PartsSeen> parts;
-  auto in_use = folder_->in_use();
-  if (!in_use) return fail(std::move(in_use).error());
-  if (!*in_use) return parts;
-  auto files = posix::data_files(folder_->data());
-  if (!files) return fail(std::move(files).error());
-  for (const posix::DataFile& file : *files) {
-    if (!file.hidden && file.extent == name) parts.push_back({file.id, 1});
-  }
-  return parts;
-}
-
-Result<std::optional<UnnamedParts>> PosixStore::find_unnamed(std::string_view name,
-                                                             const PartsSeen& seen) {
-  auto locked = lock_and_load(name, LockMode::kShared);
-  if (!locked) return fail(std::move(locked).error());
-  if (names_id(locked->head.reg, seen.id)) return std::optional<UnnamedParts>();
-  auto file = posix::look(folder_->data(), data_name(name, seen.id));
-  if (!file) return fail(std::move(file).error());
-  if (!*file) return std::optional<UnnamedParts>();
-  return UnnamedParts{static_cast<std::uint64_t>((*file)->st_size),
-                      static_cast<std::uint64_t>((*file)->st_mtim.tv_sec) * 1000,
-                      locked->head.exists};
-}
-
-Status PosixStore::remove_unnamed(std::string_view name, const PartsSeen& seen) {
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  if (names_id(locked->head.reg, seen.id)) {
-    return fail(Code::kFailedPrecondition,
-                "extent " + std::string(name) + ": its head names this private id");
-  }
-  SIPHON_TRY(posix::remove_file(folder_->data(), data_name(name, seen.id)));
-  return posix::sync_dir(folder_->data(), name);
-}
-
-// The steps of a publish: the rename of the kept file to its public name is the one that counts.
-Status PosixStore::restore(std::string_view name, const PrivateId& id) {
-  const std::string extent(name);
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  const HeadFile& head = locked->head;
-  HeadRegister next = head.reg;
-  const TransitionRequest request = restore_request(head.reg, id);
-  if (int rc = apply(next, head.exists, request); rc != 0) {
-    return fail(transition_error(rc, request.kind, name));
-  }
-  if (next == head.reg) return posix::sync_dir(folder_->root(), name);
-  const auto entry = std::ranges::find(head.reg.trash, id, &TrashEntry::id);
-  if (entry != head.reg.trash.end()) SIPHON_TRY(check_kept(name, *entry));
-  return make_public(extent, head, head.reg, next, data_name(extent, id));
-}
-
-// ---- a register that does not decode ---------------------------------------------------------
-
-Result<CorruptHead> PosixStore::load_corrupt(const std::string& name) const {
-  auto head = load_head(*folder_, name);
-  if (head) {
-    return head->exists ? fail(register_in_order(name))
-                        : fail(Code::kNotFound, "extent " + name + " has no head file");
-  }
-  if (head.error().code != Code::kDataLoss) return fail(std::move(head).error());
-  auto bytes = posix::raw_head(*folder_, name);
-  if (!bytes) return fail(std::move(bytes).error());
-  return CorruptHead{std::move(*bytes),
-                     {},
-                     "the file " + folder_->path() + "/" + name +
-                         ", if there is one, stays as it is, nobody's extent: move it away to use "
-                         "the name again (siphon put makes an extent of its content)"};
-}
-
-Result<CorruptHead> PosixStore::corrupt_head(std::string_view name) {
-  SIPHON_TRY(check_extent_name(name));
-  auto lock = folder_->lock(name, LockMode::kShared, options_.lock_timeout);
-  if (!lock) return fail(std::move(lock).error());
-  return load_corrupt(std::string(name));
-}
-
-Status PosixStore::remove_corrupt_head(std::string_view name, const CorruptHead& seen) {
-  SIPHON_TRY(check_extent_name(name));
-  auto lock = folder_->lock(name, LockMode::kExclusive, options_.lock_timeout);
-  if (!lock) return fail(std::move(lock).error());
-  auto there = load_corrupt(std::string(name));
-  if (!there) return fail(std::move(there).error());
-  if (*there != seen) return fail(transition_error(-ESTALE, Transition::kForget, name));
-  SIPHON_TRY(posix::remove_file(folder_->heads(), std::string(name)));
-  return posix::sync_dir(folder_->heads(), name);
-}
-
-Result<std::size_t> PosixStore::purge_trash(std::string_view name) {
-  auto locked = lock_and_load(name, LockMode::kExclusive);
-  if (!locked) return fail(std::move(locked).error());
-  HeadFile& head = locked->head;
-  const std::vector<Purgeable> all = purgeable(head.reg, now_unix_ms());
-  std::size_t gone = 0;
-  Status failed;
-  for (const Purgeable& p : all) {  // all are tried: one makes room for another
-    Status dropped = drop(std::string(name), head, p.id);
-    gone += dropped.has_value();
-    if (!dropped && failed) failed = std::move(dropped);
-  }
-  if (!failed) return fail(std::move(failed).error());
-  const std::string kept = data_name(name, head.reg.current);
-  if (head.reg.state != ExtentState::kNone && require_second_link(std::string(name), kept)) {
-    SIPHON_TRY(posix::remove_file(folder_->data(), kept));  // left by a crash in keep_replaced
-  }
-  return gone;
 }
 
 // ---- provider --------------------------------------------------------------------------------

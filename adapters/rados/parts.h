@@ -20,6 +20,10 @@ std::string part_object(const PrivateId& id, std::uint64_t part_number);
 // The reverse; false for the name of anything else.
 bool parse_part_object(std::string_view object, PrivateId& id, std::uint64_t& part_number);
 
+constexpr std::uint64_t parts_of(std::uint64_t extent_bytes, std::uint32_t part_bytes) {
+  return part_bytes == 0 ? 0 : (extent_bytes + part_bytes - 1) / part_bytes;
+}
+
 // Parts that an extent of `extent_bytes` has, as far as can be believed: a register that says more
 // than `max_extent_bytes` (damaged, or from before the limit was lowered) sets `open_ended`
 // instead.

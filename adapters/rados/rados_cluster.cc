@@ -72,6 +72,11 @@ Error to_error(int result, std::string_view what) {
   }
 }
 
+bool is_decision(int result) {
+  return result == -EEXIST || result == -ESTALE || result == -ENOENT || result == -ECANCELED ||
+         result == -EUSERS || result == -EINVAL;
+}
+
 namespace {
 
 // One that was under way when it was asked for may end with a map that is a little too old, so a

@@ -44,6 +44,9 @@ namespace rados_internal {
 // RESOURCE_EXHAUSTED, a medium error DATA_LOSS, no answer in time DEADLINE_EXCEEDED.
 Error to_error(int result, std::string_view what);
 
+// Whether apply() (or the class) decided so, rather than RADOS.
+bool is_decision(int result);
+
 // Waits until this connection knows the cluster's present map (pools, tags, flags).
 // DEADLINE_EXCEEDED when no mon answers.
 Status refresh_map(RadosCluster& cluster);

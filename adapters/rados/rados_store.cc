@@ -1,17 +1,23 @@
 #include "adapters/rados/rados_store.h"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "adapters/rados/aio_window.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/pool_state.h"
+#include "adapters/rados/rados_extent.h"
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
 #include "plugin/base/text.h"
@@ -20,12 +26,9 @@ namespace siphon {
 namespace {
 
 using rados_internal::head_object;
+using rados_internal::is_decision;
 using rados_internal::to_error;
 using rados_internal::with_locator;
-
-constexpr std::uint64_t parts_of(std::uint64_t extent_bytes, std::uint32_t part_bytes) {
-  return part_bytes == 0 ? 0 : (extent_bytes + part_bytes - 1) / part_bytes;
-}
 
 StoreLimits within_bounds(StoreLimits limits, bool whole_objects) {
   limits.part_bytes =
@@ -39,238 +42,7 @@ StoreLimits within_bounds(StoreLimits limits, bool whole_objects) {
   return limits;
 }
 
-// Whether apply() (or the class) decided so, rather than RADOS.
-bool is_decision(int result) {
-  return result == -EEXIST || result == -ESTALE || result == -ENOENT || result == -ECANCELED ||
-         result == -EUSERS || result == -EINVAL;
-}
-
 }  // namespace
-
-// ---- reader ----------------------------------------------------------------------------------
-
-class RadosReader final : public ExtentReader {
- public:
-  RadosReader(RadosStore& store, librados::IoCtx io, ExtentInfo info, std::size_t prefetched_bytes)
-      : store_(store),
-        io_(std::move(io)),
-        info_(std::move(info)),
-        prefetched_bytes_(prefetched_bytes) {}
-
-  const ExtentInfo& info() const override { return info_; }
-  std::size_t prefetched_bytes() const override { return prefetched_bytes_; }
-
-  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
-    const std::uint32_t part_bytes = info_.header.part_bytes;
-    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), info_.header.extent_bytes, part_bytes,
-                               store_.limits_.operation_bytes));
-    if (out.empty()) return {};
-    const std::uint64_t part = offset_bytes / part_bytes;
-    const std::string object =
-        info_.is_inline ? head_object(info_.name) : part_object(info_.private_id, part);
-    std::size_t got = 0;
-    const int result = store_.io_->read(
-        io_, object, info_.is_inline ? offset_bytes : offset_bytes % part_bytes, out, got);
-    if (result == 0 && got == out.size()) return {};
-    if (result < 0 && result != -ENOENT) {
-      return fail(store_.damaged(to_error(result, "read " + store_.describe(info_.name)), object));
-    }
-    return fail(explain_missing(object));
-  }
-
- private:
-  // Bytes that the header promises are not there: taken away behind us, or lost?
-  Error explain_missing(const std::string& object) {
-    auto head = store_.read_head(io_, info_.name);
-    if (!head) return std::move(head).error();
-    const HeadRegister& reg = head->reg;
-    if (!head->present || reg.state == ExtentState::kNone || reg.current != info_.private_id) {
-      return {Code::kNotFound,
-              store_.describe(info_.name) + " was replaced or removed while it was read",
-              Side::kNone, "look at it again, then retry"};
-    }
-    return {Code::kDataLoss,
-            store_.describe(info_.name) + ": object " + object + " is missing or too short",
-            Side::kNone, "check what is left of it: siphon verify"};
-  }
-
-  RadosStore& store_;
-  librados::IoCtx io_;
-  const ExtentInfo info_;
-  const std::size_t prefetched_bytes_;
-};
-
-// ---- scratch ---------------------------------------------------------------------------------
-
-class RadosScratch final : public ScratchExtent {
- public:
-  RadosScratch(RadosStore& store, librados::IoCtx io, std::string name, const BeginOptions& options,
-               std::uint64_t generation)
-      : store_(store),
-        io_(std::move(io)),
-        name_(std::move(name)),
-        id_(options.private_id),
-        known_bytes_(options.extent_bytes),
-        stop_(options.stop),
-        generation_(generation) {}
-
-  const PrivateId& private_id() const override { return id_; }
-  std::uint32_t part_bytes() const override { return store_.limits_.part_bytes; }
-
-  Status write(std::uint64_t offset_bytes, std::span<const std::byte> in) override {
-    SIPHON_TRY(check_io_bounds(offset_bytes, in.size(), end_bytes(), part_bytes(),
-                               store_.limits_.operation_bytes));
-    if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
-    if (in.empty()) return {};
-    const std::uint64_t end = offset_bytes + in.size();
-    const bool whole = offset_bytes % part_bytes() == 0 &&
-                       (in.size() == part_bytes() || known_bytes_ == 0 || end == known_bytes_);
-    if (store_.limits_.in_order && !whole) return write_in_order(offset_bytes, in);
-    return write_object(offset_bytes, in);
-  }
-
-  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
-    SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end_bytes(), part_bytes(),
-                               store_.limits_.operation_bytes));
-    if (out.empty()) return {};
-    const std::string object = part_object(id_, offset_bytes / part_bytes());
-    std::size_t got = 0;
-    const int result = store_.io_->read(io_, object, offset_bytes % part_bytes(), out, got);
-    if (result < 0 && result != -ENOENT) {
-      return fail(store_.damaged(to_error(result, "read back " + store_.describe(name_)), object));
-    }
-    if (result < 0 || got < out.size()) return fail(scratch_is_short(name_));
-    return {};
-  }
-
-  Status publish(const SealedHeader& header, bool replace, ExtentState as_state) override {
-    if (as_state == ExtentState::kNone) {
-      return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
-    }
-    if (as_state == ExtentState::kSealed) SIPHON_TRY(check_length(header.extent_bytes));
-    TransitionRequest request;
-    request.kind = Transition::kPublish;
-    request.id = id_;
-    request.replace = replace;
-    request.open = as_state == ExtentState::kOpen;
-    request.expected_generation = generation_;
-    request.header = header;
-    request.header.part_bytes = part_bytes();
-    if (request.open) request.header.extent_bytes = 0;  // unknown: it may grow until it is sealed
-    request.now_unix_ms = now_unix_ms();
-    SIPHON_TRY(store_.transition(io_, name_, request));
-    finished_ = true;
-    return {};
-  }
-
-  bool settled() const override { return !uncertain_; }
-  Status abort() override {
-    // A write that got no answer may still happen: then a trash entry stays for the collector,
-    // who looks for the parts again.
-    SIPHON_TRY(store_.drop(name_, id_, parts_of(written_end_, part_bytes()), uncertain_));
-    finished_ = true;
-    return {};
-  }
-
- private:
-  Status write_object(std::uint64_t offset_bytes, std::span<const std::byte> in) {
-    const std::uint64_t part = offset_bytes / part_bytes();
-    const std::uint64_t part_start = part * part_bytes();
-    const std::string object = part_object(id_, part);
-    raise_end(offset_bytes + in.size());
-    const int result =
-        store_.io_->write(io_, object, offset_bytes - part_start, in,
-                          std::min<std::uint64_t>(part_bytes(), end_bytes() - part_start), stop_);
-    if (result == 0) return {};
-    if (result == -EINTR && stop_.stop_requested()) {
-      return fail(Code::kCancelled, "write " + store_.describe(name_) + ": cancelled");
-    }
-    if (result == -ETIMEDOUT) uncertain_ = true;
-    if (result == -EBADMSG) {
-      return fail(Code::kDataLoss,
-                  "write " + store_.describe(name_) +
-                      ": the bytes changed in memory after they were verified",
-                  Side::kTarget, "retry; if it happens again, test that host's memory");
-    }
-    return fail(store_.damaged(to_error(result, "write " + store_.describe(name_)), object));
-  }
-
-  // Where a pool takes whole stripes at an object's end only: what is less waits for the next
-  // piece. A part's last append may be of any length.
-  Status write_in_order(std::uint64_t offset_bytes, std::span<const std::byte> in) {
-    const std::lock_guard lock(order_mutex_);
-    const std::uint64_t in_part = offset_bytes % part_bytes();
-    if (in_part == 0) rest_.clear();
-    if (in_part != 0 && offset_bytes != next_bytes_) {
-      return fail(Code::kFailedPrecondition,
-                  "write " + store_.describe(name_) + ": the pool takes no overwrites, and byte " +
-                      std::to_string(offset_bytes) + " came when " + std::to_string(next_bytes_) +
-                      " was due",
-                  Side::kTarget,
-                  "ceph osd pool set " + store_.location_.pool +
-                      " allow_ec_overwrites true, or use another pool");
-    }
-    const std::uint64_t end = offset_bytes + in.size();
-    const std::uint64_t start = offset_bytes - rest_.size();
-    const bool last = end % part_bytes() == 0 || end == known_bytes_;
-    const std::uint64_t stripe = store_.stripe_bytes_;
-    const std::size_t now = last ? end - start : (end - start) / stripe * stripe;
-    std::span<const std::byte> out = in;
-    std::vector<std::byte> joined;
-    if (!rest_.empty()) {
-      joined.reserve(rest_.size() + in.size());
-      joined.insert(joined.end(), rest_.begin(), rest_.end());
-      joined.insert(joined.end(), in.begin(), in.end());
-      out = joined;
-    }
-    if (now > 0) SIPHON_TRY(write_object(start, out.first(now)));
-    const std::span<const std::byte> left = out.subspan(now);
-    rest_ = std::vector<std::byte>(left.begin(), left.end());
-    next_bytes_ = end;
-    return {};
-  }
-
-  std::uint64_t end_bytes() const {
-    return known_bytes_ != 0 ? known_bytes_ : store_.limits_.max_extent_bytes;
-  }
-  void raise_end(std::uint64_t end_bytes) {
-    std::uint64_t seen = written_end_;
-    while (seen < end_bytes && !written_end_.compare_exchange_weak(seen, end_bytes)) {
-    }
-  }
-  // That what is there ends where the header says. Asks the parts only when this attempt did not
-  // write up to there itself (a resumed one).
-  Status check_length(std::uint64_t extent_bytes) {
-    if (written_end_ == extent_bytes) return {};
-    std::uint64_t total_bytes = 0;
-    const int result = measure_parts(io_, id_, part_bytes(), total_bytes);
-    if (result < 0) return fail(to_error(result, "measure " + store_.describe(name_)));
-    if (total_bytes == extent_bytes) return {};
-    auto head = store_.read_head(io_, name_);
-    if (!head) return fail(std::move(head).error());
-    const auto is_ours = [this](const Reservation& entry) { return entry.id == id_; };
-    if (std::ranges::none_of(head->reg.reservations, is_ours)) {
-      return fail(transition_error(-ECANCELED, Transition::kPublish, name_));
-    }
-    return fail(Code::kFailedPrecondition, "publish " + name_ + ": " + std::to_string(total_bytes) +
-                                               " of " + std::to_string(extent_bytes) +
-                                               " bytes were written");
-  }
-
-  RadosStore& store_;
-  librados::IoCtx io_;
-  const std::string name_;
-  const PrivateId id_;
-  const std::uint64_t known_bytes_;  // 0: unknown
-  const std::stop_token stop_;
-  const std::uint64_t generation_;  // what begin saw
-  std::atomic<std::uint64_t> written_end_{0};
-  std::mutex order_mutex_;  // guards the two below
-  std::uint64_t next_bytes_ = 0;
-  std::vector<std::byte> rest_;  // before next_bytes_, less than a stripe, not written yet
-  std::atomic<bool> uncertain_{false};
-  std::atomic<bool> finished_{false};
-};
 
 // ---- the store: small helpers ----------------------------------------------------------------
 
@@ -293,6 +65,10 @@ librados::IoCtx RadosStore::context(std::string_view name) const {
 
 std::string RadosStore::describe(std::string_view name) const {
   return "extent " + std::string(name) + " in pool " + location_.to_string();
+}
+
+Error RadosStore::no_extent(std::string_view name) const {
+  return {Code::kNotFound, describe(name) + " does not exist", Side::kNone, {}};
 }
 
 std::string RadosStore::address_word(std::string_view name) const {
@@ -409,20 +185,12 @@ StoreIdentity RadosStore::identity() const {
 
 // ---- looking ---------------------------------------------------------------------------------
 
-namespace {
-
-Error no_extent(const std::string& description) {
-  return {Code::kNotFound, description + " does not exist", Side::kNone, {}};
-}
-
-}  // namespace
-
 Result<ExtentInfo> RadosStore::stat(std::string_view name) {
   SIPHON_TRY(check_extent_name(name));
   librados::IoCtx io = context(name);
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
-  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  if (head->reg.state == ExtentState::kNone) return fail(no_extent(name));
   return info_from_register(name, head->reg);
 }
 
@@ -474,7 +242,7 @@ Result<std::unique_ptr<ExtentReader>> RadosStore::reader_of(std::string_view nam
                                                             bool allow_open) {
   auto head = head_of(name, read);
   if (!head) return fail(std::move(head).error());
-  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  if (head->reg.state == ExtentState::kNone) return fail(no_extent(name));
   ExtentInfo info = info_from_register(name, head->reg);
   if (info.header.part_bytes == 0) info.header.part_bytes = limits_.part_bytes;
   if (info.state == ExtentState::kOpen) {
@@ -755,7 +523,7 @@ Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
   const HeadRegister& reg = head->reg;
-  if (reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
+  if (reg.state == ExtentState::kNone) return fail(no_extent(name));
   SIPHON_TRY(check_seen(name, reg, seen));
   TransitionRequest request;
   request.kind = Transition::kSeal;
@@ -786,271 +554,6 @@ Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint
     if (removed < 0 && removed != -ENOENT) return fail(to_error(removed, "cut " + describe(name)));
   }
   return transition(io, name, request);
-}
-
-Status RadosStore::trash(std::string_view name, const ExtentInfo& seen) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  if (head->reg.state == ExtentState::kNone) return fail(no_extent(describe(name)));
-  SIPHON_TRY(check_seen(name, head->reg, seen));
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.now_unix_ms = now_unix_ms();
-  return transition(io, name, request);
-}
-
-// Looks again before anybody goes on to what cannot be undone: the class of an older build answers
-// 0 for whatever is in the trash. An attempt that is condemned once stays that.
-Status RadosStore::condemn_attempt(librados::IoCtx& io, std::string_view name, const PrivateId& id,
-                                   const HeadRegister& seen) {
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = id;
-  request.now_unix_ms = now_unix_ms();
-  request.expected_generation = seen.generation;  // refuses what was published just now
-  Status condemned = transition(io, name, request);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));
-  return condemned;
-}
-
-Status RadosStore::drop(std::string_view name, const PrivateId& id, std::uint64_t at_least,
-                        bool keep_entry, std::optional<std::uint64_t> trashed_unix_ms) {
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head && head.error().reason == Reason::kNotSiphons) {
-    head = StoredHead{};  // the parts of a private id are ours all the same
-  }
-  if (!head) return fail(std::move(head).error());
-  const HeadRegister& reg = head->reg;
-  SIPHON_TRY(check_removal(reg, id, trashed_unix_ms, describe(name)));
-  TransitionRequest request;
-  request.id = id;
-  request.now_unix_ms = now_unix_ms();
-  // Without a trace of it, and without a size, the parts are looked for.
-  bool in_register = false, is_inline = false;
-  bool look_further = false;
-  std::uint64_t known_parts = 0;
-  for (const Reservation& entry : reg.reservations) {
-    if (entry.id != id) continue;
-    in_register = true;
-    known_parts = believable_parts(entry.extent_bytes, entry.part_bytes, limits_.max_extent_bytes,
-                                   look_further);
-    SIPHON_TRY(condemn_attempt(io, name, id, reg));
-  }
-  for (const TrashEntry& entry : reg.trash) {
-    if (entry.id != id) continue;
-    in_register = true;
-    is_inline = entry.is_inline;
-    known_parts = believable_parts(entry.header.extent_bytes, entry.header.part_bytes,
-                                   limits_.max_extent_bytes, look_further);
-    if (!entry.was_published) continue;
-    request.kind = Transition::kDiscard;           // from here on no restore brings it back
-    request.expected_generation = reg.generation;  // refuses if it was restored just now
-    SIPHON_TRY(transition(io, name, request));
-  }
-  if (!is_inline) {
-    const int result =
-        remove_parts(io, id, std::max(known_parts, at_least), look_further || known_parts == 0);
-    if (result < 0) return fail(to_error(result, "remove what is left of " + describe(name)));
-  }
-  if (!in_register || keep_entry) return {};
-  request.kind = Transition::kForget;
-  return transition(io, name, request);
-}
-
-Status RadosStore::collect(std::string_view name, const PrivateId& id) {
-  SIPHON_TRY(check_extent_name(name));
-  return drop(name, id, 0, false);
-}
-
-Status RadosStore::purge(std::string_view name, const PrivateId& id,
-                         std::uint64_t trashed_unix_ms) {
-  SIPHON_TRY(check_extent_name(name));
-  return drop(name, id, 0, false, trashed_unix_ms);
-}
-
-// The register decides, whatever still is on its way to the OSD: with a reservation in the head an
-// exclusive create of it fails, and with the id condemned a publish does.
-Status RadosStore::fence(std::string_view name, const PrivateId& id) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  TransitionRequest request;
-  request.kind = Transition::kReserve;
-  request.id = id;
-  request.header.part_bytes = limits_.part_bytes;
-  request.now_unix_ms = now_unix_ms();
-  request.lease_unix_ms = request.now_unix_ms;
-  const int reserved = io_->transition(io, head_object(name), request);
-  const bool in_trash = reserved == -ECANCELED;
-  if (reserved < 0 && is_decision(reserved) && !in_trash) {
-    return fail(transition_error(reserved, request.kind, name));
-  }
-  if (reserved < 0 && !in_trash) {
-    return fail(to_error(reserved, "change the head of " + describe(name)));
-  }
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));
-  if (in_trash) return {};  // condemned already
-  return condemn_attempt(io, name, id, head->reg);
-}
-
-Result<HeadRegister> RadosStore::inspect(std::string_view name) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  return std::move(head->reg);
-}
-
-Result<std::optional<UnnamedParts>> RadosStore::find_unnamed(std::string_view name,
-                                                             const PartsSeen& seen) try {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  if (names_id(head->reg, seen.id)) return std::nullopt;
-  UnnamedParts found;
-  found.has_head = head->present;
-  bool any = false;
-  for (std::uint64_t next = 0; next < seen.end; next += kAioWindow) {
-    const auto count =
-        static_cast<std::size_t>(std::min<std::uint64_t>(kAioWindow, seen.end - next));
-    std::array<int, kAioWindow> results{};
-    std::array<std::uint64_t, kAioWindow> sizes{};
-    std::array<timespec, kAioWindow> times{};
-    run_window(count, results, [&](std::size_t i, librados::AioCompletion* completion) {
-      librados::ObjectReadOperation operation;
-      operation.stat2(&sizes[i], &times[i], nullptr);
-      return io.aio_operate(part_object(seen.id, next + i), completion, &operation, nullptr);
-    });
-    for (std::size_t i = 0; i < count; ++i) {
-      if (results[i] == -ENOENT) continue;
-      if (results[i] < 0) return fail(to_error(results[i], "look at parts of " + describe(name)));
-      any = true;
-      found.bytes += sizes[i];
-      found.written_unix_ms =
-          std::max(found.written_unix_ms, static_cast<std::uint64_t>(times[i].tv_sec) * 1000);
-    }
-  }
-  if (!any) return std::nullopt;
-  return found;
-} catch (const std::exception& e) {
-  return fail(Code::kUnavailable, "look at parts of " + describe(name) + ": " + e.what());
-}
-
-// A private id is reserved in the head before its first part exists, and never twice: one that the
-// head does not name has ended, and no attempt comes back to it.
-Status RadosStore::remove_unnamed(std::string_view name, const PartsSeen& seen) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  if (names_id(head->reg, seen.id)) {
-    return fail(Code::kFailedPrecondition,
-                describe(name) + ": its head names private id " + to_hex(seen.id) +
-                    " now; nothing was removed",
-                Side::kNone, "look again: siphon scratch ls");
-  }
-  const int result = remove_parts(io, seen.id, seen.end, false);
-  if (result < 0) return fail(to_error(result, "remove what is left of " + describe(name)));
-  return {};
-}
-
-Status RadosStore::restore(std::string_view name, const PrivateId& id) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  for (const TrashEntry& entry : head->reg.trash) {
-    if (entry.id != id || !entry.was_published || !entry.is_inline ||
-        entry.state != ExtentState::kNone) {
-      continue;
-    }
-    return fail(Code::kFailedPrecondition,
-                describe(name) +
-                    ": an older version of Siphon put it into the trash without its header, and "
-                    "it lies in its head alone: it cannot be made current again",
-                Side::kNone,
-                "its bytes are still there: " + rados_command(name) + " get " +
-                    shell_word(head_object(name)) + " FILE");
-  }
-  return transition(io, name, restore_request(head->reg, id));
-}
-
-// ---- a register that does not decode ---------------------------------------------------------
-
-Result<CorruptHead> RadosStore::corrupt_head(std::string_view name) try {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  HeadRead read{io, head_object(name)};
-  io_->ObjectIo::read_heads({&read, 1});
-  if (read.result != -EUCLEAN) {
-    auto head = head_of(name, read);
-    if (!head) return fail(std::move(head).error());
-    return head->present ? fail(register_in_order(name)) : fail(no_extent(describe(name)));
-  }
-  const auto bytes_of = [](librados::bufferlist& list) {
-    const auto bytes = std::as_bytes(std::span<const char>(list.c_str(), list.length()));
-    return std::vector<std::byte>(bytes.begin(), bytes.end());
-  };
-  librados::bufferlist reg, data;
-  librados::ObjectReadOperation operation;
-  operation.getxattr(kHeadXattr, &reg, nullptr);
-  operation.read(0, exchange::kMaxOperationBytes, &data, nullptr);
-  const int result = io.operate(head_object(name), &operation, nullptr);
-  if (result < 0) return fail(to_error(result, "read the head of " + describe(name)));
-  return CorruptHead{bytes_of(reg), bytes_of(data),
-                     "its parts, if it had any, stay in the pool as siphon.ID.NUMBER with the "
-                     "locator key " +
-                         std::string(name) +
-                         "; ID is bytes 16 to 31 of the register, where those are sound"};
-} catch (const std::exception& e) {
-  return fail(Code::kResourceExhausted, "read the head of " + describe(name) + ": " + e.what());
-}
-
-// Guarded by the object's version: what was seen is what goes. Attributes and omap entries of
-// somebody else's keep the object.
-Status RadosStore::remove_corrupt_head(std::string_view name, const CorruptHead& seen) try {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  Holdings holdings;
-  const int looked = look_at_object(io, head_object(name), holdings);
-  if (looked < 0) return fail(to_error(looked, "look at the head of " + describe(name)));
-  auto there = corrupt_head(name);
-  if (!there) return fail(std::move(there).error());
-  if (*there != seen) return fail(transition_error(-ESTALE, Transition::kForget, name));
-  librados::ObjectWriteOperation operation;
-  operation.assert_version(holdings.version);
-  if (holdings.attributes || holdings.omap) {
-    operation.rmxattr(kHeadXattr);
-  } else {
-    operation.remove();
-  }
-  const int result = io.operate(head_object(name), &operation, librados::OPERATION_FULL_TRY);
-  if (result == -ERANGE || result == -EOVERFLOW || result == -ENOENT) {
-    return fail(transition_error(-ESTALE, Transition::kForget, name));
-  }
-  if (result < 0) return fail(to_error(result, "remove the head of " + describe(name)));
-  return {};
-} catch (const std::exception& e) {
-  return fail(Code::kResourceExhausted, "remove the head of " + describe(name) + ": " + e.what());
-}
-
-Result<std::size_t> RadosStore::purge_trash(std::string_view name) {
-  SIPHON_TRY(check_extent_name(name));
-  librados::IoCtx io = context(name);
-  auto head = read_head(io, name);
-  if (!head) return fail(std::move(head).error());
-  const std::vector<Purgeable> all = purgeable(head->reg, now_unix_ms());
-  for (const Purgeable& p : all) SIPHON_TRY(drop(name, p.id, 0, false, p.trashed_unix_ms));
-  return all.size();
 }
 
 // ---- the table -------------------------------------------------------------------------------

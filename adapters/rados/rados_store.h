@@ -75,6 +75,7 @@ class RadosStore final : public ExtentStore {
   // Up to which byte a private id is whole, by the sizes of its objects.
   Result<std::uint64_t> stored_bytes(std::string_view name, const PrivateId& id,
                                      const SealedHeader& header, bool is_inline);
+  Error no_extent(std::string_view name) const;
   Error damaged(Error error, const std::string& object) const;
   Error corrupt(std::string_view name) const;
   Error not_siphons(const librados::IoCtx& io, std::string_view name) const;
