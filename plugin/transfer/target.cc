@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <system_error>
 #include <thread>
 
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/base/thread.h"
+#include "plugin/transfer/target_impl.h"
 
 namespace siphon {
 
@@ -16,44 +16,12 @@ using std::chrono::duration_cast;
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// An extent's session (guarded by the transfer's mutex) and what a writer needs to store it.
-struct TargetTransfer::Extent {
-  Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
-      : index(i), pair(p), session(p.source), stored(place, p.target) {}
-
-  // With the transfer's mutex, as is let_go_if_failed. Nothing while it is being published.
-  void on_error(Error error) {
-    session.on_error(std::move(error));
-    let_go_if_failed();
-  }
-  // What failed is not published, and others can use its memory.
-  void let_go_if_failed() {
-    if (session.state() == ExtentSession::State::kFailed) held.payload.reset();
-  }
-
-  const std::uint32_t index;
-  const ExtentPair& pair;
-  ExtentSession session;
-  TargetExtent stored;
-  bool inline_candidate = false;  // its one frame is held until the source has spoken
-  ReceivedFrame held;             // that frame; its publisher's alone once it is being published
-  bool begins_early = false;      // as planned, before its first frame; fixed
-  std::uint64_t started_unix_ms = 0;
-  std::optional<SealedHeader> source_header;  // where the source was asked for no more than that
-  std::optional<Error> source_error;          // why it did not tell
-  std::optional<Receipt> receipt;             // that it had before, or for what was found there
-  bool has_outcome = false;
-};
-
 namespace {
 
 // How many extents' scratch is made while the lanes are still being opened.
 constexpr std::size_t kBeginEarly = 4;
 // Between the frames of all extents, which bounds what is remembered of them.
 constexpr std::size_t kMostGaps = 4096;
-// So many writers publish small extents at once before others wait for company.
-constexpr std::size_t kFirstPublishers = 2;
-
 // Bytes per second below which a transfer has one lane.
 constexpr std::uint64_t kOneLaneRate = kMiB;
 
@@ -64,48 +32,6 @@ constexpr std::chrono::seconds kLastMoment{2};
 bool are_wrong_bytes(const Error& error) {
   return error.code == Code::kDataLoss || error.code == Code::kInvalidArgument ||
          error.code == Code::kOutOfRange;
-}
-
-Error too_large(const std::string& extent, std::uint64_t bytes, std::uint64_t limit) {
-  return {Code::kInvalidArgument,
-          "extent " + extent + " has " + std::to_string(bytes) +
-              " bytes; the target takes no more than " + std::to_string(limit) +
-              "; the source is untouched",
-          Side::kTarget,
-          "raise transfer.max_extent_bytes at the target: one placement group holds all"
-          " of an extent"};
-}
-
-// A folder has no name but its device's.
-std::string already_at(const std::string& extent, const Location& place) {
-  const std::string in = place.pool.empty() ? "" : "in " + place.to_string() + " ";
-  return "extent " + extent + " is already " + in + "at the target";
-}
-
-Error name_taken(const std::string& extent, const Location& place) {
-  return {Code::kAlreadyExists, already_at(extent, place) + "; nothing was copied", Side::kTarget,
-          "copy with --replace, or remove it first"};
-}
-
-Error differs(const std::string& extent, const Location& place, ExtentState state) {
-  return {Code::kAlreadyExists,
-          already_at(extent, place) + " and " + (state == ExtentState::kOpen ? "open" : "differs") +
-              "; nothing was copied",
-          Side::kTarget, "choose another name, or --replace --yes-i-really-mean-it",
-          Reason::kDiffers};
-}
-
-// It is the source's fault then that nothing was copied, whoever else has the name.
-Error cannot_compare(const Error& why, const std::string& extent, const Location& place) {
-  return why.with_context(already_at(extent, place) + ", and was to be compared with the source's")
-      .with_suspect(Side::kSource);
-}
-
-Error damaged_there(const Error& found) {
-  Error error = found.with_context("it is at the target already, but damaged there");
-  error.suspect = Side::kTarget;
-  error.next_step = "put the source's in its place: --replace --yes-i-really-mean-it";
-  return error;
 }
 
 }  // namespace
@@ -161,8 +87,7 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
 
 TargetTransfer::~TargetTransfer() = default;
 
-// ---- the thread that runs it
-// ---------------------------------------------------------------------
+// ---- the thread that runs it -----------------------------------------------------------------
 
 void TargetTransfer::run() {
   {
@@ -186,154 +111,6 @@ void TargetTransfer::run() {
     for (auto& extent : extents_) extent->held = {};  // buffers go back before their pool does
   }
   finish(std::move(status));
-}
-
-// Extents that have their receipts from an earlier try: the same ones again.
-void TargetTransfer::settle_known() {
-  std::map<std::pair<std::string_view, std::string_view>, const Receipt*> known;
-  for (const Receipt& r : known_) {
-    if (spec_.check_blocks && !r.blocks_checked) continue;  // of a try that asked for less
-    if (r.source == spec_.source && r.target == spec_.target) {
-      known.try_emplace({r.source_extent, r.target_extent}, &r);
-    }
-  }
-  if (known.empty()) return;
-  std::lock_guard lock(mutex_);
-  for (auto& extent : extents_) {
-    const auto it = known.find({extent->pair.source, extent->pair.target});
-    if (it == known.end()) continue;
-    extent->receipt = *it->second;
-    extent->session.on_found_there();
-    add_outcome_locked(*extent);
-  }
-  known_.clear();
-}
-
-// What the requester says is too large, and the source, too. Of others it shows with the first
-// frame.
-void TargetTransfer::refuse_too_large() {
-  const std::uint64_t most = env_.settings.max_extent_bytes;
-  std::vector<Extent*> large;
-  for (auto& extent : extents_) {
-    if (!extent->session.done() && extent->pair.planned_bytes > most) large.push_back(extent.get());
-  }
-  if (large.empty()) return;
-  ask_headers(large);
-  std::lock_guard lock(mutex_);
-  for (Extent* extent : large) {
-    if (extent->source_header && extent->source_header->extent_bytes > most) {
-      extent->on_error(too_large(extent->pair.source, extent->source_header->extent_bytes, most));
-    }
-  }
-}
-
-// Looks for names that are taken, before the first byte. A look per extent pays when extents are
-// few or large; of the others the publish finds out.
-void TargetTransfer::look_at_names() {
-  constexpr std::size_t kLookFirst = 64;
-  constexpr int kSilences = 2;
-  int silences = 0;
-  for (auto& extent : extents_) {
-    const bool large = extent->pair.planned_bytes > store_limits_.inline_max_bytes;
-    if (extents_.size() > kLookFirst && !large) continue;
-    if (extent->session.done() || stop_.stop_requested()) continue;
-    Status taken = extent->stored.look();
-    if (!taken && taken.error().code == Code::kNotFound) continue;
-    std::lock_guard lock(mutex_);
-    if (!taken) {
-      // It is this one's error alone; a store that does not answer is not asked for all of them.
-      silences += is_retryable(taken.error().code);
-      extent->on_error(std::move(taken).error().with_suspect(Side::kTarget));
-      if (silences == kSilences) return;
-    } else if (!spec_.replace) {
-      extent->on_error(name_taken(extent->pair.target, spec_.target));
-    }
-  }
-}
-
-// Names that are taken: by the same content, which is success, or by another?
-void TargetTransfer::settle_taken() {
-  std::vector<Extent*> taken, unclaimed;
-  {
-    std::lock_guard lock(mutex_);
-    for (auto& extent : extents_) {
-      if (extent->session.state() != ExtentSession::State::kFailed || extent->has_outcome) continue;
-      const Code code = extent->session.error()->code;
-      if (code != Code::kAlreadyExists && code != Code::kAborted) continue;
-      taken.push_back(extent.get());
-      if (!extent->session.claim() && !extent->source_header) unclaimed.push_back(extent.get());
-    }
-  }
-  if (!unclaimed.empty() && !cancel_requested_) ask_headers(unclaimed);
-  for (Extent* extent : taken) {
-    // What made an attempt stale came after the last look.
-    const bool stale = extent->session.error()->code == Code::kAborted;
-    if (stale || !extent->stored.occupant()) (void)extent->stored.look();
-    const std::optional<ExtentInfo>& there = extent->stored.occupant();
-    // The head's word is not enough: its parts may be missing or short.
-    const Status whole =
-        there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
-    std::lock_guard lock(mutex_);
-    const std::optional<SourceClaim>& claim = extent->session.claim();
-    if (!claim && !extent->source_header) {
-      if (extent->source_error && !stale && !cancel_requested_) {
-        extent->session.on_differs(
-            cannot_compare(*extent->source_error, extent->pair.target, spec_.target));
-      }
-      continue;
-    }
-    if (!there) continue;
-    const SealedHeader& ours = claim ? claim->header : *extent->source_header;
-    const bool same = there->state == ExtentState::kSealed && same_content(ours, there->header);
-    if (same && !whole) {
-      extent->session.on_differs(damaged_there(whole.error()));
-    } else if (same) {
-      // Proven by the digests; the checksums are those of the headers.
-      Receipt r = receipt_of(*extent, {there->header, there->header.extent_bytes, ours.crc32},
-                             there->header.crc32, there->private_id);
-      r.already_there = true;
-      r.blocks_checked = false;
-      extent->receipt = std::move(r);
-      extent->session.on_found_there();
-      add_outcome_locked(*extent);
-    } else if (!stale && (there->state != ExtentState::kSealed ||
-                          (ours.has_digest() && there->header.has_digest()))) {
-      extent->session.on_differs(differs(extent->pair.target, spec_.target, there->state));
-    }
-  }
-}
-
-// What the source's sealed headers say of extents whose bytes are not wanted.
-void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
-  StreamCall call = second_call_for(extents);
-  call.headers_only = true;
-  call.data = {env_.settings.data_address, 0};
-  call.deadline = env_.settings.second_call_timeout;
-  call.ticket = Ticket::make(ticket_binding(call));
-  const auto take = [&](const SourceReport& report) {
-    std::lock_guard lock(mutex_);
-    if (!report.source_device.empty()) source_device_ = report.source_device;
-    for (const SourceReport::Extent& e : report.extents) {
-      if (e.index >= extents.size()) continue;
-      if (e.claim) {
-        extents[e.index]->source_header = e.claim->header;
-      } else {
-        extents[e.index]->source_error = e.claim.error();
-      }
-    }
-  };
-  const StreamEnd end = env_.caller.stream(call, take, cancel_.get_token());
-  std::lock_guard lock(mutex_);
-  header_rpc_bytes_ += end.rpc_bytes;
-  if (end.status) return;
-  const Error& why = end.status.error();
-  for (Extent* extent : extents) {
-    if (why.reason == Reason::kSameThing) {
-      extent->session.on_differs(why);
-    } else if (!extent->source_error) {
-      extent->source_error = why;
-    }
-  }
 }
 
 // Checks the target, settles what can be settled before the first byte, and leases this transfer's
@@ -676,8 +453,7 @@ void TargetTransfer::cancel() {
   if (waited) finish(fail(Code::kCancelled, "cancelled while it waited in line"));
 }
 
-// ---- what the lanes and the second call bring
-// ----------------------------------------------------
+// ---- what the lanes and the second call bring ------------------------------------------------
 
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
   std::lock_guard lock(mutex_);
@@ -788,183 +564,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
   for (Extent* extent : large) writers_->push({{}, extent});
 }
 
-// ---- storing and publishing
-// ----------------------------------------------------------------------
-
-void TargetTransfer::do_task(Task task) {
-  const CountFallbackParts count(fallback_parts_);
-  if (task.frame.payload) {
-    store_frame(std::move(task.frame));
-  } else if (task.complete != nullptr) {
-    publish_if_complete(*task.complete);
-  } else {
-    publish_ready();
-  }
-}
-
-void TargetTransfer::store_frame(ReceivedFrame frame) {
-  const FrameHeader header = frame.header;
-  Extent& extent = *wanted_[header.extent_index];
-  {
-    std::lock_guard lock(mutex_);
-    if (extent.session.done()) return;
-  }
-  Status stored = extent.stored.begin(header.extent_bytes);
-  if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
-  frame.payload.reset();
-  {
-    std::lock_guard lock(mutex_);
-    if (!stored) {
-      extent.on_error(std::move(stored)
-                          .error()
-                          .with_context("extent " + extent.pair.target)
-                          .with_suspect(Side::kTarget));
-      give_up_if_hopeless_locked();
-      return;
-    }
-    extent.session.on_durable(header.length_bytes);
-    durable_bytes_ += header.length_bytes;
-    last_durable_at_ = steady_clock::now();
-  }
-  publish_if_complete(extent);
-}
-
-void TargetTransfer::begin_first_extents() {
-  const CountFallbackParts count(fallback_parts_);
-  for (Extent* extent : wanted_) {
-    if (!extent->begins_early || stop_.stop_requested()) continue;
-    {
-      std::lock_guard lock(mutex_);
-      if (extent->session.done()) continue;
-    }
-    extent->stored.begin_early(extent->pair.planned_bytes);
-  }
-}
-
-void TargetTransfer::publish_if_complete(Extent& extent) {
-  {
-    std::lock_guard lock(mutex_);
-    if (!extent.session.start_publishing(/*durable_needed=*/true)) return;
-  }
-  Status published = check_blocks(extent);
-  if (published) published = extent.stored.publish(extent.session.claim()->header);
-  std::lock_guard lock(mutex_);
-  published_locked(extent, std::move(published));
-  if (done_count_ == spec_.extents.size()) changed_.notify_all();
-}
-
-Status TargetTransfer::check_blocks(Extent& extent) {
-  if (!spec_.check_blocks) return {};
-  block_checks_.acquire();
-  Status checked =
-      extent.stored.check_blocks(extent.session.claim()->header, *pool_, [this]() -> Status {
-        if (!cancel_requested_) return {};
-        return fail(Code::kCancelled, "the transfer was cancelled while its blocks were checked");
-      });
-  block_checks_.release();
-  return checked;
-}
-
-// Small extents that one writer publishes together: each is one operation, and what a thread waits
-// for together costs it one wait. A quarter of the lease at most, or receiving and publishing would
-// take turns.
-std::size_t TargetTransfer::group_locked() const {
-  const std::uint64_t bytes = std::max<std::uint64_t>(1, ready_.front()->session.extent_bytes());
-  const std::uint64_t most = std::max(1u, store_limits_.small_together);
-  return std::clamp<std::uint64_t>(env_.settings.max_frame_bytes / 2 / bytes, 1, most);
-}
-
-// A writer for every group that is full. Once a few are at work, the last that are ready are left
-// to them.
-void TargetTransfer::start_publishers() {
-  std::size_t more = 0;
-  {
-    std::lock_guard lock(mutex_);
-    if (ready_.empty()) return;
-    std::size_t wanted = ready_.size() / group_locked();
-    if (publishers_ < kFirstPublishers) wanted = std::max<std::size_t>(wanted, 1);
-    if (wanted > publishers_to_start_) more = wanted - publishers_to_start_;
-    publishers_ += more;
-    publishers_to_start_ += more;
-  }
-  for (; more > 0; --more) writers_->push({});
-}
-
-std::vector<TargetTransfer::Extent*> TargetTransfer::take_ready_locked() {
-  std::vector<Extent*> taken;
-  const std::size_t most = ready_.empty() ? 0 : group_locked();
-  while (!ready_.empty() && taken.size() < most) {
-    Extent* extent = ready_.front();
-    ready_.pop_front();
-    if (extent->session.start_publishing(/*durable_needed=*/false)) {
-      taken.push_back(extent);
-    } else {
-      extent->let_go_if_failed();
-    }
-  }
-  return taken;
-}
-
-void TargetTransfer::publish_ready() {
-  std::unique_lock lock(mutex_);
-  --publishers_to_start_;
-  for (;;) {
-    std::vector<Extent*> extents = take_ready_locked();
-    if (extents.empty()) break;
-    lock.unlock();
-    std::vector<InlinePut> puts;
-    std::vector<TargetExtent*> stored;
-    std::vector<std::pair<Extent*, Status>> damaged;
-    if (spec_.check_blocks) {
-      std::erase_if(extents, [&](Extent* extent) {
-        Status checked = TargetExtent::check_blocks_of(extent->held.payload.span(),
-                                                       extent->session.claim()->header);
-        if (checked) return false;
-        extent->held.payload.reset();
-        damaged.emplace_back(extent, std::move(checked));
-        return true;
-      });
-    }
-    for (Extent* extent : extents) {
-      stored.push_back(&extent->stored);
-      puts.push_back(
-          extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
-    }
-    std::vector<Status> ends = TargetExtent::put_inline_many(place_, stored, puts);
-    for (std::size_t i = 0; i < extents.size(); ++i) {
-      ends[i] = extents[i]->stored.finish_inline(puts[i], std::move(ends[i]));
-      extents[i]->held.payload.reset();
-    }
-    lock.lock();
-    for (auto& [extent, status] : damaged) published_locked(*extent, std::move(status));
-    for (std::size_t i = 0; i < extents.size(); ++i) {
-      published_locked(*extents[i], std::move(ends[i]));
-    }
-    if (done_count_ == spec_.extents.size()) changed_.notify_all();
-  }
-  --publishers_;
-}
-
-void TargetTransfer::published_locked(Extent& extent, Status status) {
-  if (!status) {
-    Error error = std::move(status).error().with_suspect(Side::kTarget);
-    const bool sources = error.suspect == Side::kSource;
-    extent.session.on_publish_failed(std::move(error).with_context(
-        "extent " + (sources ? extent.pair.source : extent.pair.target)));
-    return;
-  }
-  if (extent.inline_candidate) {
-    durable_bytes_ += extent.session.extent_bytes();
-    last_durable_at_ = steady_clock::now();
-  }
-  extent.session.on_published();
-  published_bytes_ += extent.session.claim()->bytes;
-  env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
-  add_outcome_locked(extent);
-}
-
-// ---- what watchers see
-// ---------------------------------------------------------------------------
+// ---- what watchers see -----------------------------------------------------------------------
 
 void TargetTransfer::step(Event event) {
   {

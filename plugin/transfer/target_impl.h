@@ -1,0 +1,44 @@
+// One extent of a TargetTransfer. For target*.cc alone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "plugin/transfer/target.h"
+
+namespace siphon {
+
+// An extent's session (guarded by the transfer's mutex) and what a writer needs to store it.
+struct TargetTransfer::Extent {
+  Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
+      : index(i), pair(p), session(p.source), stored(place, p.target) {}
+
+  // With the transfer's mutex, as is let_go_if_failed. Nothing while it is being published.
+  void on_error(Error error) {
+    session.on_error(std::move(error));
+    let_go_if_failed();
+  }
+  // What failed is not published, and others can use its memory.
+  void let_go_if_failed() {
+    if (session.state() == ExtentSession::State::kFailed) held.payload.reset();
+  }
+
+  const std::uint32_t index;
+  const ExtentPair& pair;
+  ExtentSession session;
+  TargetExtent stored;
+  bool inline_candidate = false;  // its one frame is held until the source has spoken
+  ReceivedFrame held;             // that frame; its publisher's alone once it is being published
+  bool begins_early = false;      // as planned, before its first frame; fixed
+  std::uint64_t started_unix_ms = 0;
+  std::optional<SealedHeader> source_header;  // where the source was asked for no more than that
+  std::optional<Error> source_error;          // why it did not tell
+  std::optional<Receipt> receipt;             // that it had before, or for what was found there
+  bool has_outcome = false;
+};
+
+Error too_large(const std::string& extent, std::uint64_t bytes, std::uint64_t limit);
+
+}  // namespace siphon
