@@ -22,6 +22,8 @@ inline std::string limit_text(Limit limit, const std::string& source_device,
       return "--bwlimit";
     case Limit::kDeviceSetting:
       return target_device + " transfer.bytes_per_second";
+    case Limit::kSourceSetting:
+      return source_device + " transfer.bytes_per_second";
     case Limit::kNone:
       break;
   }

@@ -21,11 +21,6 @@ constexpr std::size_t kPieceBytes = 256 * kKiB;
 constexpr std::size_t kWakeBytes = 64 * kKiB;
 constexpr std::size_t kDiscardBytes = 64 * kKiB;
 
-void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
-  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
-  counter.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
-}
-
 // An error between a header and its trailer.
 Error lost_in_frame(Error error) {
   if (error.code == Code::kOutOfRange) {

@@ -9,16 +9,10 @@
 #include "plugin/base/status.h"
 #include "plugin/base/throttle.h"
 #include "plugin/stream/frame.h"
+#include "plugin/stream/lane_times.h"
 #include "plugin/stream/socket.h"
 
 namespace siphon {
-
-// Where the time of a lane's thread goes, in nanoseconds; says what limits a transfer. Monotonic.
-struct LaneTimes {
-  std::atomic<std::uint64_t> waiting_for_buffer_ns{0};  // the local store is slower
-  std::atomic<std::uint64_t> in_socket_ns{0};           // the peer or the wire is slower
-  std::atomic<std::uint64_t> computing_ns{0};
-};
 
 // When nothing but keep-alives has gone over a transfer's lanes for so many idle timeouts, the
 // source's store hangs, and the attempt ends: on either end.

@@ -30,18 +30,12 @@ constexpr std::size_t kSmallBatch = 16;
 constexpr std::size_t kLoopbackUnsentBytes = 128 * kKiB;
 constexpr std::size_t kLoopbackLargeFrame = 512 * kKiB;
 constexpr std::chrono::seconds kConnectTimeout{10};
-constexpr std::size_t kMostThrottles = 2;  // the device's and the transfer's own
 // A flood of connections can push an honest lane out before its ticket is seen: it comes again, for
 // as long as a target waits for it.
 constexpr std::chrono::seconds kOpenTimeout{15};
 constexpr std::chrono::milliseconds kFirstPause{5}, kLongestPause{250};
 // A ticket that is not taken may have lost a bit on the way. It is not tried for long.
 constexpr int kRefusals = 3;
-
-void charge(std::atomic<std::uint64_t>& counter, Clock::duration time) {
-  const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
-  counter.fetch_add(static_cast<std::uint64_t>(ns), std::memory_order_relaxed);
-}
 
 }  // namespace
 
@@ -281,8 +275,10 @@ Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t b
       places[i] = order_.throttles[i]->line_up(portion);
     }
     for (std::size_t i = 0; i < order_.throttles.size();) {
+      const auto start = Clock::now();
       Status passed =
           order_.throttles[i]->wait(places[i], std::min(order_.deadline, next_sign), stop);
+      charge(times_.waiting_for_throttle_ns[i], Clock::now() - start);
       if (passed) {
         ++i;
         continue;

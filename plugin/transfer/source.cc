@@ -1,9 +1,11 @@
 #include "plugin/transfer/source.h"
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "plugin/base/log.h"
 #include "plugin/base/thread.h"
@@ -165,16 +167,33 @@ class OutgoingCount {
   SenderCounters counted_;
 };
 
-// What the source waits for: its store when the lanes starve, else the lanes.
-Limit limit_of(const LaneTimes& times, std::uint64_t* last_buffer_ns,
-               std::uint64_t* last_socket_ns) {
-  const std::uint64_t buffer_ns = times.waiting_for_buffer_ns.load();
-  const std::uint64_t socket_ns = times.in_socket_ns.load();
-  const bool starving = buffer_ns - *last_buffer_ns > socket_ns - *last_socket_ns;
-  *last_buffer_ns = buffer_ns;
-  *last_socket_ns = socket_ns;
-  return starving ? Limit::kSourceStore : Limit::kLanes;
-}
+// What the source's lanes have waited for most since it was asked last.
+class LimitWatch {
+ public:
+  LimitWatch(const LaneTimes& times, bool own_throttle) : times_(times), own_(own_throttle) {}
+
+  Limit next() {
+    const auto& throttles = times_.waiting_for_throttle_ns;
+    const std::array<std::pair<Limit, std::uint64_t>, 4> now = {{
+        {Limit::kLanes, times_.in_socket_ns},
+        {Limit::kSourceStore, times_.waiting_for_buffer_ns},
+        {own_ ? Limit::kSetting : Limit::kSourceSetting, throttles[0]},
+        {Limit::kSourceSetting, throttles[1]},
+    }};
+    std::size_t most = 0;
+    std::array<std::uint64_t, 4> waited{};
+    for (std::size_t i = 0; i < now.size(); ++i) {
+      waited[i] = now[i].second - std::exchange(last_[i], now[i].second);
+      if (waited[i] > waited[most]) most = i;
+    }
+    return now[most].first;
+  }
+
+ private:
+  const LaneTimes& times_;
+  const bool own_;  // the first throttle is the transfer's own
+  std::array<std::uint64_t, 4> last_{};
+};
 
 }  // namespace
 
@@ -257,11 +276,11 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
     const auto watch = start_thread(Side::kSource, [&](std::stop_token done) {
       std::mutex mutex;
       std::condition_variable_any tick;
-      std::uint64_t buffer_ns = 0, socket_ns = 0;
+      LimitWatch limit(sender.lane_times(), call.bytes_per_second != 0);
       std::unique_lock lock(mutex);
       while (!done.stop_requested()) {
         tick.wait_for(lock, done, std::chrono::milliseconds(500), [] { return false; });
-        batcher.set_limit(limit_of(sender.lane_times(), &buffer_ns, &socket_ns));
+        batcher.set_limit(limit.next());
         count.bring_up_to_date();
       }
     });

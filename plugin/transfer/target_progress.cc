@@ -95,7 +95,9 @@ void TargetTransfer::watch_limit(std::stop_token stop) {
         static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
     const Limit setting =
         reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
-    if (setting != Limit::kNone) {
+    if (source_limit_ == Limit::kSetting || source_limit_ == Limit::kSourceSetting) {
+      limit_ = source_limit_;  // its lanes waited for that; here it is told by the rate
+    } else if (setting != Limit::kNone) {
       limit_ = setting;
     } else if (buffer_delta > socket_delta) {
       limit_ = Limit::kTargetStore;

@@ -54,6 +54,7 @@ enum class Limit : int {
   kTargetStore = 3,
   kSetting = 4,        // the request's limit
   kDeviceSetting = 5,  // the target device's own
+  kSourceSetting = 6,  // the source device's own
 };
 
 struct ExtentPair {

@@ -82,6 +82,7 @@ TEST(CliProgress, ALineFitsTheTerminalWhateverItHasToSay) {
 TEST(CliProgress, ADevicesOwnLimitIsNotTheCommands) {
   EXPECT_EQ(limit_text(Limit::kSetting, "osd.3", "osd.7"), "--bwlimit");
   EXPECT_EQ(limit_text(Limit::kDeviceSetting, "osd.3", "osd.7"), "osd.7 transfer.bytes_per_second");
+  EXPECT_EQ(limit_text(Limit::kSourceSetting, "osd.3", "osd.7"), "osd.3 transfer.bytes_per_second");
 }
 
 TEST(CliProgress, APeersWordsDoNotSteerTheTerminal) {

@@ -1,6 +1,7 @@
 // What a caller may ask of a source: its own settings are the bounds, and calls take turns.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
 #include <thread>
 
@@ -103,6 +104,27 @@ TEST_F(SourceServiceTest, ACallerCannotAskForMoreThanTheDevicesOwnLimits) {
   ASSERT_FALSE(end.status);
   EXPECT_EQ(end.status.error().code, Code::kDeadlineExceeded);
   EXPECT_EQ(pool_.in_use_bytes(), 0u);
+}
+
+TEST_F(SourceServiceTest, ItSaysWhichSettingHoldsItBack) {
+  for (const Limit setting : {Limit::kSetting, Limit::kSourceSetting}) {
+    StreamCall limited = call();
+    limited.bytes_per_second = setting == Limit::kSetting ? kLeastBytesPerSecond : kGiB;
+    throttle_.set_rate(setting == Limit::kSetting ? kGiB : kLeastBytesPerSecond);
+    std::stop_source stop;
+    std::atomic<Limit> said = Limit::kNone;
+    auto streaming = std::async(std::launch::async, [&] {
+      const auto listen = [&](const SourceReport& report) {
+        if (report.limit == Limit::kNone) return;
+        said = report.limit;
+        stop.request_stop();
+      };
+      return service_.stream(limited, store(), listen, stop.get_token());
+    });
+    Socket socket = lane();
+    EXPECT_FALSE(streaming.get().status);
+    EXPECT_EQ(said, setting);
+  }
 }
 
 TEST_F(SourceServiceTest, CallsWaitForTheirTurnAndAreToldWhenItIsTooLong) {
