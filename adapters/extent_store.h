@@ -29,6 +29,7 @@
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/head_register.h"
 
 namespace siphon {
 

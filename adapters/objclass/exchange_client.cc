@@ -62,7 +62,7 @@ struct GrantCopy {
   std::uint32_t right;
   std::uint64_t client;
   std::uint32_t namespace_bytes;
-  char nspace[exchange::kMaxNamespaceBytes + 1];
+  char nspace[kMaxNamespaceBytes + 1];
 };
 bool copy_grant(const Grant& grant, GrantCopy& copy) {
   const std::uint32_t seq = grant.seq.load(std::memory_order_acquire);
@@ -78,7 +78,7 @@ bool copy_grant(const Grant& grant, GrantCopy& copy) {
   std::atomic_thread_fence(std::memory_order_acquire);
   return ready && grant.state.load(std::memory_order_relaxed) == Grant::kReady &&
          grant.seq.load(std::memory_order_relaxed) == seq &&
-         copy.namespace_bytes <= exchange::kMaxNamespaceBytes;
+         copy.namespace_bytes <= kMaxNamespaceBytes;
 }
 
 }  // namespace

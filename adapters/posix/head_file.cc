@@ -8,7 +8,7 @@
 #include <cerrno>
 
 #include "plugin/base/text.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon::posix {
 namespace {

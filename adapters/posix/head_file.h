@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "adapters/posix/folder.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 
 namespace siphon::posix {
 

@@ -24,9 +24,9 @@
 #include "adapters/posix/posix_extent.h"
 #include "adapters/posix/posix_store_impl.h"
 #include "adapters/store_util.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/text.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon {
 namespace {

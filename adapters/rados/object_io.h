@@ -16,7 +16,7 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/exchange/exchange.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 #include "rados/librados.hpp"
 
 namespace siphon {

@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/sealed_header.h"
 #include "rados/librados.hpp"
 
 namespace siphon {

@@ -503,7 +503,7 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
                            std::chrono::seconds ttl) {
   auto pool = open_pool(*this, location);
   if (!pool) return fail(std::move(pool).error());
-  if (location.nspace.size() > exchange::kMaxNamespaceBytes) {
+  if (location.nspace.size() > kMaxNamespaceBytes) {
     return fail(Code::kInvalidArgument, "the namespace's name is too long");
   }
   SIPHON_TRY(check_no_tier(*this, pool->get_id()));

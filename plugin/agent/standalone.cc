@@ -8,7 +8,7 @@
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
 #include "plugin/agent/home.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon::agent {
 

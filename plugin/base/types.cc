@@ -13,7 +13,7 @@
 #include <ctime>
 #include <new>
 
-#include "plugin/exchange/exchange.h"
+#include "plugin/core/names.h"
 
 namespace siphon {
 namespace {
@@ -28,10 +28,9 @@ bool printable(std::string_view text) {
 // What is common to pool and namespace names.
 Status check_location_part(std::string_view what, std::string_view name) {
   const std::string label = std::string(what) + " name";
-  if (name.size() > exchange::kMaxNamespaceBytes) {
-    return fail(
-        Code::kInvalidArgument,
-        label + " is longer than " + std::to_string(exchange::kMaxNamespaceBytes) + " bytes");
+  if (name.size() > kMaxNamespaceBytes) {
+    return fail(Code::kInvalidArgument,
+                label + " is longer than " + std::to_string(kMaxNamespaceBytes) + " bytes");
   }
   if (!printable(name)) {
     return fail(Code::kInvalidArgument, label + " holds a byte that is not printable ASCII");

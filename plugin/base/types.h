@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "plugin/base/status.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/sealed_header.h"
 
 namespace siphon {
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "adapters/extent_store.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/status.h"
 #include "plugin/transfer/types.h"
 

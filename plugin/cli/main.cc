@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/cli/address.h"

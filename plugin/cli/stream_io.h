@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "adapters/extent_store.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon::cli {
 

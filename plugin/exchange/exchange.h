@@ -24,7 +24,8 @@
 #include <cstring>
 #include <span>
 
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
+#include "plugin/core/names.h"
 
 namespace siphon::exchange {
 
@@ -49,7 +50,6 @@ inline constexpr std::uint32_t kMaxOperationBytes = 64u << 20;
 // What one read_part or write_part may move. The method's copy holds the placement group: into
 // fresh pages 8 MiB took 3-5 ms, 16 MiB 7-12 ms, 64 MiB 31-59 ms, and 10 ms is the limit.
 inline constexpr std::uint32_t kMaxCopyBytes = 8u << 20;
-inline constexpr std::size_t kMaxNamespaceBytes = 127;
 inline constexpr std::uint32_t kMaxGrantSeconds = 3600;
 
 // Descriptors the plugin hands to the companion, by number. Nothing else may be open in it at

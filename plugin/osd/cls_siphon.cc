@@ -24,7 +24,7 @@
 #include <string_view>
 
 #include "plugin/exchange/exchange.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 #include "plugin/osd/ceph_build.h"
 #include "plugin/osd/operated_object.h"
 #include "plugin/osd/osd_identity.h"

@@ -146,7 +146,7 @@ void Region::forget_hello() { header()->hello_seq.store(0, std::memory_order_rel
 
 int Region::give_grant(const exchange::GrantRequest& request, exchange::Right right,
                        std::uint64_t client, std::uint64_t now_ms) {
-  if (request.namespace_bytes > exchange::kMaxNamespaceBytes) return -EINVAL;
+  if (request.namespace_bytes > kMaxNamespaceBytes) return -EINVAL;
   const std::scoped_lock lock(grants_mutex_);
   Grant* same = nullptr;
   Grant* unused = nullptr;

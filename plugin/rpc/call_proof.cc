@@ -3,7 +3,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 #include "plugin/stream/socket.h"
 
 namespace siphon::rpc {

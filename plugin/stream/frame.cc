@@ -4,7 +4,7 @@
 #include <string>
 
 #include "plugin/base/crc32.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon {
 namespace {

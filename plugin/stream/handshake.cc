@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon {
 namespace {

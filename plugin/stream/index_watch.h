@@ -15,7 +15,7 @@
 #include <span>
 #include <vector>
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon {
 

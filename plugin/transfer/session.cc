@@ -1,6 +1,6 @@
 #include "plugin/transfer/session.h"
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon {
 

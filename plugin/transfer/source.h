@@ -9,7 +9,7 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/throttle.h"
 #include "plugin/base/turnstile.h"
 #include "plugin/stream/sender.h"

@@ -4,7 +4,7 @@
 #include <condition_variable>
 
 #include "plugin/base/crc32.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/transfer/pooled_read.h"
 

@@ -10,7 +10,7 @@
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 
 namespace siphon {
 

@@ -9,7 +9,7 @@
 
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/throttle.h"
 #include "tests/bench/rados_connection.h"
 

@@ -4,7 +4,7 @@ target_link_libraries(bench_copy_from PRIVATE siphon_options rados)
 add_executable(bench_client_writes client_writes.cc)
 target_link_libraries(bench_client_writes PRIVATE siphon_options rados)
 add_executable(bench_fill fill.cc)
-target_link_libraries(bench_fill PRIVATE siphon_adapters_rados)
+target_link_libraries(bench_fill PRIVATE siphon_format siphon_adapters_rados)
 find_package(benchmark REQUIRED)
 add_executable(bench_micro micro.cc)
 target_link_libraries(bench_micro PRIVATE siphon_stream ZLIB::ZLIB PkgConfig::ISAL

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "adapters/extent_store.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/types.h"
 
 namespace siphon::contract {

@@ -15,7 +15,7 @@
 
 #include "adapters/extent_store.h"
 #include "adapters/store_util.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/base/types.h"
 #include "tests/contract/samples.h"
 

@@ -19,7 +19,7 @@
 #include "plugin/base/crc32.h"
 #include "plugin/base/types.h"
 #include "plugin/exchange/exchange.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 #include "tests/fuzz/class_host.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -8,7 +8,7 @@
 #include <array>
 #include <type_traits>
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
 #include "tests/fuzz/fuzz.h"

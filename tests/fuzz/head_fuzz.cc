@@ -5,7 +5,7 @@
 // is made good unless a flag keeps it. Properties: a register that is accepted is the same after a
 // round trip; a refused transition changes nothing; one that has taken effect can be asked for
 // again; whatever comes out is a register that can be stored and read.
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace siphon::fuzz {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/transfer/session.h"
 
 namespace siphon {

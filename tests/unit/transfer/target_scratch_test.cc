@@ -5,7 +5,7 @@
 #include <string>
 #include <tuple>
 
-#include "tests/unit/transfer_target_fixture.h"
+#include "tests/unit/transfer/target_fixture.h"
 
 namespace siphon::target_test {
 namespace {

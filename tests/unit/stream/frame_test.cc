@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "plugin/base/crc32.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 #include "plugin/stream/frame.h"
 #include "tests/support/test_random.h"
 

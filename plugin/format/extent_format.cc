@@ -1,4 +1,4 @@
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 
 #include <algorithm>
 #include <cstring>
@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "plugin/base/crc32.h"
-#include "plugin/exchange/le.h"
+#include "plugin/core/le.h"
 
 namespace siphon {
 namespace {

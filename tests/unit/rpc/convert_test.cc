@@ -8,7 +8,7 @@
 #include <random>
 #include <string>
 
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/rpc/convert.h"
 
 namespace siphon::rpc {

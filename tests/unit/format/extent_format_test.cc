@@ -5,7 +5,7 @@
 #include <string>
 
 #include "plugin/base/crc32.h"
-#include "plugin/base/extent_format.h"
+#include "plugin/format/extent_format.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

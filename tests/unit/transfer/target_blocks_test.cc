@@ -7,7 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include "tests/unit/transfer_target_fixture.h"
+#include "tests/unit/transfer/target_fixture.h"
 
 namespace siphon::target_test {
 namespace {

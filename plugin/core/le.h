@@ -6,6 +6,8 @@
 // the caller reads once at the end. Not thread safe (a cursor belongs to one function).
 #pragma once
 
+#include <array>
+#include <boost/endian/conversion.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,12 +24,9 @@ class LeWriter {
   template <typename T>
   requires std::is_integral_v<T>
   void put(T value) {
-    std::byte bytes[sizeof(T)];
-    auto raw = static_cast<std::make_unsigned_t<T>>(value);
-    for (std::size_t i = 0; i < sizeof(T); ++i) {
-      bytes[i] = static_cast<std::byte>((raw >> (8 * i)) & 0xff);
-    }
-    put_bytes(bytes);
+    std::array<unsigned char, sizeof(T)> bytes;
+    boost::endian::endian_store<T, sizeof(T), boost::endian::order::little>(bytes.data(), value);
+    put_bytes(std::as_bytes(std::span(bytes)));
   }
   void put_bytes(std::span<const std::byte> bytes) {
     if (bytes.size() > out_.size() - used_) {
@@ -67,13 +66,9 @@ class LeReader {
       used_ = in_.size();
       return 0;
     }
-    std::make_unsigned_t<T> raw = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i) {
-      raw |= static_cast<std::make_unsigned_t<T>>(
-          static_cast<std::make_unsigned_t<T>>(in_[used_ + i]) << (8 * i));
-    }
+    const auto* raw = reinterpret_cast<const unsigned char*>(in_.data() + used_);
     used_ += sizeof(T);
-    return static_cast<T>(raw);
+    return boost::endian::endian_load<T, sizeof(T), boost::endian::order::little>(raw);
   }
   void get_bytes(std::span<std::byte> out) {
     if (out.size() > in_.size() - used_) {

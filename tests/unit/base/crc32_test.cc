@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "plugin/base/crc32.h"
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

@@ -1,4 +1,4 @@
-#include "plugin/exchange/head_register.h"
+#include "plugin/core/head_register.h"
 
 #include <gtest/gtest.h>
 
