@@ -9,7 +9,7 @@
 #include "adapters/extent_store.h"
 #include "plugin/base/status.h"
 #include "plugin/rpc/server.h"
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/settings.h"
 
 namespace siphon::agent {
 

@@ -19,6 +19,7 @@
 #include "plugin/agent/home.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
+#include "plugin/rpc/source_caller.h"
 #include "plugin/transfer/leftovers.h"
 
 namespace siphon::agent {

@@ -14,9 +14,10 @@
 #include <thread>
 
 #include "plugin/cli/devices.h"
-#include "plugin/rpc/server.h"
+#include "plugin/rpc/source_caller.h"
 #include "plugin/stream/socket_address.h"
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/second_call.h"
+#include "plugin/transfer/settings.h"
 
 namespace siphon::cli {
 namespace {

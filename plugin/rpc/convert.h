@@ -5,7 +5,7 @@
 #include <google/protobuf/io/zero_copy_stream.h>
 #include <grpcpp/support/status.h>
 
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/second_call.h"
 #include "plugin/transfer/types.h"
 #include "siphon/v1/siphon.pb.h"
 

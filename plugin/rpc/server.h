@@ -81,7 +81,4 @@ class DeviceServer {
 // What start() would refuse, without starting anything (siphond --check-config).
 Status check_server_options(const ServerOptions& options);
 
-// The target's way to its sources.
-std::unique_ptr<SourceCaller> make_source_caller(ClientOptions options);
-
 }  // namespace siphon::rpc

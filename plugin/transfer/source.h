@@ -9,11 +9,13 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/throttle.h"
 #include "plugin/base/turnstile.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/stream/sender.h"
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/counters.h"
+#include "plugin/transfer/second_call.h"
+#include "plugin/transfer/settings.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon {

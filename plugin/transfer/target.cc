@@ -36,30 +36,6 @@ bool are_wrong_bytes(const Error& error) {
 
 }  // namespace
 
-std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b) {
-  return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b);
-}
-
-std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second) {
-  if (bytes_per_second == 0) return settings.max_frame_bytes;
-  const std::uint64_t second = bytes_per_second / BufferPool::kGranule * BufferPool::kGranule;
-  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(
-      second, BufferPool::kGranule,
-      std::max<std::uint64_t>(settings.paced_frame_bytes, BufferPool::kGranule)));
-}
-
-Sha256 ticket_binding(const StreamCall& call) {
-  // The source knows its own address in one spelling only.
-  const auto source = parse_endpoint(call.source_address);
-  std::string text =
-      "siphon.v1 ticket\n" + call.transfer_id + "\n" + std::to_string(call.attempt) + "\n" +
-      call.target_device + "\n" + (source ? source->to_string() : call.source_address) + "\n" +
-      call.source.to_string() + "\n" + call.data.to_string() + "\n" + std::to_string(call.lanes) +
-      "\n" + std::to_string(call.max_frame_bytes) + "\n";
-  for (const std::string& name : call.extents) text += name + "\n";
-  return sha256(std::as_bytes(std::span(text)));
-}
-
 TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvironment environment,
                                std::vector<Receipt> known)
     : spec_(std::move(spec)),

@@ -24,104 +24,17 @@
 #include "plugin/base/buffer_pool.h"
 #include "plugin/base/throttle.h"
 #include "plugin/base/work_queue.h"
-#include "plugin/stream/handshake.h"
 #include "plugin/stream/listener.h"
 #include "plugin/stream/receiver.h"
+#include "plugin/transfer/counters.h"
 #include "plugin/transfer/journal.h"
+#include "plugin/transfer/second_call.h"
 #include "plugin/transfer/session.h"
+#include "plugin/transfer/settings.h"
 #include "plugin/transfer/target_extent.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon {
-
-// ---- the second call, as the target makes it ---------------------------------------------------
-
-struct StreamCall {
-  std::string transfer_id;
-  std::uint32_t attempt = 1;
-  std::string source_address;
-  Location source;
-  std::vector<std::string> extents;
-  Endpoint data;
-  Ticket ticket;
-  std::string target_device;
-  std::uint16_t lanes = 1;
-  std::uint32_t max_frame_bytes = 0;
-  Pace pace;
-  std::chrono::milliseconds deadline{0};
-  std::uint64_t bytes_per_second = 0;
-  std::optional<SourceKey> source_key;
-  StoreIdentity target_store;  // empty when no extent keeps its name
-  bool headers_only = false;   // reports what the sealed headers say; nothing is streamed
-  bool in_order = false;       // each extent's frames by their offsets; then there is one lane
-};
-// Binds a ticket to everything the call says: both ends compute it.
-Sha256 ticket_binding(const StreamCall& call);
-
-struct SourceReport {
-  struct Extent {
-    std::uint32_t index = 0;
-    Result<SourceClaim> claim = fail(Code::kUnknown, "no claim");
-  };
-  std::string source_device;
-  std::vector<Extent> extents;
-  Limit limit = Limit::kNone;
-};
-struct StreamEnd {
-  Status status;
-  std::uint64_t fallback_parts = 0;
-  std::uint64_t rpc_bytes = 0;  // serialized messages, both directions
-};
-
-class SourceCaller {
- public:
-  virtual ~SourceCaller() = default;
-  // Blocks until the call has ended; `on_report` runs on the calling thread. A stop request ends
-  // it within a second.
-  virtual StreamEnd stream(const StreamCall& call,
-                           const std::function<void(const SourceReport&)>& on_report,
-                           std::stop_token stop) = 0;
-};
-
-// ---- settings and surroundings ------------------------------------------------------------------
-
-struct TransferSettings {
-  std::string device;  // "osd.3"
-  std::string data_address = "127.0.0.1";
-  PortRange data_ports;
-  std::uint16_t lanes = 1;
-  std::uint32_t max_frame_bytes = 4u << 20;
-  std::uint32_t paced_frame_bytes = 512u << 10;  // with a bandwidth limit
-  std::uint64_t bytes_per_second = 0;            // the device's own limit, each direction
-  std::uint32_t writers = 16;                    // that store frames, per transfer, at most
-  std::uint32_t max_transfers = 4;               // at once, each direction
-  std::uint64_t max_extent_bytes = 64ull << 30;
-  Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
-  std::chrono::milliseconds connect_timeout{15000};
-  std::chrono::milliseconds queue_timeout{60000};
-  std::chrono::milliseconds settle_timeout{60000};       // for a publish without an answer
-  std::chrono::milliseconds second_call_timeout{30000};  // for its end, once the lanes have ended
-  std::chrono::milliseconds drop_timeout{30000};  // for removing scratch; then the collector's
-  std::chrono::milliseconds transfer_timeout{std::chrono::hours(24)};
-  std::chrono::milliseconds scratch_lease{std::chrono::hours(25)};  // beyond transfer_timeout
-};
-
-// The lower of two rates; 0 is none.
-std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b);
-// Which limit holds back a transfer that goes at `rate`: the request's or the device's own (0:
-// none), whichever is lower. kNone: it is well below.
-Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device);
-// The largest frame of a transfer at `bytes_per_second` (0: unlimited): about a second's worth, so
-// that a slow one still has something on its way between two looks at it.
-std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second);
-
-// Monotonic counters of a device, for `describe`.
-struct DeviceCounters {
-  std::atomic<std::uint64_t> bytes_received{0}, bytes_sent{0}, strangers{0}, fallback_parts{0};
-  std::atomic<std::uint64_t> extents_published{0};
-  std::atomic<std::uint32_t> transfers_in{0}, transfers_out{0};
-  std::atomic<std::uint32_t> open_data_ports{0};
-};
 
 // What a transfer uses and does not own; everything outlives it.
 struct TargetEnvironment {
@@ -134,8 +47,6 @@ struct TargetEnvironment {
   // Told of scratch that could not be removed; its row stays in the journal. Must not block.
   std::function<void(Attempt)> left_behind = {};
 };
-
-// ---- the transfer -------------------------------------------------------------------------------
 
 class TargetTransfer final : private FrameSink {
  public:

@@ -40,12 +40,6 @@ TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, millisec
   return update;
 }
 
-Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device) {
-  const std::uint64_t lower = lower_rate(of_request, of_device);
-  if (lower == 0 || rate <= 0.8 * static_cast<double>(lower)) return Limit::kNone;
-  return lower == of_request ? Limit::kSetting : Limit::kDeviceSetting;
-}
-
 TransferInfo TargetTransfer::info() const {
   std::lock_guard lock(mutex_);
   TransferInfo i{spec_.id,
