@@ -126,10 +126,6 @@ Result<StoreIdentity> identify(int root, int meta, const std::string& what) {
 
 }  // namespace
 
-Fd::~Fd() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 Error file_error(int errno_value, std::string_view what) {
   Error error = error_from_errno(errno_value, what);
   switch (errno_value) {

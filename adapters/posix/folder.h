@@ -30,26 +30,9 @@
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/fd.h"
 
 namespace siphon::posix {
-
-// Owns a file descriptor.
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Fd();
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_ = -1;
-};
 
 // Like error_from_errno, with what errno means to a file store: EIO is DATA_LOSS, EROFS and
 // ELOOP (a symbolic link) are FAILED_PRECONDITION, ENOSPC, EDQUOT and EMFILE RESOURCE_EXHAUSTED.

@@ -19,7 +19,7 @@ namespace siphon {
 
 class PosixReader final : public ExtentReader {
  public:
-  PosixReader(posix::Fd fd, ExtentInfo info, std::uint32_t operation_bytes)
+  PosixReader(Fd fd, ExtentInfo info, std::uint32_t operation_bytes)
       : fd_(std::move(fd)), info_(std::move(info)), operation_bytes_(operation_bytes) {}
 
   const ExtentInfo& info() const override { return info_; }
@@ -49,7 +49,7 @@ class PosixReader final : public ExtentReader {
     return {};
   }
 
-  const posix::Fd fd_;  // pins the file, whatever happens to its name
+  const Fd fd_;  // pins the file, whatever happens to its name
   const ExtentInfo info_;
   const std::uint32_t operation_bytes_;
   std::size_t prefetched_bytes_ = 0;
@@ -58,7 +58,7 @@ class PosixReader final : public ExtentReader {
 class PosixScratch final : public ScratchExtent {
  public:
   PosixScratch(PosixStore& store, std::string name, const BeginOptions& options,
-               std::uint64_t generation, posix::Fd fd)
+               std::uint64_t generation, Fd fd)
       : store_(store),
         name_(std::move(name)),
         id_(options.private_id),
@@ -85,7 +85,7 @@ class PosixScratch final : public ScratchExtent {
   const PrivateId id_;
   const std::uint64_t declared_bytes_;  // 0: unknown
   const std::uint64_t generation_;      // what begin saw
-  const posix::Fd fd_;
+  const Fd fd_;
   std::atomic<bool> finished_{false};
   // A failed fdatasync drops the dirty pages: the next one would succeed and prove nothing.
   bool sync_failed_ = false;

@@ -24,15 +24,14 @@
 #include "adapters/posix/posix_extent.h"
 #include "adapters/posix/posix_store_impl.h"
 #include "adapters/store_util.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/text.h"
 #include "plugin/core/le.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon {
 namespace {
 
 using posix::data_name;
-using posix::Fd;
 using posix::file_error;
 using posix::Folder;
 using posix::HeadFile;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -13,6 +12,7 @@
 #include <stop_token>
 #include <thread>
 
+#include "plugin/base/ticker.h"
 #include "plugin/cli/devices.h"
 #include "plugin/rpc/source_caller.h"
 #include "plugin/stream/socket_address.h"
@@ -25,27 +25,21 @@ namespace {
 constexpr std::size_t kDaemonsAtOnce = 8;
 constexpr std::chrono::milliseconds kLook{50};
 
-// A stop token that follows Ctrl-C and the clock.
+// A stop token that follows Ctrl-C and the clock. Where there is no thread for that, what waits for
+// it ends by its own deadline.
 class StopWhen {
  public:
   StopWhen(const std::atomic<bool>& interrupted, Deadline until)
-      : watch_([this, &interrupted, until](std::stop_token done) {
-          std::mutex mutex;
-          std::condition_variable_any tick;
-          std::unique_lock lock(mutex);
-          while (!done.stop_requested()) {
-            if (interrupted.load() || Deadline::clock::now() >= until) {
-              source_.request_stop();
-              return;
-            }
-            tick.wait_for(lock, done, kLook, [] { return false; });
-          }
-        }) {}
+      : ticker_(Ticker::start(Side::kRequester, kLook, [this, &interrupted, until] {
+          if (!interrupted.load() && Deadline::clock::now() < until) return true;
+          source_.request_stop();
+          return false;
+        })) {}
   std::stop_token token() const { return source_.get_token(); }
 
  private:
   std::stop_source source_;
-  std::jthread watch_;  // last: it ends before what it uses
+  const Result<Ticker> ticker_;  // last: it ends before what it uses
 };
 
 // The address that calls to `device` come from: a source answers to no other.

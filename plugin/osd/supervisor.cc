@@ -19,6 +19,8 @@
 #include <thread>
 #include <utility>
 
+#include "plugin/core/fd.h"
+
 namespace siphon::osd {
 namespace {
 
@@ -29,21 +31,6 @@ constexpr milliseconds kLongestDelay{30'000};
 constexpr milliseconds kGoodLife{60'000};
 constexpr std::uint64_t kRetirePatienceMs = 5'000;
 constexpr int kFirstFreeFd = 64;  // out of the way of the numbers the companion is given
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 // posix_spawn's two settings objects, destroyed on every path.
 struct SpawnSettings {

@@ -1,6 +1,7 @@
 #include "plugin/rpc/connection.h"
 
 #include <cstring>
+#include <thread>
 
 #include "plugin/rpc/grpc_limits.h"
 #include "plugin/rpc/tls.h"

@@ -5,19 +5,15 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
-#include <stop_token>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "plugin/base/thread.h"
+#include "plugin/base/ticker.h"
 #include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/client.h"
 #include "plugin/rpc/convert.h"
@@ -45,24 +41,16 @@ class Hangup {
  public:
   Hangup(grpc::ClientContext& context, const ShouldStop& should_stop) {
     if (!should_stop) return;
-    auto thread =
-        start_thread(Side::kRequester, [&context, &should_stop](const std::stop_token& done) {
-          std::mutex mutex;
-          std::condition_variable_any tick;
-          std::unique_lock lock(mutex);
-          while (!done.stop_requested()) {
-            if (should_stop()) {
-              context.TryCancel();
-              return;
-            }
-            tick.wait_for(lock, done, kLook, [] { return false; });
-          }
-        });
-    if (thread) thread_ = std::move(*thread);
+    auto ticker = Ticker::start(Side::kRequester, kLook, [&context, &should_stop] {
+      if (!should_stop()) return true;
+      context.TryCancel();
+      return false;
+    });
+    if (ticker) ticker_.emplace(std::move(*ticker));
   }
 
  private:
-  std::jthread thread_;
+  std::optional<Ticker> ticker_;
 };
 
 // One device: its channel, and how we prove ourselves to it.

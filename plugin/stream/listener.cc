@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "plugin/base/log.h"
+#include "plugin/core/fd.h"
 #include "plugin/stream/socket_address.h"
 
 namespace siphon {
@@ -31,22 +32,6 @@ constexpr std::chrono::seconds kUnprovenTimeout{2};  // for the ticket's id, the
 constexpr int kBacklog = 1024;
 // Out of descriptors: the port is left alone for this long, so that the loop does not spin.
 constexpr std::chrono::milliseconds kAcceptPause{50};
-
-// Closes what it holds unless released.
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(other.release()) {}
-  Fd& operator=(Fd&&) = delete;
-  ~Fd() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 // A connection that has not proven the ticket yet.
 struct Unproven {

@@ -9,6 +9,7 @@
 
 #include "plugin/base/log.h"
 #include "plugin/base/thread.h"
+#include "plugin/base/ticker.h"
 #include "plugin/transfer/pooled_read.h"
 
 namespace siphon {
@@ -175,18 +176,20 @@ class LimitWatch {
   Limit next() {
     const auto& throttles = times_.waiting_for_throttle_ns;
     const std::array<std::pair<Limit, std::uint64_t>, 4> now = {{
-        {Limit::kLanes, times_.in_socket_ns},
-        {Limit::kSourceStore, times_.waiting_for_buffer_ns},
-        {own_ ? Limit::kSetting : Limit::kSourceSetting, throttles[0]},
-        {Limit::kSourceSetting, throttles[1]},
+        {Limit::kLanes, times_.in_socket_ns.load()},
+        {Limit::kSourceStore, times_.waiting_for_buffer_ns.load()},
+        {own_ ? Limit::kSetting : Limit::kSourceSetting, throttles[0].load()},
+        {Limit::kSourceSetting, throttles[1].load()},
     }};
-    std::size_t most = 0;
-    std::array<std::uint64_t, 4> waited{};
+    Limit most = Limit::kNone;
+    std::uint64_t longest_ns = 0;
     for (std::size_t i = 0; i < now.size(); ++i) {
-      waited[i] = now[i].second - std::exchange(last_[i], now[i].second);
-      if (waited[i] > waited[most]) most = i;
+      const std::uint64_t waited_ns = now[i].second - std::exchange(last_[i], now[i].second);
+      if (waited_ns <= longest_ns) continue;
+      longest_ns = waited_ns;
+      most = now[i].first;
     }
-    return now[most].first;
+    return most;
   }
 
  private:
@@ -273,16 +276,11 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   OutgoingCount count(counters_, sender);
   {
     // Without a thread for it the stream goes on: what limits it is not told, its bytes at its end.
-    const auto watch = start_thread(Side::kSource, [&](std::stop_token done) {
-      std::mutex mutex;
-      std::condition_variable_any tick;
-      LimitWatch limit(sender.lane_times(), call.bytes_per_second != 0);
-      std::unique_lock lock(mutex);
-      while (!done.stop_requested()) {
-        tick.wait_for(lock, done, std::chrono::milliseconds(500), [] { return false; });
-        batcher.set_limit(limit.next());
-        count.bring_up_to_date();
-      }
+    LimitWatch limit(sender.lane_times(), call.bytes_per_second != 0);
+    const auto watch = Ticker::start(Side::kSource, std::chrono::milliseconds(500), [&] {
+      batcher.set_limit(limit.next());
+      count.bring_up_to_date();
+      return true;
     });
     end.status = sender.run();
   }
