@@ -144,6 +144,56 @@ inline TransitionRequest reserve_request(const BeginOptions& options, const Stor
   return request;
 }
 
+// What ScratchExtent::publish asks of the register; `generation` is what `begin` saw.
+inline TransitionRequest publish_request(const PrivateId& id, std::uint64_t generation,
+                                         const SealedHeader& header, std::uint32_t part_bytes,
+                                         bool replace, ExtentState as_state) {
+  TransitionRequest request;
+  request.kind = Transition::kPublish;
+  request.id = id;
+  request.replace = replace;
+  request.open = as_state == ExtentState::kOpen;
+  request.expected_generation = generation;
+  request.header = header;
+  request.header.part_bytes = part_bytes;
+  request.now_unix_ms = now_unix_ms();
+  return request;
+}
+
+// What ExtentStore::put_inline asks of it.
+inline TransitionRequest inline_request(const PrivateId& id, const SealedHeader& header,
+                                        const StoreLimits& limits) {
+  TransitionRequest request =
+      publish_request(id, TransitionRequest::kAnyGeneration, header, limits.part_bytes,
+                      /*replace=*/false, ExtentState::kSealed);
+  request.is_inline = true;
+  return request;
+}
+
+// What ExtentStore::seal asks of it.
+inline TransitionRequest seal_request(const ExtentInfo& seen, const SealedHeader& header,
+                                      const HeadRegister& reg) {
+  TransitionRequest request;
+  request.kind = Transition::kSeal;
+  request.id = seen.private_id;
+  request.expected_generation = seen.generation;
+  request.header = header;
+  request.header.part_bytes = reg.header.part_bytes;
+  return request;
+}
+
+// A step of `id` towards its end: condemn, discard, forget. Refused when the name shows another
+// generation by then.
+inline TransitionRequest removal_request(Transition kind, const PrivateId& id,
+                                         std::uint64_t generation) {
+  TransitionRequest request;
+  request.kind = kind;
+  request.id = id;
+  request.expected_generation = generation;
+  request.now_unix_ms = now_unix_ms();
+  return request;
+}
+
 // Arguments of ExtentStore::put_inline.
 inline Status check_inline(const PrivateId& id, std::size_t bytes, const SealedHeader& header,
                            const StoreLimits& limits) {

@@ -136,15 +136,8 @@ class MemoryScratch final : public ScratchExtent {
     if (as_state == ExtentState::kNone) {
       return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
     }
-    TransitionRequest request;
-    request.kind = Transition::kPublish;
-    request.id = id_;
-    request.replace = replace;
-    request.open = as_state == ExtentState::kOpen;
-    request.expected_generation = generation_;
-    request.header = header;
-    request.header.part_bytes = part_bytes();
-    request.now_unix_ms = now_unix_ms();
+    const TransitionRequest request =
+        publish_request(id_, generation_, header, part_bytes(), replace, as_state);
     std::unique_lock lock(store_.mutex_);
     if (as_state == ExtentState::kSealed && bytes_->size() != header.extent_bytes) {
       return fail(Code::kFailedPrecondition,
@@ -306,14 +299,7 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(check_inline(id, bytes.size(), header, limits()));
   SIPHON_TRY(fault({"put_inline", name}));
-  TransitionRequest request;
-  request.kind = Transition::kPublish;
-  request.id = id;
-  request.is_inline = true;
-  request.expected_generation = TransitionRequest::kAnyGeneration;
-  request.header = header;
-  request.header.part_bytes = limits().part_bytes;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request = inline_request(id, header, limits());
   std::unique_lock lock(mutex_);
   SIPHON_TRY(transition(name, request));
   bytes_.try_emplace({std::string(name), id}, std::make_shared<Bytes>(bytes.begin(), bytes.end()));
@@ -331,12 +317,7 @@ Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uin
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
   SIPHON_TRY(check_seen(name, *head, seen));
-  TransitionRequest request;
-  request.kind = Transition::kSeal;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.header = header;
-  request.header.part_bytes = head->header.part_bytes;
+  const TransitionRequest request = seal_request(seen, header, *head);
   const bool was_open = head->state == ExtentState::kOpen;
   BytesPtr bytes = find_bytes(name, head->current);
   SIPHON_TRY(check_seal(name, offset_bytes, tail.size(), was_open ? bytes->size() : ~0ull, header));
@@ -357,11 +338,8 @@ Status MemoryStore::trash(std::string_view name, const ExtentInfo& seen) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
   SIPHON_TRY(check_seen(name, *head, seen));
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request =
+      removal_request(Transition::kCondemn, seen.private_id, seen.generation);
   return transition(name, request);
 }
 
@@ -369,14 +347,12 @@ Status MemoryStore::trash(std::string_view name, const ExtentInfo& seen) {
 // leaves an entry that says what is still to be removed.
 Status MemoryStore::condemn_and_drop(std::string_view name, const PrivateId& id,
                                      std::optional<std::uint64_t> trashed_unix_ms) {
-  TransitionRequest request;
+  std::uint64_t generation = 0;
   if (const HeadRegister* head = find_head(name)) {
     SIPHON_TRY(check_removal(*head, id, trashed_unix_ms, "extent " + std::string(name)));
-    request.expected_generation = head->generation;
+    generation = head->generation;
   }
-  request.id = id;
-  request.now_unix_ms = now_unix_ms();
-  request.kind = Transition::kCondemn;
+  TransitionRequest request = removal_request(Transition::kCondemn, id, generation);
   if (Status s = transition(name, request); !s && s.error().code != Code::kNotFound) return s;
   bytes_.erase({std::string(name), id});
   request.kind = Transition::kForget;

@@ -132,15 +132,8 @@ inline Status PosixScratch::publish(const SealedHeader& header, bool replace,
     return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
   }
   if (!finished_) SIPHON_TRY(make_durable());
-  TransitionRequest request;
-  request.kind = Transition::kPublish;
-  request.id = id_;
-  request.replace = replace;
-  request.open = as_state == ExtentState::kOpen;
-  request.expected_generation = generation_;
-  request.header = header;
-  request.header.part_bytes = part_bytes();
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request =
+      publish_request(id_, generation_, header, part_bytes(), replace, as_state);
   SIPHON_TRY(store_.publish(name_, request));
   finished_ = true;
   return {};

@@ -56,11 +56,7 @@ Status PosixStore::store_condemned(const std::string& name, const HeadFile& head
 
 // Condemn, remove the bytes, forget; each step durable before the next.
 Status PosixStore::drop(const std::string& name, HeadFile& head, const PrivateId& id) {
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = id;
-  request.expected_generation = head.reg.generation;
-  request.now_unix_ms = now_unix_ms();
+  TransitionRequest request = removal_request(Transition::kCondemn, id, head.reg.generation);
   HeadRegister next = head.reg;
   const int rc = apply(next, head.exists, request);
   if (rc != 0 && rc != -ENOENT) return fail(transition_error(rc, request.kind, name));

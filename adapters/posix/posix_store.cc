@@ -418,14 +418,7 @@ Status PosixStore::put_inline(std::string_view name, const PrivateId& id,
   const HeadFile& head = locked->head;
   SIPHON_TRY(require_no_foreign_file(name, head));
 
-  TransitionRequest request;
-  request.kind = Transition::kPublish;
-  request.id = id;
-  request.is_inline = true;
-  request.expected_generation = TransitionRequest::kAnyGeneration;
-  request.header = header;
-  request.header.part_bytes = limits().part_bytes;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request = inline_request(id, header, limits());
   HeadRegister next = head.reg;
   if (int rc = apply(next, head.exists, request); rc != 0) {
     return fail(transition_error(rc, request.kind, name));
@@ -456,12 +449,7 @@ Status PosixStore::seal(std::string_view name, const ExtentInfo& seen, std::uint
   const HeadFile& head = locked->head;
   SIPHON_TRY(require_current(name, head));
   SIPHON_TRY(check_seen(name, head.reg, seen));
-  TransitionRequest request;
-  request.kind = Transition::kSeal;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.header = header;
-  request.header.part_bytes = head.reg.header.part_bytes;
+  const TransitionRequest request = seal_request(seen, header, head.reg);
   HeadRegister next = head.reg;
   if (int rc = apply(next, head.exists, request); rc != 0) {
     return fail(transition_error(rc, request.kind, name));
@@ -488,11 +476,8 @@ Status PosixStore::trash(std::string_view name, const ExtentInfo& seen) {
   const HeadFile& head = locked->head;
   SIPHON_TRY(require_current(name, head));
   SIPHON_TRY(check_seen(name, head.reg, seen));
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request =
+      removal_request(Transition::kCondemn, seen.private_id, seen.generation);
   HeadRegister next = head.reg;
   if (int rc = apply(next, head.exists, request); rc != 0) {
     return fail(transition_error(rc, request.kind, name));

@@ -15,8 +15,8 @@
 #include <string>
 
 #include "adapters/extent_store.h"
-#include "plugin/exchange/exchange.h"
 #include "plugin/core/head_register.h"
+#include "plugin/exchange/exchange.h"
 #include "rados/librados.hpp"
 
 namespace siphon {

@@ -118,16 +118,9 @@ class RadosScratch final : public ScratchExtent {
       return fail(Code::kInvalidArgument, "publish as neither open nor sealed");
     }
     if (as_state == ExtentState::kSealed) SIPHON_TRY(check_length(header.extent_bytes));
-    TransitionRequest request;
-    request.kind = Transition::kPublish;
-    request.id = id_;
-    request.replace = replace;
-    request.open = as_state == ExtentState::kOpen;
-    request.expected_generation = generation_;
-    request.header = header;
-    request.header.part_bytes = part_bytes();
+    TransitionRequest request =
+        publish_request(id_, generation_, header, part_bytes(), replace, as_state);
     if (request.open) request.header.extent_bytes = 0;  // unknown: it may grow until it is sealed
-    request.now_unix_ms = now_unix_ms();
     SIPHON_TRY(store_.transition(io_, name_, request));
     finished_ = true;
     return {};

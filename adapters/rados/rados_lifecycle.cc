@@ -34,11 +34,8 @@ Status RadosStore::trash(std::string_view name, const ExtentInfo& seen) {
   if (!head) return fail(std::move(head).error());
   if (head->reg.state == ExtentState::kNone) return fail(no_extent(name));
   SIPHON_TRY(check_seen(name, head->reg, seen));
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request =
+      removal_request(Transition::kCondemn, seen.private_id, seen.generation);
   return transition(io, name, request);
 }
 
@@ -46,12 +43,9 @@ Status RadosStore::trash(std::string_view name, const ExtentInfo& seen) {
 // 0 for whatever is in the trash. An attempt that is condemned once stays that.
 Status RadosStore::condemn_attempt(librados::IoCtx& io, std::string_view name, const PrivateId& id,
                                    const HeadRegister& seen) {
-  TransitionRequest request;
-  request.kind = Transition::kCondemn;
-  request.id = id;
-  request.now_unix_ms = now_unix_ms();
-  request.expected_generation = seen.generation;  // refuses what was published just now
-  Status condemned = transition(io, name, request);
+  // The generation refuses what was published just now.
+  Status condemned =
+      transition(io, name, removal_request(Transition::kCondemn, id, seen.generation));
   auto head = read_head(io, name);
   if (!head) return fail(std::move(head).error());
   SIPHON_TRY(check_removal(head->reg, id, std::nullopt, describe(name)));

@@ -427,14 +427,7 @@ Result<std::unique_ptr<ScratchExtent>> RadosStore::begin(std::string_view name,
 }
 
 HeadPut RadosStore::head_put(const InlinePut& put) const {
-  TransitionRequest request;
-  request.kind = Transition::kPublish;
-  request.id = put.id;
-  request.is_inline = true;
-  request.expected_generation = TransitionRequest::kAnyGeneration;
-  request.header = put.header;
-  request.header.part_bytes = limits_.part_bytes;
-  request.now_unix_ms = now_unix_ms();
+  const TransitionRequest request = inline_request(put.id, put.header, limits_);
   return {context(put.name), head_object(put.name), put.bytes, request, 0, put.fallback_parts};
 }
 
@@ -525,12 +518,7 @@ Status RadosStore::seal(std::string_view name, const ExtentInfo& seen, std::uint
   const HeadRegister& reg = head->reg;
   if (reg.state == ExtentState::kNone) return fail(no_extent(name));
   SIPHON_TRY(check_seen(name, reg, seen));
-  TransitionRequest request;
-  request.kind = Transition::kSeal;
-  request.id = seen.private_id;
-  request.expected_generation = seen.generation;
-  request.header = header;
-  request.header.part_bytes = reg.header.part_bytes;
+  const TransitionRequest request = seal_request(seen, header, reg);
   if (reg.state == ExtentState::kSealed) {  // apply() tells a repetition from a conflict
     SIPHON_TRY(check_seal(name, offset_bytes, tail.size(), ~0ull, header));
     return transition(io, name, request);
