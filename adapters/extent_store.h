@@ -3,10 +3,10 @@
 // tests/contract runs one suite over all of them; docs/adapters of a new one start there.
 //
 // An ExtentStore is one Location (pool and namespace) of one device. All methods block, for at
-// most the backend's operation timeout each (for each extent, those that take several; a
-// companion's writes wait for their turn at its OSD's gate besides), and may be called from any
-// thread concurrently. Objects returned (reader, scratch) must not outlive their store; their own
-// thread safety is stated on each.
+// most the backend's operation timeout each; those that take several extents, for each of them. A
+// companion's writes also wait for their OSD's WriteLimiter. Any thread may call them concurrently.
+// Objects returned (reader, scratch) must not outlive their store; their own thread safety is
+// stated on each.
 //
 // Errors common to all: INVALID_ARGUMENT (bad name or bound), PERMISSION_DENIED,
 // DEADLINE_EXCEEDED or UNAVAILABLE (the backend does not answer; retrying may help),

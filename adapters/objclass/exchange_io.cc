@@ -18,7 +18,7 @@ using exchange::OperationReply;
 using exchange::OperationRequest;
 using librados::bufferlist;
 
-// The longest wait at the gate: so long that only an OSD that does not get anywhere reaches it.
+// The longest wait for the limiter: so long that only an OSD that does not get anywhere reaches it.
 constexpr std::chrono::minutes kLongestTurn{2};
 
 // Any record of exchange.h or head_register.h as a method's input.
@@ -79,7 +79,7 @@ bool no_class(int result) { return result == -EOPNOTSUPP || result == -EPERM; }
 
 // A pool that takes whole objects only is erasure-coded: the class cannot read there, and a
 // repeated write has to replace.
-ExchangeIo::ExchangeIo(ExchangeClient& exchange, Gate& writes, bool whole_objects)
+ExchangeIo::ExchangeIo(ExchangeClient& exchange, WriteLimiter& writes, bool whole_objects)
     : ObjectIo(whole_objects),
       exchange_(exchange),
       writes_(writes),
@@ -203,9 +203,9 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
 int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
                       std::span<const std::byte> in, std::uint64_t expected_bytes,
                       const std::stop_token& stop) try {
-  const auto pass = writes_.enter(std::max<std::uint64_t>(in.size(), kLeastCharge),
-                                  deadline_in(kLongestTurn), stop);
-  if (!pass) return stop.stop_requested() ? -EINTR : -ETIMEDOUT;
+  const auto slot = writes_.acquire(std::max<std::uint64_t>(in.size(), kLeastCharge),
+                                    deadline_in(kLongestTurn), stop);
+  if (!slot) return stop.stop_requested() ? -EINTR : -ETIMEDOUT;
   if (auto armed = arm(OperationKind::kWrite, object, in)) {
     bufferlist request = encoded(
         armed->request(offset_bytes, static_cast<std::uint32_t>(in.size()), ceph_crc32c(in)));
@@ -244,8 +244,8 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
     for (const HeadPut& put : puts.first(count)) {
       charge += std::max<std::uint64_t>(put.bytes.size(), kLeastCharge);
     }
-    const auto pass = writes_.enter(charge, deadline_in(kLongestTurn));
-    if (!pass) {
+    const auto slot = writes_.acquire(charge, deadline_in(kLongestTurn));
+    if (!slot) {
       for (HeadPut& put : puts) put.result = -ETIMEDOUT;  // nor would the others' turn come
       return;
     }

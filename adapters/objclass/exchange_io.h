@@ -6,7 +6,7 @@
 // another OSD, an OSD without the class, an erasure-coded pool, damage (a replicated read repairs
 // itself there). Timeouts and errors retire the descriptor first. Thread safe.
 //
-// Writes of all pools go through one gate: what an OSD has not committed blocks its threads, and
+// Writes of all pools share one limiter: what an OSD has not committed blocks its threads, and
 // so every client of it. A write waits there for its turn, at most two minutes (then -ETIMEDOUT) or
 // until it is stopped (-EINTR), before its operation's timeout begins.
 #pragma once
@@ -19,17 +19,17 @@
 
 #include "adapters/objclass/exchange_client.h"
 #include "adapters/rados/object_io.h"
-#include "plugin/base/gate.h"
+#include "plugin/base/write_limiter.h"
 
 namespace siphon {
 
 class ExchangeIo final : public ObjectIo {
  public:
-  // What a write counts at the gate, at least: a small one costs its OSD more than its bytes.
+  // What a write counts for the limiter, at least: a small one costs its OSD more than its bytes.
   static constexpr std::uint64_t kLeastCharge = 96 << 10;
 
   // `exchange` and `writes` (units: bytes) must outlive this.
-  ExchangeIo(ExchangeClient& exchange, Gate& writes, bool whole_objects);
+  ExchangeIo(ExchangeClient& exchange, WriteLimiter& writes, bool whole_objects);
 
   int read(librados::IoCtx& io, const std::string& object, std::uint64_t offset_bytes,
            std::span<std::byte> out, std::size_t& got) override;
@@ -69,7 +69,7 @@ class ExchangeIo final : public ObjectIo {
   bool go_round(int result, Way& way, const std::string& object);
 
   ExchangeClient& exchange_;
-  Gate& writes_;
+  WriteLimiter& writes_;
   Way reads_, writes_way_;
 };
 

@@ -14,7 +14,7 @@ namespace {
 constexpr std::chrono::milliseconds kPatience{2000};
 
 // From two operations, so that one is worked on while the other one commits, to what memory holds.
-Gate::Bounds bounds_of(const StoreLimits& limits) {
+WriteLimiter::Bounds bounds_of(const StoreLimits& limits) {
   const std::uint64_t operation = limits.operation_bytes;
   return {2 * operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms),
           kPatience};
@@ -28,7 +28,7 @@ struct ObjclassProvider::Impl {
           return std::make_unique<ExchangeIo>(exchange, writes, whole_objects);
         }) {}
 
-  Gate writes;
+  WriteLimiter writes;
   RadosStoreTable table;
 };
 

@@ -1,10 +1,10 @@
 // BufferPool: a bounded arena of page-aligned buffers; the only source of payload memory.
 //
-// The arena is memory that somebody else owns (the exchange's region, or an anonymous mapping),
-// so "bytes in flight" can never exceed it. Buffers are carved first-fit at 4 KiB granularity.
-// A transfer leases one Buffer of the device's pool and makes a share of it, a pool of its own: so
-// much is guaranteed, and no transfer can starve another. What nobody has leased a share borrows,
-// buffer by buffer.
+// The arena is memory that somebody else owns (the exchange's region, or an anonymous mapping), so
+// the bytes in flight can never exceed it. Buffers are taken first-fit, in steps of 4 KiB.
+// A transfer leases one Buffer of the device's pool and makes a pool of its own of it, its share:
+// that much is guaranteed to it, so no transfer can starve another. When its share is used up, it
+// borrows memory of the device's pool that nobody has leased, buffer by buffer.
 //
 // Thread safe. `acquire` blocks, first come first served; everything else does not.
 #pragma once

@@ -27,8 +27,8 @@ Error SourceService::busy(std::string_view what) const {
 }
 
 Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes, std::stop_token stop) {
-  // Whose turn it is finds the memory of those that ran before it, or soon does: in slices, so that
-  // a cancel is seen.
+  // A stream that may run soon finds the memory that earlier ones have given back. It waits in
+  // slices, so that a cancel is seen.
   const Deadline until = deadline_in(settings_.queue_timeout);
   for (;;) {
     const Deadline slice = std::min(until, deadline_in(kLeaseSlice));

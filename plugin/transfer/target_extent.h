@@ -42,11 +42,12 @@ class TargetExtent {
   // `name`: at the target; outlives it, as does `place`.
   TargetExtent(const TargetPlace& place, const std::string& name) : place_(place), name_(name) {}
 
-  // Makes the scratch, journalled first, unless it is there: the first caller begins, the others
-  // wait for it. Frames agree on the extent's size, so at most the plan was wrong (begin_early):
-  // then it is made anew, before anybody writes to it. Thread safe.
+  // Makes the scratch unless it is there; its row in the journal comes first. The first caller makes
+  // it, the others wait for that. Where begin_early has made it for another size, it is made anew,
+  // before anybody writes to it: all frames name one size. Thread safe.
   Status begin(std::uint64_t extent_bytes);
-  // By the size that the requester saw, unless a frame was faster. Thread safe.
+  // The same by the size that the requester saw, before the first frame; nothing when a frame has
+  // come meanwhile. Thread safe.
   void begin_early(std::uint64_t planned_bytes);
   // After begin. A piece across our parts' boundaries becomes several writes. Thread safe.
   Status write(std::uint64_t offset_bytes, std::span<const std::byte> bytes);

@@ -1,16 +1,16 @@
-#include "plugin/base/gate.h"
+#include "plugin/base/write_limiter.h"
 
 #include <algorithm>
 
 namespace siphon {
 
-std::optional<Gate::Pass> Gate::enter(std::uint64_t units, Deadline deadline,
-                                      std::stop_token stop) {
+std::optional<WriteLimiter::Slot> WriteLimiter::acquire(std::uint64_t units, Deadline deadline,
+                                                        std::stop_token stop) {
   Waiting waiting(units);
   std::unique_lock lock(mutex_);
   queue_.push_back(&waiting);
   admit_locked();
-  // Whoever leaves lets the next one in. That somebody has become overdue nobody tells.
+  // A write that ends admits the next. Nobody tells when one becomes overdue: so look again then.
   while (!waiting.admitted) {
     const Deadline now = Deadline::clock::now();
     if (now >= deadline || stop.stop_requested()) {
@@ -22,46 +22,46 @@ std::optional<Gate::Pass> Gate::enter(std::uint64_t units, Deadline deadline,
                             [&] { return waiting.admitted; });
     admit_locked();
   }
-  return Pass(*this, waiting.guest);
+  return Slot(*this, waiting.write);
 }
 
-std::uint64_t Gate::limit_units() const {
+std::uint64_t WriteLimiter::limit_units() const {
   const std::lock_guard lock(mutex_);
   return limit_units_;
 }
 
-std::size_t Gate::waiting() const {
+std::size_t WriteLimiter::waiting() const {
   const std::lock_guard lock(mutex_);
   return queue_.size();
 }
 
-void Gate::leave(Guests::iterator guest) {
+void WriteLimiter::release(Writes::iterator write) {
   const std::lock_guard lock(mutex_);
-  const std::uint64_t units = guest->units;
-  if (guest->counts) units_ -= units;
-  if (now_() - guest->since > bounds_.target) {
+  const std::uint64_t units = write->units;
+  if (write->counts) units_ -= units;
+  if (now_() - write->since > bounds_.target) {
     limit_units_ = std::max(bounds_.least_units, limit_units_ - std::min(limit_units_, units / 2));
   } else if (!queue_.empty()) {
     limit_units_ = std::min(bounds_.most_units, limit_units_ + units / 8);
   }
-  guests_.erase(guest);
+  writes_.erase(write);
   admit_locked();
 }
 
-void Gate::admit_locked() {
+void WriteLimiter::admit_locked() {
   const Time now = now_();
-  for (Guest& guest : guests_) {
-    if (now - guest.since < bounds_.patience) break;
-    if (std::exchange(guest.counts, false)) units_ -= guest.units;
+  for (Write& write : writes_) {
+    if (now - write.since < bounds_.patience) break;
+    if (std::exchange(write.counts, false)) units_ -= write.units;
   }
   while (!queue_.empty()) {
     Waiting& next = *queue_.front();
-    const std::uint64_t units = next.guest->units;
+    const std::uint64_t units = next.write->units;
     if (units_ > 0 && units_ + units > limit_units_) return;
     queue_.pop_front();
     units_ += units;
-    next.guest->since = now;
-    guests_.splice(guests_.end(), next.self);
+    next.write->since = now;
+    writes_.splice(writes_.end(), next.self);
     next.admitted = true;
     next.turn.notify_one();
   }
