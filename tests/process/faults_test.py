@@ -734,9 +734,10 @@ class StoreFaultTest(FaultTest):
         self.assert_nothing_left()
 
     def test_the_name_is_taken_at_the_target_meanwhile(self):
-        run = self.start([two_daemons.SIPHON, *self.copy_words("e1", *SLOW), "-f", "json",
-                          "--secret-file", self.secret])
-        self.wait_streaming(run, self.random.randrange(1, EXTENT_BYTES // 2))
+        # Slow enough that a put under a sanitizer, beside others, is the first to publish.
+        run = self.start([two_daemons.SIPHON, *self.copy_words("e1", "--bwlimit", "1M"), "-f",
+                          "json", "--secret-file", self.secret])
+        self.wait_streaming(run, self.random.randrange(1, EXTENT_BYTES // 4))
         content = self.dir / "other"
         content.write_bytes(self.random.randbytes(MIB))
         put = self.start([two_daemons.SIPHON, "put", f"posix:{self.target.folder}/e1",

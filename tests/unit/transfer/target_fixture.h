@@ -26,6 +26,10 @@
 
 namespace siphon::target_test {
 
+using contract::Bytes;
+using contract::code_of;
+using contract::make_sample;
+using contract::Sample;
 using contract::small_parts;
 
 // Opens once; a wait that takes longer than any test should fails it instead of hanging.
