@@ -12,8 +12,9 @@ import struct
 import subprocess
 import zlib
 
-import harness
+import harness  # it knows the way to tests/support
 from by_hand import DEVICE_CALLER, ByHand
+from crc32c import crc32c
 from harness import MIB, Extent, read_head, wait_until
 
 E_BYTES = 20 * MIB
@@ -139,7 +140,7 @@ class Errors(ByHand, harness.ClusterTest):
             fitting = zlib.crc32(b"".join(io.read(part, 64 * MIB) for part in objects))
             anew = register[:48] + struct.pack("<I", fitting) + register[52:-4]
             io.set_xattr(f"siphon.{name}", "siphon.head",
-                         anew + struct.pack("<I", harness.crc32c(anew)))
+                         anew + struct.pack("<I", crc32c(anew)))
             self.sources = harness.fingerprint(c, "a")
             for ran in self.both_keys("--deep", f"a/{name}", "b/rotten"):
                 self.assert_fails(ran, harness.FATAL, f"extent {name}: ", "SHA-256")
@@ -274,7 +275,6 @@ class Errors(ByHand, harness.ClusterTest):
         self.assert_unharmed("kept")
 
     def test_two_requesters_for_one_name_one_wins_and_the_other_is_told(self):
-        c = self.cluster
         runs = {"e": self.start_siphon("copy", "a/e", "b/contested", "--bwlimit", "8M"),
                 "other": self.start_siphon("copy", "a/other", "b/contested", "--bwlimit", "8M",
                                            key="client.blind")}

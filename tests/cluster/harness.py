@@ -47,7 +47,6 @@ sys.dont_write_bytecode = True
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests" / "support"))
-from crc32c import crc32c  # noqa: E402, F401 (after the path is known; for the tests)
 
 BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
 CLUSTER_TOOL = REPO / "vstart-scripts" / "cluster"

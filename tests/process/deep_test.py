@@ -6,20 +6,12 @@ header was written anew to fit them.
 import struct
 import zlib
 
-import two_daemons
-from two_daemons import FATAL, MIB, NOTHING_TO_DO, OK, TwoDaemonsTest, sha256_of
+import two_daemons  # it knows the way to tests/support
+from crc32c import crc32c
+from two_daemons import FATAL, MIB, NOTHING_TO_DO, TwoDaemonsTest, sha256_of
 
 PARTIAL = 6
 HEAD_FIXED, REGISTER_CRC32 = 16, 48  # docs/extent_format.md: the head file, and the register's crc32
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 class DeepTest(TwoDaemonsTest):

@@ -708,7 +708,7 @@ class OutputFiles(ToldTest):
 
     INPUTS = {"--conf", "--keyring", "--source-conf", "--source-keyring", "--target-conf",
               "--target-keyring", "--secret-file", "--tls-ca", "--tls-cert", "--tls-key"}
-    OUTPUTS = {"--receipts", "--save"}  # and get's FILE, siphond's log.file
+    OUTPUTS = {"--receipts", "--save"}  # and FILE of get, siphond's log.file
 
     def commands(self, file):
         """{option: the command that would write there}."""

@@ -29,7 +29,7 @@ for size in 1K 3M 20M 100M; do
   fi
   rm -f "$W/back"
   for e in a/$size e/$size b/$size e/put-$size; do
-    siphon rm --purge $tag$e $yes_really >/dev/null 2>&1
+    siphon rm --purge "$tag$e" $yes_really >/dev/null 2>&1
   done
 done
 exit $bad
