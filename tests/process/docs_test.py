@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Holds the documents to the tree: every link, file, name, flag, setting, default and test that they
-give must exist. README.md and docs/*.md speak of the present; docs/adr/ of the day it was written,
-so there only links are checked.
+give must exist. *.md and docs/*.md speak of the present; docs/adr/ of the day it was written, so
+there only links are checked.
 
 What counts as a name: text in `back quotes` or in a fenced block. Names of other people's programs
 are in OTHERS below, each with whose it is.
@@ -17,7 +17,7 @@ import unittest
 REPO = pathlib.Path(__file__).resolve().parents[2]
 BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
 
-PRESENT = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PRESENT = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
 ALL = [*PRESENT, *sorted((REPO / "docs" / "adr").glob("*.md"))]
 SOURCES = (".cc", ".h", ".py", ".proto", ".txt", ".cmake", ".map", ".json", ".sh", ".in", ".toml")
 
@@ -50,7 +50,7 @@ def source_text():
         if path.suffix == ".md" or path == pathlib.Path(__file__).resolve():
             continue
         if path.suffix in SOURCES or (path.suffix == "" and path.parent.name in (
-                "vstart-scripts", "tests", "bench", "fuzz", "support", ".ci")):
+                "vstart-scripts", "tests", "bench", "fuzz", "lint", "support", ".ci")):
             texts.append(read(path))
     return "\n".join(texts)
 
@@ -114,7 +114,7 @@ def our_flags():
     flags |= set(re.findall(r'"(--[a-z][a-z0-9-]*)"', source_text()))
     for script in ("vstart-scripts/cluster", "vstart-scripts/quickstart", "vstart-scripts/build",
                    "vstart-scripts/release", "tests/run", "tests/bench/run",
-                   "tests/support/with_cluster"):
+                   "tests/support/with_cluster", "tests/lint/run"):
         flags |= set(re.findall(r"--[a-z][a-z0-9-]*", read(REPO / script)))
     return flags
 
@@ -214,7 +214,7 @@ class DocumentsTest(unittest.TestCase):
 
     def test_flags_exist(self):
         wrong = []
-        ours = re.compile(r"(?:^|[\s|(])(?:\S*/)?(siphond?|quickstart|tests/run|cluster|bench/run)\s(.*)")
+        ours = re.compile(r"(?:^|[\s|(])(?:\S*/)?(siphond?|quickstart|tests/run|tests/lint/run|cluster|bench/run)\s(.*)")
         for path in PRESENT:
             text = read(path)
             lines = [line for language, body in fences(text) if language in ("sh", "")
