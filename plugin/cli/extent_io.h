@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "adapters/extent_store.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/status.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon::cli {

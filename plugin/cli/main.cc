@@ -15,7 +15,6 @@
 #include <string_view>
 #include <vector>
 
-#include "plugin/format/extent_format.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/cli/address.h"
@@ -24,6 +23,7 @@
 #include "plugin/cli/options.h"
 #include "plugin/cli/stdio.h"
 #include "plugin/cli/verbs.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon::cli {
 namespace {

@@ -23,8 +23,8 @@
 #include <string>
 #include <string_view>
 
-#include "plugin/exchange/exchange.h"
 #include "plugin/core/head_register.h"
+#include "plugin/exchange/exchange.h"
 #include "plugin/osd/ceph_build.h"
 #include "plugin/osd/operated_object.h"
 #include "plugin/osd/osd_identity.h"

@@ -4,8 +4,8 @@
 #include <condition_variable>
 
 #include "plugin/base/crc32.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/log.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/transfer/pooled_read.h"
 
 namespace siphon {

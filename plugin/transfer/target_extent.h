@@ -42,9 +42,9 @@ class TargetExtent {
   // `name`: at the target; outlives it, as does `place`.
   TargetExtent(const TargetPlace& place, const std::string& name) : place_(place), name_(name) {}
 
-  // Makes the scratch unless it is there; its row in the journal comes first. The first caller makes
-  // it, the others wait for that. Where begin_early has made it for another size, it is made anew,
-  // before anybody writes to it: all frames name one size. Thread safe.
+  // Makes the scratch unless it is there; its row in the journal comes first. The first caller
+  // makes it, the others wait for that. Where begin_early has made it for another size, it is made
+  // anew, before anybody writes to it: all frames name one size. Thread safe.
   Status begin(std::uint64_t extent_bytes);
   // The same by the size that the requester saw, before the first frame; nothing when a frame has
   // come meanwhile. Thread safe.

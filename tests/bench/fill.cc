@@ -9,8 +9,8 @@
 
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/throttle.h"
+#include "plugin/format/extent_format.h"
 #include "tests/bench/rados_connection.h"
 
 namespace siphon::bench {

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "adapters/extent_store.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/types.h"
+#include "plugin/format/extent_format.h"
 
 namespace siphon::contract {
 

@@ -15,8 +15,8 @@
 
 #include "adapters/extent_store.h"
 #include "adapters/store_util.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/base/types.h"
+#include "plugin/format/extent_format.h"
 #include "tests/contract/samples.h"
 
 namespace siphon::contract {

@@ -18,8 +18,8 @@
 
 #include "plugin/base/crc32.h"
 #include "plugin/base/types.h"
-#include "plugin/exchange/exchange.h"
 #include "plugin/core/head_register.h"
+#include "plugin/exchange/exchange.h"
 #include "tests/fuzz/class_host.h"
 #include "tests/fuzz/fuzz.h"
 

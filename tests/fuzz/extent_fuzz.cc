@@ -10,8 +10,8 @@
 #include <limits>
 
 #include "plugin/base/crc32.h"
-#include "plugin/format/extent_format.h"
 #include "plugin/core/le.h"
+#include "plugin/format/extent_format.h"
 #include "plugin/stream/index_watch.h"
 #include "tests/fuzz/fuzz.h"
 

@@ -1,3 +1,5 @@
+#include "plugin/base/buffer_pool.h"
+
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -7,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "plugin/base/buffer_pool.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

@@ -1,3 +1,5 @@
+#include "plugin/base/crc32.h"
+
 #include <gtest/gtest.h>
 #include <zlib.h>
 
@@ -6,7 +8,6 @@
 #include <string_view>
 #include <vector>
 
-#include "plugin/base/crc32.h"
 #include "plugin/core/head_register.h"
 #include "tests/support/test_random.h"
 

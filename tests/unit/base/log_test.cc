@@ -1,3 +1,5 @@
+#include "plugin/base/log.h"
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -6,8 +8,6 @@
 #include <regex>
 #include <string>
 #include <vector>
-
-#include "plugin/base/log.h"
 
 namespace siphon {
 namespace {

@@ -1,10 +1,10 @@
+#include "plugin/base/status.h"
+
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <set>
 #include <string>
-
-#include "plugin/base/status.h"
 
 namespace siphon {
 namespace {

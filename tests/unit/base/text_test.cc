@@ -1,9 +1,9 @@
 // Text from outside: what is escaped, what is UTF-8.
+#include "plugin/base/text.h"
+
 #include <gtest/gtest.h>
 
 #include <array>
-
-#include "plugin/base/text.h"
 
 namespace siphon {
 namespace {

@@ -1,11 +1,11 @@
 // No assertion about how long something took: rates are either so low that a deadline cannot be
 // met, or lifted from another thread.
+#include "plugin/base/throttle.h"
+
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <thread>
-
-#include "plugin/base/throttle.h"
 
 namespace siphon {
 namespace {

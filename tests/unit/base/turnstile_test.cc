@@ -1,11 +1,11 @@
+#include "plugin/base/turnstile.h"
+
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <future>
 #include <thread>
 #include <vector>
-
-#include "plugin/base/turnstile.h"
 
 namespace siphon {
 namespace {

@@ -1,10 +1,11 @@
+#include "plugin/base/types.h"
+
 #include <gtest/gtest.h>
 
 #include <set>
 #include <string>
 #include <type_traits>
 
-#include "plugin/base/types.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

@@ -1,3 +1,5 @@
+#include "plugin/base/work_queue.h"
+
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -5,8 +7,6 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
-
-#include "plugin/base/work_queue.h"
 
 namespace siphon {
 namespace {

@@ -1,7 +1,7 @@
 // The addresses of the command line.
-#include <gtest/gtest.h>
-
 #include "plugin/cli/address.h"
+
+#include <gtest/gtest.h>
 
 namespace siphon::cli {
 namespace {

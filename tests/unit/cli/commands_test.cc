@@ -1,6 +1,7 @@
+#include "plugin/cli/commands.h"
+
 #include <gtest/gtest.h>
 
-#include "plugin/cli/commands.h"
 #include "plugin/cli/options.h"
 
 namespace siphon::cli {

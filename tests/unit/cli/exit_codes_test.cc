@@ -1,10 +1,10 @@
 // What the exit status says.
+#include "plugin/cli/exit_codes.h"
+
 #include <gtest/gtest.h>
 
 #include <utility>
 #include <vector>
-
-#include "plugin/cli/exit_codes.h"
 
 namespace siphon::cli {
 namespace {

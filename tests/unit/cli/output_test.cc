@@ -1,4 +1,6 @@
 // What verbs print: documents, tables, lines; and where it goes.
+#include "plugin/cli/output.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "plugin/cli/output.h"
 #include "plugin/cli/stdio.h"
 
 namespace siphon::cli {

@@ -1,11 +1,12 @@
 // The progress line and its arithmetic.
+#include "plugin/cli/progress.h"
+
 #include <gtest/gtest.h>
 
 #include <limits>
 
 #include "plugin/base/types.h"
 #include "plugin/cli/limits.h"
-#include "plugin/cli/progress.h"
 
 namespace siphon::cli {
 namespace {

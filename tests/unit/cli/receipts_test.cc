@@ -1,4 +1,6 @@
 // The receipts' file: an error of any step is kept and told, the last one's too.
+#include "plugin/cli/receipts.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -13,7 +15,6 @@
 #include <thread>
 #include <vector>
 
-#include "plugin/cli/receipts.h"
 #include "plugin/cli/stdio.h"
 
 namespace siphon::cli {

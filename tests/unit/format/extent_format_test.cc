@@ -1,3 +1,5 @@
+#include "plugin/format/extent_format.h"
+
 #include <gtest/gtest.h>
 #include <zlib.h>
 
@@ -5,7 +7,6 @@
 #include <string>
 
 #include "plugin/base/crc32.h"
-#include "plugin/format/extent_format.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

@@ -1,5 +1,7 @@
 // Reading the object, pool and namespace out of an OSD's operation: the right layout is read, any
 // other is refused. What the layout of the real OSD is, only the cluster test can tell.
+#include "plugin/osd/operated_object.h"
+
 #include <gtest/gtest.h>
 
 #include <cstddef>
@@ -7,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "plugin/osd/operated_object.h"
 #include "tests/support/fake_operation.h"
 
 namespace siphon::osd {

@@ -1,4 +1,6 @@
 // The class's side of the region: what it hands out, what it refuses.
+#include "plugin/osd/region.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -7,8 +9,6 @@
 #include <cerrno>
 #include <thread>
 #include <vector>
-
-#include "plugin/osd/region.h"
 
 namespace siphon::osd {
 namespace {

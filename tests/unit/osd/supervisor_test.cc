@@ -1,4 +1,6 @@
 // Spawning and waiting, with shell scripts in the companion's place.
+#include "plugin/osd/supervisor.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -9,8 +11,6 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
-
-#include "plugin/osd/supervisor.h"
 
 namespace siphon::osd {
 namespace {

@@ -1,9 +1,10 @@
+#include "plugin/rpc/call_proof.h"
+
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <set>
 
-#include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/secret_file.h"
 #include "plugin/transfer/types.h"
 

@@ -1,11 +1,12 @@
 // A call whose peer does not read ends, and its thread with it.
+#include "plugin/rpc/call_watch.h"
+
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <future>
 #include <string>
 
-#include "plugin/rpc/call_watch.h"
 #include "siphon/v1/siphon.grpc.pb.h"
 
 namespace siphon::rpc {

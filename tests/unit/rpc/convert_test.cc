@@ -1,6 +1,8 @@
 // Every field of every message that has a value of its own in C++ survives the way there and back.
 // The messages are filled by reflection: a field that is added to the contract and forgotten in
 // convert.cc fails here.
+#include "plugin/rpc/convert.h"
+
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
@@ -9,7 +11,6 @@
 #include <string>
 
 #include "plugin/format/extent_format.h"
-#include "plugin/rpc/convert.h"
 
 namespace siphon::rpc {
 namespace {

@@ -1,3 +1,5 @@
+#include "plugin/rpc/door.h"
+
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -10,8 +12,6 @@
 #include <mutex>
 #include <string>
 #include <vector>
-
-#include "plugin/rpc/door.h"
 
 namespace siphon::rpc {
 namespace {

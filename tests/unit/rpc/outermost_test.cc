@@ -1,10 +1,10 @@
 // What a call's thread answers when there is no memory at all.
+#include "plugin/rpc/outermost.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <stdexcept>
-
-#include "plugin/rpc/outermost.h"
 
 // A sanitizer has operators of its own, and compares who gave memory with who takes it.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

@@ -1,4 +1,6 @@
 // What one key's calls leave to the others, at a real control port over memory stores.
+#include "plugin/rpc/server.h"
+
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -11,7 +13,6 @@
 #include "adapters/memory/memory_store.h"
 #include "plugin/rpc/call_proof.h"
 #include "plugin/rpc/convert.h"
-#include "plugin/rpc/server.h"
 #include "siphon/v1/siphon.grpc.pb.h"
 #include "tests/contract/samples.h"
 

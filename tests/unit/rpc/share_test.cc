@@ -1,9 +1,9 @@
+#include "plugin/rpc/share.h"
+
 #include <gtest/gtest.h>
 
 #include <future>
 #include <list>
-
-#include "plugin/rpc/share.h"
 
 namespace siphon::rpc {
 namespace {

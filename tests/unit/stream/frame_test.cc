@@ -1,5 +1,7 @@
 // Byte surgery on frame headers and trailers.
 
+#include "plugin/stream/frame.h"
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -7,7 +9,6 @@
 
 #include "plugin/base/crc32.h"
 #include "plugin/core/le.h"
-#include "plugin/stream/frame.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

@@ -1,9 +1,10 @@
 // The digest of an extent of version 1, found while its bytes pass by.
+#include "plugin/stream/index_watch.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "plugin/stream/index_watch.h"
 #include "tests/contract/samples.h"
 #include "tests/support/test_random.h"
 

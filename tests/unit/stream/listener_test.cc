@@ -1,5 +1,7 @@
 // The ticket's proof, and what strangers at the data port can and cannot do.
 
+#include "plugin/stream/listener.h"
+
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -15,7 +17,6 @@
 #include <vector>
 
 #include "plugin/stream/handshake.h"
-#include "plugin/stream/listener.h"
 #include "tests/support/test_random.h"
 
 namespace siphon {

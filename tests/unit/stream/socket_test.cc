@@ -1,5 +1,7 @@
 // Addresses, and what a Socket says when its peer is slow, silent or gone.
 
+#include "plugin/stream/socket.h"
+
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -10,8 +12,6 @@
 #include <map>
 #include <string>
 #include <vector>
-
-#include "plugin/stream/socket.h"
 
 namespace siphon {
 namespace {

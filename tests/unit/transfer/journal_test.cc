@@ -1,5 +1,7 @@
 // The journal's promises: what is added is there after any end, receipts outlast the process, one
 // daemon per file, and a damaged file keeps nobody from starting.
+#include "plugin/transfer/journal.h"
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -9,7 +11,6 @@
 #include <thread>
 #include <vector>
 
-#include "plugin/transfer/journal.h"
 #include "plugin/transfer/receipt_record.h"
 #include "tests/contract/temp_folder.h"
 

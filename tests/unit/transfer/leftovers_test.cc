@@ -1,5 +1,7 @@
 // The collector of scratch left behind, over the real journal in a folder and the memory adapter:
 // what is removed, what is tried again, and that a row leaves the journal only with its scratch.
+#include "plugin/transfer/leftovers.h"
+
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
@@ -14,7 +16,6 @@
 #include <vector>
 
 #include "adapters/memory/memory_store.h"
-#include "plugin/transfer/leftovers.h"
 #include "tests/contract/samples.h"
 #include "tests/contract/temp_folder.h"
 

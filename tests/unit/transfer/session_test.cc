@@ -1,12 +1,13 @@
 // The decisions of a transfer, without a network: every phase with every event, every way an
 // extent's evidence can fall short.
+#include "plugin/transfer/session.h"
+
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
 #include "plugin/format/extent_format.h"
-#include "plugin/transfer/session.h"
 
 namespace siphon {
 namespace {
