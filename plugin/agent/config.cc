@@ -62,7 +62,7 @@ Key numeric(std::string name, Struct Config::*group, T Struct::*member, std::uin
           std::to_string((defaults.*group).*member)};
 }
 
-Key text(std::string name, std::function<std::string&(Config&)> where) {
+Key text(std::string name, const std::function<std::string&(Config&)>& where) {
   Config defaults;
   return {std::move(name),
           [where](Config& c, const std::string& value) -> Status {
