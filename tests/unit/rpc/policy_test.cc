@@ -27,24 +27,33 @@ class CountingPolicy final : public AccessPolicy {
   }
   Status allow(Action action, const Location& location, const Authority&) override {
     const std::lock_guard lock(mutex_);
-    ++asked[{action, location.to_string()}];
+    ++asked_[{action, location.to_string()}];
     if (location.pool == "mine") return {};
     return fail(Code::kPermissionDenied, "not this one");
   }
   Status allow_any(const Authority&) override { return {}; }
   bool may_know_namespaces(const std::string& pool, const Authority&) override {
     const std::lock_guard lock(mutex_);
-    ++namespaces_of[pool];
+    ++namespaces_of_[pool];
     return pool == "known";
   }
 
   Nonce nonce{std::byte{1}};
   std::atomic<int> proofs{0};  // that calls have shown
-  std::map<std::pair<Action, std::string>, int> asked;
-  std::map<std::string, int> namespaces_of;
+
+  std::map<std::pair<Action, std::string>, int> asked() const {
+    const std::lock_guard lock(mutex_);
+    return asked_;
+  }
+  std::map<std::string, int> namespaces_of() const {
+    const std::lock_guard lock(mutex_);
+    return namespaces_of_;
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;  // guards both: the server's threads count
+  std::map<std::pair<Action, std::string>, int> asked_;
+  std::map<std::string, int> namespaces_of_;
 };
 
 class NoSource final : public SourceCaller {
@@ -104,10 +113,11 @@ TEST_F(DevicePolicyTest, AListAsksThePolicyOnceForEachPlace) {
   ASSERT_TRUE(list) << list.error().message;
   EXPECT_EQ(list->transfers.size(), 10u);
   EXPECT_EQ(list->elsewhere.size(), 2u);
-  EXPECT_EQ(policy_.asked.size(), 5u + 3u) << "to write, and where that is denied to read";
-  for (const auto& [question, times] : policy_.asked) EXPECT_EQ(times, 1) << question.second;
-  EXPECT_EQ(policy_.namespaces_of.at("known"), 2) << "its two places";
-  EXPECT_EQ(policy_.namespaces_of.at("foreign"), 1);
+  const auto asked = policy_.asked();
+  EXPECT_EQ(asked.size(), 5u + 3u) << "to write, and where that is denied to read";
+  for (const auto& [question, times] : asked) EXPECT_EQ(times, 1) << question.second;
+  EXPECT_EQ(policy_.namespaces_of().at("known"), 2) << "its two places";
+  EXPECT_EQ(policy_.namespaces_of().at("foreign"), 1);
 }
 
 // Else a busy device resets the connection before it looks at what was proven.
