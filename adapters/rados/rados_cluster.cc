@@ -170,6 +170,14 @@ using rados_internal::open_pool;
 using rados_internal::to_error;
 using rados_internal::with_locator;
 
+// An OSD that was started again at its old port refuses whoever means the process before it.
+// librados tries that again and again, and asks for a newer map only when an operation has waited
+// for objecter_timeout (10 s, looked at every 5 s): longer than an operation may take here. So
+// sooner.
+std::chrono::seconds map_patience(std::chrono::seconds osd_timeout) {
+  return std::clamp(osd_timeout / 4, std::chrono::seconds(1), std::chrono::seconds(10));
+}
+
 // In this order, the later ones winning: the file, the environment, what an embedded client needs,
 // the timeouts, the caller's overrides.
 Status configure(librados::Rados& rados, const RadosOptions& options) {
@@ -186,12 +194,15 @@ Status configure(librados::Rados& rados, const RadosOptions& options) {
                                                    : "name the file: --conf FILE, or CEPH_CONF"));
   }
   if (options.use_ceph_args) rados.conf_parse_env(nullptr);
+  const auto patience = map_patience(options.osd_timeout);
   std::map<std::string, std::string> settings = {
       {"admin_socket", ""},
       {"log_file", ""},
       {"log_to_stderr", "false"},
       {"err_to_stderr", "false"},
       {"rados_osd_op_timeout", std::to_string(options.osd_timeout.count())},
+      {"objecter_timeout", std::to_string(patience.count())},
+      {"objecter_tick_interval", std::to_string(static_cast<double>(patience.count()) / 2)},
       {"rados_mon_op_timeout", std::to_string(options.mon_timeout.count())},
       {"client_mount_timeout", std::to_string(options.connect_timeout.count())},
   };
