@@ -170,10 +170,10 @@ using rados_internal::open_pool;
 using rados_internal::to_error;
 using rados_internal::with_locator;
 
-// An OSD that was started again at its old port refuses whoever means the process before it.
-// librados tries that again and again, and asks for a newer map only when an operation has waited
-// for objecter_timeout (10 s, looked at every 5 s): longer than an operation may take here. So
-// sooner.
+// How long an operation waits before librados asks for a newer map. An OSD that was restarted at
+// its old port refuses clients that have the old process's address. librados connects there again
+// and again until an operation is objecter_timeout old (10 s, looked at every 5 s). An operation
+// that times out earlier would never bring the new address.
 std::chrono::seconds map_patience(std::chrono::seconds osd_timeout) {
   return std::clamp(osd_timeout / 4, std::chrono::seconds(1), std::chrono::seconds(10));
 }

@@ -1,4 +1,4 @@
-// Ticker: something that is done over and over on a thread of its own.
+// Ticker: calls a function over and over on a thread of its own.
 #pragma once
 
 #include <chrono>

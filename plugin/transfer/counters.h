@@ -1,3 +1,4 @@
+// What a device has done since it was started.
 #pragma once
 
 #include <atomic>

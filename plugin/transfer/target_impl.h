@@ -39,6 +39,7 @@ struct TargetTransfer::Extent {
   bool has_outcome = false;
 };
 
+// What an extent above transfer.max_extent_bytes fails with.
 Error too_large(const std::string& extent, std::uint64_t bytes, std::uint64_t limit);
 
 }  // namespace siphon
