@@ -184,8 +184,8 @@ class Doctor(DoctorTest):
 
     def test_dead_companions_are_found(self):
         self.addCleanup(self.set_companions)
+        # Seen now and then: the OSD tries again and again, and each try lives for a moment.
         self.set_companions(program=pathlib.Path("/bin/false"))
-        self.assertIsNone(self.cluster.companion_pid(0))
         dead = {("companion", osd) for osd in self.osd_names()}
         wait_until(lambda: self.bad(self.doctor()) == dead, what="the findings")
 
