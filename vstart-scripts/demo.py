@@ -220,7 +220,7 @@ class Demo:
         step(3, f"{what} demo-src and demo-dst, {a.replicas} replicas, application tag siphon")
         for name, d in sorted(devices.items()):
             say(f"        {name}: siphond pid {d['pid']}, control port {d['control_address']},"
-                f" data ports {d['data_ports']}, store {d['home']}")
+                f" data ports {d['data_ports']}, store {d['adapter']}")
         return devices
 
     # ------------------------------------------------------------------------------------ extents

@@ -137,7 +137,7 @@ std::optional<ExchangeClient::Armed> ExchangeIo::arm(OperationKind kind, const s
   return std::nullopt;
 }
 
-bool ExchangeIo::go_round(int result, Way& way, const std::string& object) {
+bool ExchangeIo::falls_back(int result, Way& way, const std::string& object) {
   if (result == 0) way.note_success();
   const bool another_way =
       result == -ENXIO || result == -EINVAL || result == -EIO || no_class(result);
@@ -156,7 +156,7 @@ int ExchangeIo::read(librados::IoCtx& io, const std::string& object, std::uint64
     add_read(operation, *armed, offset_bytes, out, answer);
     const int operated = io.operate(object, &operation, nullptr);
     const int result = finish_read(operated, *armed, answer, out, got);
-    if (!go_round(result, reads_, object)) return result;
+    if (!falls_back(result, reads_, object)) return result;
   }
   return ObjectIo::read(io, object, offset_bytes, out, got);
 } catch (const std::exception&) {
@@ -189,7 +189,7 @@ void ExchangeIo::read_heads(std::span<HeadRead> reads) try {
       read.got = 0;
       int result = results[i];
       if (armed[i]) result = finish_read(result, *armed[i], answers[i], read.prefetch, read.got);
-      if (!armed[i] || go_round(result, reads_, read.object)) {
+      if (!armed[i] || falls_back(result, reads_, read.object)) {
         ObjectIo::read_heads({&read, 1});
       } else {
         decode_stored(result, std::move(stored[i]), read);
@@ -214,7 +214,7 @@ int ExchangeIo::write(librados::IoCtx& io, const std::string& object, std::uint6
     operation.exec(exchange::kClassName, "write_part", request);
     const int result = io.operate(object, &operation, librados::OPERATION_FULL_TRY);
     if (!armed->retire()) return -ETIMEDOUT;
-    if (result == -EIO || !go_round(result, writes_way_, object)) return result;
+    if (result == -EIO || !falls_back(result, writes_way_, object)) return result;
   }
   return ObjectIo::write(io, object, offset_bytes, in, expected_bytes, stop);
 } catch (const std::exception&) {
@@ -286,7 +286,7 @@ void ExchangeIo::put_heads(std::span<HeadPut> puts) try {
       if (armed[i] && !armed[i]->retire()) {
         put.result = -ETIMEDOUT;
       } else if (!armed[i] ||
-                 (put.result != -EIO && go_round(put.result, writes_way_, put.object))) {
+                 (put.result != -EIO && falls_back(put.result, writes_way_, put.object))) {
         ObjectIo::put_heads({&put, 1});
       }
       counted(put, before);

@@ -66,7 +66,7 @@ class ExchangeIo final : public ObjectIo {
   };
 
   // True: another way may succeed where the class answered `result`, for `object`.
-  bool go_round(int result, Way& way, const std::string& object);
+  bool falls_back(int result, Way& way, const std::string& object);
 
   ExchangeClient& exchange_;
   WriteLimiter& writes_;

@@ -138,7 +138,7 @@ Status PosixStore::require_no_foreign_file(std::string_view name, const HeadFile
 
 // A file that was moved over the name of a sealed extent is not taken for it: not put into the
 // trash, not replaced. One of the very same length cannot be told from it without reading it all.
-Status PosixStore::require_no_stranger(std::string_view name, const HeadFile& head) const {
+Status PosixStore::require_not_foreign(std::string_view name, const HeadFile& head) const {
   const HeadRegister& reg = head.reg;
   if (reg.state != ExtentState::kSealed || !head.public_file) return {};
   const auto size = static_cast<std::uint64_t>(head.public_file->st_size);
@@ -166,7 +166,7 @@ Status PosixStore::require_current(std::string_view name, const HeadFile& head) 
   if (head.reg.state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
   }
-  return require_no_stranger(name, head);
+  return require_not_foreign(name, head);
 }
 
 Result<ExtentInfo> PosixStore::stat(std::string_view name) {
@@ -354,7 +354,7 @@ Status PosixStore::make_public(const std::string& name, const HeadFile& head,
   SIPHON_TRY(require_no_foreign_file(name, head));
   const bool replaces = head.reg.state != ExtentState::kNone;
   if (replaces) {
-    SIPHON_TRY(require_no_stranger(name, head));
+    SIPHON_TRY(require_not_foreign(name, head));
     SIPHON_TRY(keep_replaced(name, head));
   }
   SIPHON_TRY(store_head(*folder_, name, base, &next));

@@ -66,7 +66,7 @@ class PosixStore final : public ExtentStore {
   };
   Result<Locked> lock_and_load(std::string_view name, posix::LockMode mode) const;
   // Under the name's lock.
-  Status require_no_stranger(std::string_view name, const posix::HeadFile& head) const;
+  Status require_not_foreign(std::string_view name, const posix::HeadFile& head) const;
   Result<CorruptHead> load_corrupt(const std::string& name) const;
   Status require_current(std::string_view name, const posix::HeadFile& head) const;
   Status require_no_foreign_file(std::string_view name, const posix::HeadFile& head) const;

@@ -59,7 +59,7 @@ ClusterMap map_from(const json& dump) {
 
 }  // namespace
 
-std::int64_t ClusterMap::home_of(std::int64_t pool_id) const {
+std::int64_t ClusterMap::base_pool_of(std::int64_t pool_id) const {
   const auto found = pools.find(pool_id);
   return found == pools.end() || found->second.tier_of < 0 ? pool_id : found->second.tier_of;
 }

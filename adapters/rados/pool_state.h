@@ -32,7 +32,7 @@ struct ClusterMap {
 
   // The pool whose extents these really are: of a cache tier the one behind it, for both names lead
   // to the same objects.
-  std::int64_t home_of(std::int64_t pool_id) const;
+  std::int64_t base_pool_of(std::int64_t pool_id) const;
 };
 
 // The present one. One small question to the mons, and a large one when the map has changed.

@@ -431,7 +431,7 @@ HeadPut RadosStore::head_put(const InlinePut& put) const {
   return {context(put.name), head_object(put.name), put.bytes, request, 0, put.fallback_parts};
 }
 
-Status RadosStore::end_of(const InlinePut& put, HeadPut& done) {
+Status RadosStore::finish_inline_put(const InlinePut& put, HeadPut& done) {
   if (done.result == 0) return {};
   if (done.result == -EEXIST || done.result == exchange::kNotSiphons) {
     // Ours, when an earlier call took effect and its answer was lost.
@@ -465,7 +465,7 @@ std::vector<Status> RadosStore::put_inline_many(std::span<const InlinePut> puts)
   }
   io_->put_heads(heads);
   for (std::size_t i = 0; i < heads.size(); ++i) {
-    ends[asked[i]] = end_of(puts[asked[i]], heads[i]);
+    ends[asked[i]] = finish_inline_put(puts[asked[i]], heads[i]);
   }
   return ends;
 }

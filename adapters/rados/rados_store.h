@@ -86,7 +86,7 @@ class RadosStore final : public ExtentStore {
                                                   bool allow_open);
   HeadRead head_read(const OpenRequest& request) const;
   HeadPut head_put(const InlinePut& put) const;
-  Status end_of(const InlinePut& put, HeadPut& done);
+  Status finish_inline_put(const InlinePut& put, HeadPut& done);
   Status transition(librados::IoCtx& io, std::string_view name, const TransitionRequest& request);
   // Condemns what `seen` has as an attempt. FAILED_PRECONDITION: it has been published since.
   Status condemn_attempt(librados::IoCtx& io, std::string_view name, const PrivateId& id,

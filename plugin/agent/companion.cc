@@ -11,7 +11,7 @@
 #include "adapters/objclass/exchange_client.h"
 #include "adapters/objclass/objclass_provider.h"
 #include "adapters/rados/rados_cluster.h"
-#include "plugin/agent/home.h"
+#include "plugin/agent/backend.h"
 #include "plugin/base/log.h"
 #include "plugin/transfer/journal.h"
 
@@ -141,12 +141,12 @@ class GrantPolicy final : public rpc::AccessPolicy {
   const std::string device_;
 };
 
-class Companion final : public Home {
+class Companion final : public Backend {
  public:
-  Companion(const Placement& placement, const Config& config,
+  Companion(const Invocation& invocation, const Config& config,
             std::unique_ptr<ExchangeClient> exchange, std::unique_ptr<RadosCluster> cluster)
-      : osd_id_(std::atoi(placement.osd_id.c_str())),
-        ceph_cluster_(placement.ceph_cluster.empty() ? "ceph" : placement.ceph_cluster),
+      : osd_id_(std::atoi(invocation.osd_id.c_str())),
+        ceph_cluster_(invocation.ceph_cluster.empty() ? "ceph" : invocation.ceph_cluster),
         exchange_(std::move(exchange)),
         cluster_(std::move(cluster)),
         provider_(*cluster_, *exchange_, config.store),
@@ -228,22 +228,23 @@ void exit_with_the_osd() {
 
 }  // namespace
 
-Result<std::unique_ptr<Home>> make_companion(const Placement& placement, const Config& config) {
+Result<std::unique_ptr<Backend>> make_companion(const Invocation& invocation,
+                                                const Config& config) {
   exit_with_the_osd();
   auto exchange = ExchangeClient::map(exchange::kRegionFd);
   if (!exchange) return fail(std::move(exchange).error());
   RadosOptions options;
-  options.conf_path = placement.ceph_conf;
-  if (!placement.ceph_cluster.empty()) options.cluster_name = placement.ceph_cluster;
-  options.name = config.ceph_name.empty() ? "osd." + placement.osd_id : config.ceph_name;
-  options.keyring = config.ceph_keyring.empty() ? placement.ceph_keyring : config.ceph_keyring;
+  options.conf_path = invocation.ceph_conf;
+  if (!invocation.ceph_cluster.empty()) options.cluster_name = invocation.ceph_cluster;
+  options.name = config.ceph_name.empty() ? "osd." + invocation.osd_id : config.ceph_name;
+  options.keyring = config.ceph_keyring.empty() ? invocation.ceph_keyring : config.ceph_keyring;
   options.osd_timeout = std::chrono::seconds(config.osd_timeout_seconds);
   for (auto pause = std::chrono::milliseconds(200);;
        pause = std::min(pause * 2, std::chrono::milliseconds(5000))) {
     auto cluster = RadosCluster::connect(options);
     if (cluster) {
-      return std::unique_ptr<Home>(std::make_unique<Companion>(
-          placement, config, std::move(*exchange), std::move(*cluster)));
+      return std::unique_ptr<Backend>(std::make_unique<Companion>(
+          invocation, config, std::move(*exchange), std::move(*cluster)));
     }
     // The OSD's end of file is what ends this loop when there is no point in it.
     log::warn("cannot connect as {} yet: {}", options.name, cluster.error().message);

@@ -131,7 +131,7 @@ Status set_level(Config& c, const std::string& value) {
 Status set_idle(Config& c, const std::string& value) {
   auto ms = number(value, 1000, 3600 * 1000);
   if (!ms) return fail(std::move(ms).error());
-  c.transfer.pace.idle_timeout = std::chrono::milliseconds(*ms);
+  c.transfer.minimum_rate.idle_timeout = std::chrono::milliseconds(*ms);
   return {};
 }
 
@@ -292,7 +292,7 @@ Result<Config> load_config(const std::string& file, const std::vector<std::strin
   config.transfer.max_frame_bytes = config.store.operation_bytes;
   config.transfer.paced_frame_bytes =
       std::min<std::uint32_t>(config.transfer.paced_frame_bytes, config.store.operation_bytes);
-  config.server.peer_patience = config.transfer.pace.idle_timeout;
+  config.server.peer_patience = config.transfer.minimum_rate.idle_timeout;
   config.store.max_extent_bytes = config.transfer.max_extent_bytes;
   return config;
 }

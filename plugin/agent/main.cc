@@ -15,8 +15,8 @@
 #include <thread>
 
 #include "adapters/posix/folder.h"
+#include "plugin/agent/backend.h"
 #include "plugin/agent/config.h"
-#include "plugin/agent/home.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/rpc/source_caller.h"
@@ -48,7 +48,7 @@ void limit_memory(std::uint64_t data_limit_mib) {
 #endif
 }
 
-// Every connection takes descriptors, a stranger's as well, and shells give 1024. (What uses
+// Every connection takes descriptors, an unproven peer's as well, and shells give 1024. (What uses
 // select(2) could not live with more; nothing here does.)
 void raise_descriptors() {
   constexpr rlim_t kEnough = 65536;
@@ -96,26 +96,26 @@ void tidy_now_and_then(Leftovers& leftovers, ExtentStore& folder, const std::sto
   }
 }
 
-int run(const Placement& placement, Config config) {
-  auto home =
-      placement.companion ? make_companion(placement, config) : make_standalone(placement, config);
-  if (!home) return report(home.error(), placement.companion ? 1 : kExitConfig);
+int run(const Invocation& invocation, Config config) {
+  auto backend = invocation.companion ? make_companion(invocation, config)
+                                      : make_standalone(invocation, config);
+  if (!backend) return report(backend.error(), invocation.companion ? 1 : kExitConfig);
   const std::uint64_t started_unix_ms = now_unix_ms();
-  config.transfer.device = (*home)->device();
+  config.transfer.device = (*backend)->device();
   const std::string journal_file =
-      config.journal_file.empty() ? (*home)->default_journal() : config.journal_file;
+      config.journal_file.empty() ? (*backend)->default_journal() : config.journal_file;
   auto journal = AttemptJournal::open(journal_file);
   if (!journal) {
     log::error("{}", journal.error().message);
     return report(journal.error(), 1);
   }
   const bool journal_in_memory = !outlasts_the_host(journal_file);
-  auto from_before = (*journal)->all();  // before this life begins any of its own
+  auto from_before = (*journal)->all();  // before this process begins any of its own
   if (!from_before) return report(from_before.error(), 1);
 
-  BufferPool send_pool((*home)->send_memory(), (*home)->is_held());
-  BufferPool receive_pool((*home)->receive_memory(), (*home)->is_held());
-  for (const std::span<std::byte> held : (*home)->held()) {
+  BufferPool send_pool((*backend)->send_memory(), (*backend)->is_held());
+  BufferPool receive_pool((*backend)->receive_memory(), (*backend)->is_held());
+  for (const std::span<std::byte> held : (*backend)->held()) {
     send_pool.withhold(held);
     receive_pool.withhold(held);
   }
@@ -125,7 +125,7 @@ int run(const Placement& placement, Config config) {
   rpc::ClientOptions client{config.server.secret_file, config.server.tls_ca_file,
                             config.server.tls_cert_file, config.server.tls_key_file};
   auto caller = rpc::make_source_caller(client);
-  Leftovers leftovers((*home)->stores(), **journal, std::move(*from_before));
+  Leftovers leftovers((*backend)->stores(), **journal, std::move(*from_before));
   TransferManager manager({config.transfer, receive_pool, **journal, *caller, counters,
                            receive_throttle,
                            [&leftovers](Attempt a) { leftovers.add(std::move(a)); }});
@@ -135,12 +135,12 @@ int run(const Placement& placement, Config config) {
     DeviceDescription d;
     d.device = config.transfer.device;
     d.version = SIPHON_VERSION;
-    d.home = (*home)->name();
-    d.store = (*home)->store_identity();
+    d.adapter = (*backend)->name();
+    d.store = (*backend)->store_identity();
     d.data_address = config.transfer.data_address;
     d.data_ports = std::to_string(config.transfer.data_ports.first) + "-" +
                    std::to_string(config.transfer.data_ports.last);
-    d.boot_nonce = (*home)->boot_nonce();
+    d.boot_nonce = (*backend)->boot_nonce();
     d.region_bytes = send_pool.arena_bytes() + receive_pool.arena_bytes();
     d.bytes_in_flight = send_pool.in_use_bytes() + receive_pool.in_use_bytes();
     d.transfers_in = counters.transfers_in;
@@ -148,7 +148,7 @@ int run(const Placement& placement, Config config) {
     d.started_unix_ms = started_unix_ms;
     d.bytes_received = counters.bytes_received;
     d.bytes_sent = counters.bytes_sent;
-    d.strangers = counters.strangers;
+    d.rejected_connections = counters.rejected_connections;
     d.fallback_parts = counters.fallback_parts;
     d.extents_published = counters.extents_published;
     d.open_data_port = counters.open_data_ports > 0;
@@ -160,22 +160,22 @@ int run(const Placement& placement, Config config) {
   };
   auto server = rpc::DeviceServer::start(
       config.server,
-      {manager, source, (*home)->stores(), (*home)->policy(),
-       [&](const TransferSpec& spec) { return (*home)->check_source(spec); }, describe});
+      {manager, source, (*backend)->stores(), (*backend)->policy(),
+       [&](const TransferSpec& spec) { return (*backend)->check_source(spec); }, describe});
   if (!server) return report(server.error(), kExitConfig);
   const Endpoint control = (*server)->endpoint();
-  if (Status s = (*home)->announce(control, !config.server.tls_cert_file.empty()); !s) {
+  if (Status s = (*backend)->announce(control, !config.server.tls_cert_file.empty()); !s) {
     log::warn("not in the service map: {}", s.error().message);
   }
   log::info("{} {} ({}) serves on {}, data ports {} {}-{}", config.transfer.device, SIPHON_VERSION,
-            (*home)->name(), control.to_string(), config.transfer.data_address,
+            (*backend)->name(), control.to_string(), config.transfer.data_address,
             config.transfer.data_ports.first, config.transfer.data_ports.last);
-  if (!placement.companion) {
+  if (!invocation.companion) {
     std::cout << config.transfer.device << " serves on " << control.to_string() << std::endl;
   }
   // A folder is small enough to be looked through; pools are not (docs/adr).
-  auto folder = placement.store.starts_with("posix:")
-                    ? (*home)->stores().open(Location{})
+  auto folder = invocation.store.starts_with("posix:")
+                    ? (*backend)->stores().open(Location{})
                     : Result<ExtentStore*>(fail(Code::kNotFound, "no folder"));
   std::jthread collector([&](std::stop_token stop) {
     if (folder) leftovers.find(**folder);
@@ -211,11 +211,11 @@ int main(int argc, char** argv) {
       "  siphond --store rados --conf /etc/ceph/ceph.conf --secret-file a.secret\n"
       "  siphond --config /etc/siphon/siphond.toml --check-config"};
   app.set_version_flag("--version", std::string("siphond ") + SIPHON_VERSION);
-  Placement placement;
+  Invocation invocation;
   std::string config_file, listen, data_ports, secret_file, log_level;
   std::vector<std::string> flags;
   bool check_config = false;
-  app.add_option("--store", placement.store, "posix:DIR, or rados (as an ordinary client)");
+  app.add_option("--store", invocation.store, "posix:DIR, or rados (as an ordinary client)");
   app.add_option("--config", config_file,
                  "TOML file (default: SIPHON_CONFIG, siphond.toml beside "
                  "the ceph.conf, /etc/siphon/siphond.toml)");
@@ -225,17 +225,17 @@ int main(int argc, char** argv) {
   app.add_option("--data-ports", data_ports, "data.ports, FIRST-LAST");
   app.add_option("--secret-file", secret_file, "secret_file, mode 0600");
   app.add_option("--log-level", log_level, "log.level: debug, info, warn, error");
-  app.add_option("-c,--conf", placement.ceph_conf, "ceph.conf");
-  app.add_option("--cluster", placement.ceph_cluster, "cluster name");
-  app.add_option("-k,--keyring", placement.ceph_keyring, "keyring");
-  app.add_flag("--companion", placement.companion, "started by the OSD's plugin")->group("Plugin");
-  app.add_option("--id", placement.osd_id, "the OSD's id")->group("Plugin");
+  app.add_option("-c,--conf", invocation.ceph_conf, "ceph.conf");
+  app.add_option("--cluster", invocation.ceph_cluster, "cluster name");
+  app.add_option("-k,--keyring", invocation.ceph_keyring, "keyring");
+  app.add_flag("--companion", invocation.companion, "started by the OSD's plugin")->group("Plugin");
+  app.add_option("--id", invocation.osd_id, "the OSD's id")->group("Plugin");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : kExitUsage;
   }
-  if (!check_config && placement.companion == !placement.store.empty()) {
+  if (!check_config && invocation.companion == !invocation.store.empty()) {
     return report({Code::kInvalidArgument, "--store posix:DIR or --store rados is needed",
                    Side::kNone, "siphond --help"},
                   kExitUsage);
@@ -246,12 +246,12 @@ int main(int argc, char** argv) {
                             {"log.level", &log_level}}) {
     if (!value->empty()) flags.push_back(std::string(key) + "=" + *value);
   }
-  if (config_file.empty()) config_file = default_config_file(placement.ceph_conf);
+  if (config_file.empty()) config_file = default_config_file(invocation.ceph_conf);
   std::vector<Setting> settings;
   auto config = load_config(config_file, flags, &settings);
   if (!config) return report(config.error(), kExitConfig);
-  if (placement.companion) {
-    insert_osd_id(*config, placement.osd_id);
+  if (invocation.companion) {
+    insert_osd_id(*config, invocation.osd_id);
     if (Status s = check_companion(*config); !s) return report(s.error(), kExitConfig);
   }
   if (!config->log_file.empty()) {
@@ -266,7 +266,7 @@ int main(int argc, char** argv) {
     return report(s.error(), kExitConfig);
   }
   log::setup(config->log_level, config->log_file);
-  return run(placement, std::move(*config));
+  return run(invocation, std::move(*config));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include "adapters/posix/posix_store.h"
 #include "adapters/rados/rados_cluster.h"
 #include "adapters/rados/rados_provider.h"
-#include "plugin/agent/home.h"
+#include "plugin/agent/backend.h"
 #include "plugin/core/le.h"
 
 namespace siphon::agent {
@@ -24,7 +24,7 @@ class ProvenPolicy final : public rpc::AccessPolicy {
   bool may_know_namespaces(const std::string&, const Authority&) override { return true; }
 };
 
-class Standalone : public Home {
+class Standalone : public Backend {
  public:
   Standalone(const Config& config, ArenaMemory memory)
       : peers_(config.peers), memory_(std::move(memory)) {
@@ -56,10 +56,10 @@ class Standalone : public Home {
   std::uint64_t boot_nonce_ = 0;
 };
 
-class FolderHome final : public Standalone {
+class FolderBackend final : public Standalone {
  public:
-  FolderHome(const Config& config, ArenaMemory memory, std::string dir,
-             std::unique_ptr<PosixProvider> provider)
+  FolderBackend(const Config& config, ArenaMemory memory, std::string dir,
+                std::unique_ptr<PosixProvider> provider)
       : Standalone(config, std::move(memory)),
         dir_(std::move(dir)),
         provider_(std::move(provider)) {}
@@ -78,9 +78,9 @@ class FolderHome final : public Standalone {
   std::unique_ptr<PosixProvider> provider_;
 };
 
-class ClusterHome final : public Standalone {
+class ClusterBackend final : public Standalone {
  public:
-  ClusterHome(const Config& config, ArenaMemory memory, std::unique_ptr<RadosCluster> cluster)
+  ClusterBackend(const Config& config, ArenaMemory memory, std::unique_ptr<RadosCluster> cluster)
       : Standalone(config, std::move(memory)),
         cluster_(std::move(cluster)),
         provider_(*cluster_, config.store) {}
@@ -107,7 +107,8 @@ class ClusterHome final : public Standalone {
 
 }  // namespace
 
-Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const Config& config) {
+Result<std::unique_ptr<Backend>> make_standalone(const Invocation& invocation,
+                                                 const Config& config) {
   if (config.server.secret_file.empty() && config.server.tls_cert_file.empty()) {
     return fail(Code::kFailedPrecondition,
                 "a stand-alone siphond needs a secret_file or TLS files: anybody could use it",
@@ -117,31 +118,31 @@ Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const 
   }
   auto memory = ArenaMemory::allocate(config.arena_mib * kMiB);
   if (!memory) return fail(std::move(memory).error());
-  if (placement.store == "rados") {
+  if (invocation.store == "rados") {
     RadosOptions options;
-    options.conf_path = placement.ceph_conf;
-    if (!placement.ceph_cluster.empty()) options.cluster_name = placement.ceph_cluster;
+    options.conf_path = invocation.ceph_conf;
+    if (!invocation.ceph_cluster.empty()) options.cluster_name = invocation.ceph_cluster;
     if (!config.ceph_name.empty()) options.name = config.ceph_name;
-    options.keyring = config.ceph_keyring.empty() ? placement.ceph_keyring : config.ceph_keyring;
+    options.keyring = config.ceph_keyring.empty() ? invocation.ceph_keyring : config.ceph_keyring;
     options.osd_timeout = std::chrono::seconds(config.osd_timeout_seconds);
     auto cluster = RadosCluster::connect(options);
     if (!cluster) return fail(std::move(cluster).error());
-    return std::unique_ptr<Home>(
-        std::make_unique<ClusterHome>(config, std::move(*memory), std::move(*cluster)));
+    return std::unique_ptr<Backend>(
+        std::make_unique<ClusterBackend>(config, std::move(*memory), std::move(*cluster)));
   }
   const std::string prefix = "posix:";
-  if (placement.store.rfind(prefix, 0) != 0 || placement.store.size() == prefix.size()) {
+  if (invocation.store.rfind(prefix, 0) != 0 || invocation.store.size() == prefix.size()) {
     return fail(Code::kInvalidArgument,
-                "--store '" + placement.store + "': posix:DIR or rados is expected");
+                "--store '" + invocation.store + "': posix:DIR or rados is expected");
   }
-  const std::string dir = placement.store.substr(prefix.size());
+  const std::string dir = invocation.store.substr(prefix.size());
   PosixOptions options;
   options.limits = config.store;
   options.daemon = true;
   auto provider = PosixProvider::create(dir, options);
   if (!provider) return fail(std::move(provider).error());
-  return std::unique_ptr<Home>(
-      std::make_unique<FolderHome>(config, std::move(*memory), dir, std::move(*provider)));
+  return std::unique_ptr<Backend>(
+      std::make_unique<FolderBackend>(config, std::move(*memory), dir, std::move(*provider)));
 }
 
 }  // namespace siphon::agent

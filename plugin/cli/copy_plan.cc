@@ -76,7 +76,7 @@ std::optional<TargetList> list_target(Session& session, const CopyPlan& plan,
   auto listed = list_store(session, Role::kTarget, target);
   if (!listed) return std::nullopt;
   TargetList list;
-  for (Listed& item : *listed) {
+  for (ListedExtent& item : *listed) {
     if (item.info.state != ExtentState::kNone) list[name_of(item.address)] = std::move(item.info);
   }
   return list;
@@ -102,7 +102,7 @@ constexpr std::size_t kSample = 32;
 constexpr std::uint64_t kSmallBytes = kMiB;
 
 // Whether some of `extents`, spread over all of them, are small on the average.
-bool look_small(Session& session, const std::vector<Listed>& extents) {
+bool look_small(Session& session, const std::vector<ListedExtent>& extents) {
   std::uint64_t bytes = 0, seen = 0;
   std::mutex mutex;
   run_parallel(kSample, kLookThreads, [&](std::size_t i) {
@@ -125,13 +125,13 @@ std::set<Name> names_at(Session& session, const Address& target, const std::atom
   auto there = list_store(session, Role::kTarget, target, Listing::kNames,
                           [&](std::size_t) { return wanted.load(); });
   if (!there) return names;
-  for (const Listed& one : *there) names.insert(name_of(one.address));
+  for (const ListedExtent& one : *there) names.insert(name_of(one.address));
   return names;
 }
 
 // The extents of a whole store; by their names alone where that saves something and is enough.
 struct SourceList {
-  std::vector<Listed> extents;
+  std::vector<ListedExtent> extents;
   bool by_name = false;
 };
 Result<SourceList> list_source(Session& session, const Address& source, const Address& target,
@@ -153,7 +153,7 @@ Result<SourceList> list_source(Session& session, const Address& source, const Ad
     }
     if (there.valid() && look_small(session, *names)) {
       const std::set<Name> taken = there.get();
-      const auto is_taken = [&](const Listed& one) {
+      const auto is_taken = [&](const ListedExtent& one) {
         Address there_too = target.with_extent(one.address.extent);
         if (target.all_namespaces) there_too.location.nspace = one.address.location.nspace;
         return taken.contains(name_of(there_too));
@@ -490,7 +490,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
       if (!listed) return fail(std::move(listed).error());
       list = std::move(*listed);
     }
-    for (Listed& extent : list.extents) {
+    for (ListedExtent& extent : list.extents) {
       CopyItem item;
       item.by_name = list.by_name;
       item.target = target->extent.empty() ? target->with_extent(extent.address.extent) : *target;
@@ -531,12 +531,12 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
   return plan;
 }
 
-Result<Placement*> CopyRouter::placement(Role role) {
+Result<PlacementMap*> CopyRouter::placement(Role role) {
   auto cluster = session_.cluster(role);
   if (!cluster) return fail(std::move(cluster).error());
   const std::lock_guard lock(mutex_);
   auto& placement = placements_[role];
-  if (!placement) placement = std::make_unique<Placement>(**cluster);
+  if (!placement) placement = std::make_unique<PlacementMap>(**cluster);
   return placement.get();
 }
 

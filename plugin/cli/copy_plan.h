@@ -111,11 +111,11 @@ class CopyRouter {
 
  private:
   Result<Device> device_of(Role role, const Address& address);
-  Result<Placement*> placement(Role role);
+  Result<PlacementMap*> placement(Role role);
 
   Session& session_;
   std::mutex mutex_;
-  std::map<Role, std::unique_ptr<Placement>> placements_;
+  std::map<Role, std::unique_ptr<PlacementMap>> placements_;
 };
 
 // The cephx caps that a copy from `source` to `target` needs, as a next step with its command.

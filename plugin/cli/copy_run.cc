@@ -9,8 +9,8 @@
 
 #include "adapters/posix/folder.h"
 #include "plugin/base/text.h"
+#include "plugin/cli/bottleneck.h"
 #include "plugin/cli/commands.h"
-#include "plugin/cli/limits.h"
 #include "plugin/cli/verify.h"
 
 namespace siphon::cli {
@@ -387,7 +387,7 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
   if (result) {
     totals_.lane_bytes += result->lane_bytes;
     totals_.rpc_bytes += result->rpc_bytes;
-    totals_.strangers += result->strangers;
+    totals_.rejected_connections += result->rejected_connections;
     totals_.fallback_parts += result->fallback_parts;
     if (!result->data_endpoint.empty()) totals_.data_endpoints.insert(result->data_endpoint);
   } else if (asked && !busy && may_have_run(result.error())) {
@@ -481,7 +481,7 @@ ProgressState CopyRun::progress_of_all() {
     const ProgressState one = progress_of(s.progress, s.source, s.target);
     state.done_bytes += one.done_bytes;
     state.active += one.active;
-    if (!one.limit.empty()) state.limit = one.limit;
+    if (!one.bottleneck.empty()) state.bottleneck = one.bottleneck;
   }
   std::uint64_t found_there = 0;
   for (const CopyItem& item : plan_.items) {

@@ -22,7 +22,7 @@ struct CopyTotals {
   std::uint64_t bytes = 0;  // published
   // The targets' accounts. One is missing where a target was lost, or is left to go on: then what
   // these four are is not known.
-  std::uint64_t lane_bytes = 0, rpc_bytes = 0, strangers = 0, fallback_parts = 0;
+  std::uint64_t lane_bytes = 0, rpc_bytes = 0, rejected_connections = 0, fallback_parts = 0;
   bool accounts_complete = true;
   std::set<std::string> transfers;  // their ids, of those that a target was asked for
   std::uint32_t retried = 0;

@@ -58,7 +58,7 @@ void run_by_name(std::span<const Address> addresses, std::size_t threads,
   });
 }
 
-Result<Device> Placement::device_of(const Location& location, std::string_view locator) {
+Result<Device> PlacementMap::device_of(const Location& location, std::string_view locator) {
   auto group = cluster_.placement_group(location, locator);
   if (!group) return fail(std::move(group).error());
   const Group key{location, *group};
@@ -78,7 +78,7 @@ Result<Device> Placement::device_of(const Location& location, std::string_view l
   return device;
 }
 
-void Placement::forget() {
+void PlacementMap::forget() {
   const std::lock_guard lock(mutex_);
   known_.clear();
   silent_.clear();

@@ -37,10 +37,10 @@ void run_by_name(std::span<const Address> addresses, std::size_t threads,
                  const std::function<void(std::size_t)>& task);
 
 // The device of every extent of one cluster, one hello per placement group. Thread safe.
-class Placement {
+class PlacementMap {
  public:
   // `cluster` must outlive it.
-  explicit Placement(RadosCluster& cluster) : cluster_(cluster) {}
+  explicit PlacementMap(RadosCluster& cluster) : cluster_(cluster) {}
   // Errors as RadosCluster::hello. A group that does not answer is not asked again.
   Result<Device> device_of(const Location& location, std::string_view locator);
   void forget();  // primaries may have moved
@@ -74,7 +74,7 @@ struct FoundDevice {
 };
 struct Discovery {
   std::vector<FoundDevice> devices;
-  // Placement groups whose primary did not say hello, by pool: how many, and the first reason.
+  // PlacementMap groups whose primary did not say hello, by pool: how many, and the first reason.
   struct Silent {
     std::string pool;
     std::size_t groups = 0;

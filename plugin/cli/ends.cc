@@ -34,7 +34,7 @@ Result<StoreIdentity> identify(Session& session, Role role, const Address& addre
       if (!pool) return fail(std::move(pool).error());
       // A key that may not ask for the map sees no overlays; the devices still compare what they
       // have, and nothing is trashed whose private id is the copy's.
-      if (const auto map = cluster_map(**cluster)) pool = (*map)->home_of(*pool);
+      if (const auto map = cluster_map(**cluster)) pool = (*map)->base_pool_of(*pool);
       return StoreIdentity{
           "ceph:" + *fsid + "/" + std::to_string(*pool) + "/" + address.location.nspace, ""};
     }

@@ -81,7 +81,7 @@ Status ask(SourceCaller& caller, const std::string& device, std::vector<std::str
   call.data = {*own, 0};
   call.target_device = "siphon";
   call.max_frame_bytes = kMiB;
-  call.pace = TransferSettings{}.pace;
+  call.minimum_rate = TransferSettings{}.minimum_rate;
   call.deadline = at_most;
   call.headers_only = true;
   call.ticket = Ticket::make(ticket_binding(call));

@@ -588,7 +588,7 @@ int flushed(int status) {
 }
 
 // Shows what a verb came to; returns the exit status.
-int conclude(Session& session, const Result<int>& result) {
+int report_result(Session& session, const Result<int>& result) {
   session.meter().clear();
   int status = 0;
   if (result) {
@@ -609,7 +609,7 @@ int conclude(Session& session, const Result<int>& result) {
 [[noreturn]] void run_verb(const CommandLine& line, Options options) {
   set_commands(options, line.verbs());
   Session session(std::move(options), line.verb_name());
-  const int status = conclude(session, line.run()(session));
+  const int status = report_result(session, line.run()(session));
   ::_exit(status);
 }
 

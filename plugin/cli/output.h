@@ -21,7 +21,7 @@ namespace siphon::cli {
 
 using Json = nlohmann::ordered_json;
 
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 
 // Columns for libsmartcols; numbers to the right.
 class Table {
@@ -55,7 +55,7 @@ class Output {
   // stdout carries data of another kind: documents go to stderr.
   void data_on_stdout() { document_to_stderr_ = true; }
 
-  // {"schema_version": 1, "verb": ...}
+  // {"schema_version": 2, "verb": ...}
   Json new_document() const;
   // Prints the document, with the exit code in it, and with `rows` where it has null under their
   // key. At most once.

@@ -109,7 +109,8 @@ std::string progress_line(const ProgressState& state, double bytes_per_second, b
     more.push_back(fmt::format(" | {} active {} failed {} retried", state.active, state.failed,
                                state.retried));
   }
-  if (!state.limit.empty() && !finished) more.push_back(" | limit: " + escaped(state.limit));
+  if (!state.bottleneck.empty() && !finished)
+    more.push_back(" | bottleneck: " + escaped(state.bottleneck));
   for (const std::string& part : more) {
     if (line.size() + part.size() > columns) break;
     line += part;
@@ -159,7 +160,7 @@ void ProgressMeter::update(const ProgressState& state) {
   }
   take(state);
   measure(now);
-  if (now - last_draw_ < pace()) return;
+  if (now - last_draw_ < redraw_interval()) return;
   last_draw_ = now;
   draw(false);
 }
@@ -188,10 +189,10 @@ void ProgressMeter::begin_anew() {
 bool ProgressMeter::due() {
   if (mode_ == ProgressMode::kNone) return false;
   const std::lock_guard lock(mutex_);
-  return !started_ || Clock::now() - last_draw_ >= pace() / 2;
+  return !started_ || Clock::now() - last_draw_ >= redraw_interval() / 2;
 }
 
-std::chrono::milliseconds ProgressMeter::pace() const {
+std::chrono::milliseconds ProgressMeter::redraw_interval() const {
   return std::chrono::milliseconds(mode_ == ProgressMode::kTerminal ? 200 : 1000);
 }
 
@@ -228,7 +229,7 @@ void ProgressMeter::draw_json(double rate, bool finished) const {
                       {"active", state_.active},
                       {"failed", state_.failed},
                       {"retried", state_.retried},
-                      {"limit", state_.limit},
+                      {"bottleneck", state_.bottleneck},
                       {"finished", finished}};
   standard_error().write(
       json_line(Json{{"schema_version", kSchemaVersion}, {"progress", progress}}));

@@ -13,12 +13,12 @@ struct ProgressState {
   std::uint64_t total_bytes = 0;  // fixed once known; 0: not known yet
   bool counts = false;            // the three below mean something
   std::uint32_t active = 0, failed = 0, retried = 0;
-  std::string limit;  // "osd.7 disk"; empty: nothing stands out
+  std::string bottleneck;  // "osd.7 disk"; empty: nothing stands out
   // What counts while total_bytes is not known. 0 of 0: not known either.
   std::uint64_t done_extents = 0, total_extents = 0;
 };
 
-// "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | limit: osd.7 disk".
+// "12.4/88.0 GiB 14% 1.31 GiB/s ETA 57s | 9 active 0 failed 3 retried | bottleneck: osd.7 disk".
 // Without a total in bytes: "12.4 GiB, 1420 of 10000 extents 14% 1.31 GiB/s ...". What is not
 // known yet (a rate, an end) is left out; "starting" where nothing is.
 // Never above 99 % unless `finished`, which a caller says after the last durable acknowledgement
@@ -39,7 +39,7 @@ ProgressMode progress_mode(const std::string& word, bool no_progress, bool stder
 // whichever thread tells it last, until something is tried again, from its first byte.
 ProgressState next_shown(const ProgressState& shown, const ProgressState& now);
 
-// Writes progress to stderr, at a bounded pace. Thread safe.
+// Writes progress to stderr, at bounded intervals. Thread safe.
 class ProgressMeter {
  public:
   explicit ProgressMeter(ProgressMode mode);
@@ -65,7 +65,7 @@ class ProgressMeter {
  private:
   using Clock = std::chrono::steady_clock;
   void take(const ProgressState& state);  // with mutex_ held
-  std::chrono::milliseconds pace() const;
+  std::chrono::milliseconds redraw_interval() const;
   void draw(bool finished);  // with mutex_ held
   void draw_json(double rate, bool finished) const;
   void erase();                         // with mutex_ held

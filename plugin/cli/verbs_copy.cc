@@ -69,7 +69,7 @@ Json to_json(const CopyTotals& t) {
               {"receipts_lost", t.receipts_lost},
               {"lane_bytes", told(t.lane_bytes)},
               {"rpc_bytes", told(t.rpc_bytes)},
-              {"strangers", told(t.strangers)},
+              {"rejected_connections", told(t.rejected_connections)},
               {"fallback_parts", told(t.fallback_parts)},
               {"data_endpoints", t.data_endpoints}};
 }
@@ -214,8 +214,8 @@ std::size_t going_on_of(const CopyPlan& plan) {
       plan.items, [](const CopyItem& item) { return item.state == ItemState::kGoesOn; }));
 }
 
-// Listed by their names, and left by Ctrl-C before anybody looked: some may be names of nothing but
-// trash.
+// ListedExtent by their names, and left by Ctrl-C before anybody looked: some may be names of
+// nothing but trash.
 std::size_t names_alone_of(const CopyPlan& plan) {
   return static_cast<std::size_t>(std::ranges::count_if(plan.items, [](const CopyItem& item) {
     const bool not_tried = item.state == ItemState::kFailed && item.attempts == 0;
@@ -259,7 +259,8 @@ void print_summary(Session& session, const CopyPlan& plan, const CopyTotals& tot
   }
   out.line(fmt::format("{}; data ports: {}; {} on the data lanes, {} on gRPC; {}, {}", transfers,
                        endpoints.empty() ? "none" : endpoints, counted(totals.lane_bytes, "byte"),
-                       totals.rpc_bytes, counted(totals.strangers, "stranger"),
+                       totals.rpc_bytes,
+                       counted(totals.rejected_connections, "rejected connection"),
                        counted(totals.fallback_parts, "fallback part")));
 }
 

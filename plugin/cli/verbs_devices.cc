@@ -8,9 +8,9 @@
 #include <set>
 
 #include "plugin/base/text.h"
+#include "plugin/cli/bottleneck.h"
 #include "plugin/cli/commands.h"
 #include "plugin/cli/devices.h"
-#include "plugin/cli/limits.h"
 #include "plugin/cli/verbs.h"
 #include "plugin/transfer/manager.h"
 
@@ -95,7 +95,7 @@ Json to_json(const std::vector<Discovery::Silent>& silent) {
 Json to_json(const DeviceDescription& d) {
   return Json{{"device", d.device},
               {"version", d.version},
-              {"home", d.home},
+              {"adapter", d.adapter},
               {"pid", d.pid},
               {"control_address", d.control_address},
               {"data_address", d.data_address},
@@ -109,7 +109,7 @@ Json to_json(const DeviceDescription& d) {
               {"bytes_received", d.bytes_received},
               {"bytes_sent", d.bytes_sent},
               {"extents_published", d.extents_published},
-              {"strangers", d.strangers},
+              {"rejected_connections", d.rejected_connections},
               {"fallback_parts", d.fallback_parts}};
 }
 
@@ -169,15 +169,15 @@ std::string not_described(Code why) {
   }
 }
 
-struct Listed {
+struct ListedTransfer {
   Peer peer;
   TransferInfo info;
 };
 
 // The transfers of one device, over every location by which it is reachable. `elsewhere`: what
 // their pools have besides.
-Status list_peer(Session& session, const Peer& peer, bool finished, std::vector<Listed>& out,
-                 std::set<Location>& elsewhere) {
+Status list_peer(Session& session, const Peer& peer, bool finished,
+                 std::vector<ListedTransfer>& out, std::set<Location>& elsewhere) {
   auto client = session.device(peer.found.device.address);
   if (!client) return fail(std::move(client).error());
   std::vector<Authority> authorities;
@@ -205,8 +205,8 @@ Status list_peer(Session& session, const Peer& peer, bool finished, std::vector<
 // Unnamed namespaces that one command looks into: each costs a question per placement group.
 constexpr std::size_t kMaxNamespaces = 64;
 
-struct Listing {
-  std::vector<Listed> transfers;
+struct TransferListing {
+  std::vector<ListedTransfer> transfers;
   std::vector<Discovery::Silent> silent;
   std::vector<std::pair<std::string, Error>> failures;  // by device
   std::size_t answered = 0;
@@ -216,14 +216,15 @@ struct Listing {
 // The transfers at the devices behind the WHERE arguments; without any, those into the pools'
 // namespaces as well, as far as the key may see them. `only`: looks no further once it has that id.
 // CANCELLED when interrupted.
-Result<Listing> list_transfers(Session& session, bool finished, const std::string& only = "") {
+Result<TransferListing> list_transfers(Session& session, bool finished,
+                                       const std::string& only = "") {
   auto peers = find_peers(session, session.options().names);
   if (!peers) return fail(std::move(peers).error());
-  Listing listing;
+  TransferListing listing;
   listing.silent = std::move(peers->silent);
   const auto found_it = [&] {
     return std::any_of(listing.transfers.begin(), listing.transfers.end(),
-                       [&](const Listed& t) { return t.info.id == only; });
+                       [&](const ListedTransfer& t) { return t.info.id == only; });
   };
   std::map<Device, std::set<Location>> elsewhere;
   for (const Peer& peer : peers->peers) {
@@ -271,7 +272,7 @@ Result<Listing> list_transfers(Session& session, bool finished, const std::strin
   return listing;
 }
 
-Json to_json(const Listed& listed) {
+Json to_json(const ListedTransfer& listed) {
   const TransferInfo& t = listed.info;
   Json json{{"id", t.id},
             {"source", to_json(t.source)},
@@ -357,7 +358,7 @@ Result<int> run_daemons(Session& session) {
                {"CONTROL"},
                {"DATA PORTS"},
                {"VERSION"},
-               {"HOME"},
+               {"ADAPTER"},
                {"POOLS"},
                {"IN", true},
                {"OUT", true},
@@ -370,9 +371,9 @@ Result<int> run_daemons(Session& session) {
     if (described[i] && described[i]->device.empty()) {
       ++tally.done;
       entry["version"] = described[i]->version;
-      entry["home"] = described[i]->home;
+      entry["adapter"] = described[i]->adapter;
       table.add({found.device.name, found.device.address, "-", described[i]->version,
-                 described[i]->home, pools_text(found)});
+                 described[i]->adapter, pools_text(found)});
       session.meter().note(
           "siphon: " + found.device.name +
           " tells no more to who has no right there (grant_read, grant_write, a secret)");
@@ -381,10 +382,10 @@ Result<int> run_daemons(Session& session) {
       const DeviceDescription& d = *described[i];
       entry = to_json(d);
       table.add({d.device, found.device.address, d.data_address + ":" + d.data_ports, d.version,
-                 d.home, pools_text(found), std::to_string(d.transfers_in),
+                 d.adapter, pools_text(found), std::to_string(d.transfers_in),
                  std::to_string(d.transfers_out),
                  human_bytes(d.bytes_in_flight) + "/" + human_bytes(d.region_bytes),
-                 std::to_string(d.strangers), std::to_string(d.fallback_parts)});
+                 std::to_string(d.rejected_connections), std::to_string(d.fallback_parts)});
     } else {
       tally.fail(described[i].error());
       entry["problem"] = to_json(described[i].error());
@@ -426,7 +427,8 @@ Result<int> run_transfers(Session& session) {
   if (session.out().json()) {
     Json doc = session.out().new_document();
     doc["transfers"] = Json::array();
-    for (const Listed& entry : listing->transfers) doc["transfers"].push_back(to_json(entry));
+    for (const ListedTransfer& entry : listing->transfers)
+      doc["transfers"].push_back(to_json(entry));
     doc["known_since"] = Json::object();
     for (const auto& [device, since] : listing->known_since) {
       doc["known_since"][device] = rfc3339(since);
@@ -446,7 +448,7 @@ Result<int> run_transfers(Session& session) {
                {"ALREADY THERE", true},
                {"FAILED", true},
                {"STARTED"}});
-  for (const Listed& entry : listing->transfers) {
+  for (const ListedTransfer& entry : listing->transfers) {
     const TransferInfo& t = entry.info;
     table.add({t.id, place_text(t.source), place_text(t.target), t.source_device, t.target_device,
                std::string(to_string(t.progress.phase)), human_bytes(t.progress.durable_bytes),

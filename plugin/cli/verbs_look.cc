@@ -35,7 +35,7 @@ std::string digest_or_dash(const ExtentInfo& info) {
 }
 
 void print_long_list(const Output& out, const std::vector<Result<ExtentInfo>>& infos,
-                     const std::vector<Listed>& extents) {
+                     const std::vector<ListedExtent>& extents) {
   Table table({{"NAME"},
                {"BYTES", true},
                {"STATE"},
@@ -147,7 +147,7 @@ Result<int> verify_one_side(Session& session, const Address& address) {
   auto extents = expand(session, Role::kOnly, address);
   if (!extents) return fail(std::move(extents).error());
   const std::vector<Verified> results =
-      verify_all(session, {end_of(Role::kOnly, *extents)}).front();
+      verify_all(session, {verify_end_of(Role::kOnly, *extents)}).front();
   Tally tally;
   Json json = Json::array();
   for (const Verified& item : results) count(tally, item.outcome.status);
@@ -235,12 +235,12 @@ std::optional<Error> tell_only_there(Session& session, const Address& target,
 Result<int> verify_both_sides(Session& session, const Address& source, const Address& target) {
   auto sources = expand(session, Role::kSource, source);
   if (!sources) return fail(std::move(sources).error());
-  const VerifyEnd left_end = end_of(Role::kSource, *sources);
+  const VerifyEnd left_end = verify_end_of(Role::kSource, *sources);
   std::vector<Address> only_there;
   if (source.extent.empty() && target.extent.empty() && target.where != Where::kDaemon) {
     auto there = expand(session, Role::kTarget, target);
     if (!there) return fail(std::move(there).error());
-    only_there = without(end_of(Role::kTarget, *there).addresses, left_end.addresses);
+    only_there = without(verify_end_of(Role::kTarget, *there).addresses, left_end.addresses);
   }
   if (left_end.addresses.size() > 1 && !target.extent.empty()) {
     return fail(Code::kInvalidArgument, "one extent cannot equal many", Side::kRequester,
@@ -312,7 +312,7 @@ Result<int> run_ls(Session& session) {
     infos.resize(extents->size());
     run_parallel(extents->size(), kStatThreads, [&](std::size_t i) {
       if (session.interrupted()) return;
-      const Listed& listed = (*extents)[i];
+      const ListedExtent& listed = (*extents)[i];
       if (listed.info.state == ExtentState::kSealed) {
         infos[i] = listed.info;
       } else if (listed.problem) {
@@ -357,7 +357,7 @@ Result<int> run_ls(Session& session) {
   } else if (session.options().long_listing) {
     print_long_list(session.out(), infos, *extents);
   } else {
-    for (const Listed& extent : *extents) session.out().line(shown_name(extent.address));
+    for (const ListedExtent& extent : *extents) session.out().line(shown_name(extent.address));
   }
   return static_cast<int>(exit);
 }

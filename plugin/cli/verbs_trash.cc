@@ -124,13 +124,13 @@ Result<std::uint64_t> parse_age_ms(const std::string& text) {
 using Collect = void (*)(const Address&, const HeadRegister&, std::vector<Entry>&);
 
 // Each name once, with whose parts were seen under it.
-Result<std::vector<Listed>> names_of(Session& session, Address address) {
-  if (!address.extent.empty()) return std::vector<Listed>{{std::move(address), {}, {}}};
+Result<std::vector<ListedExtent>> names_of(Session& session, Address address) {
+  if (!address.extent.empty()) return std::vector<ListedExtent>{{std::move(address), {}, {}}};
   widen(session, address);
   auto listed = list_store(session, Role::kOnly, address, Listing::kEverything);
   if (!listed) return listed;
-  std::vector<Listed> names;
-  for (Listed& item : *listed) {
+  std::vector<ListedExtent> names;
+  for (ListedExtent& item : *listed) {
     if (names.empty() || names.back().address != item.address) {
       names.push_back(std::move(item));
     } else if (!item.parts.empty()) {
@@ -141,7 +141,7 @@ Result<std::vector<Listed>> names_of(Session& session, Address address) {
 }
 
 // Those of the parts that were seen under a name which its register, looked at now, does not name.
-Status add_unnamed(ExtentStore& store, const Listed& name, const HeadRegister& reg,
+Status add_unnamed(ExtentStore& store, const ListedExtent& name, const HeadRegister& reg,
                    std::vector<Entry>& entries) {
   for (const PartsSeen& seen : name.parts) {
     if (names_id(reg, seen.id)) continue;
@@ -196,7 +196,7 @@ Result<Found> look(Session& session, const std::string& what, Collect collect,
   std::vector<Status> looked(names->size());
   std::vector<std::vector<Entry>> entries(names->size());
   run_parallel(names->size(), kInspectThreads, [&](std::size_t i) {
-    Listed& name = (*names)[i];
+    ListedExtent& name = (*names)[i];
     looked[i] = [&]() -> Status {
       auto store = session.store(name.address);
       if (!store) return fail(std::move(store).error());

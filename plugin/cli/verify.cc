@@ -131,7 +131,7 @@ void verify_beside(Session& session, Role role, const Batch& batch, std::vector<
   }
 }
 
-// Placement groups that did not answer for one extent: no other extent waits for them as long
+// PlacementMap groups that did not answer for one extent: no other extent waits for them as long
 // again.
 class SilentGroups {
  public:
@@ -173,7 +173,7 @@ std::vector<Batch> plan(Session& session, Role role, std::vector<Verified>& item
   });
   if (any_ceph) cluster = session.cluster(role);
   if (cluster && *cluster != nullptr && !session.options().local) {
-    Placement placement(**cluster);
+    PlacementMap placement(**cluster);
     run_parallel(items.size(), 8, [&](std::size_t i) {
       if (items[i].address.where != Where::kCeph) return;
       auto device = placement.device_of(items[i].address.location, items[i].address.extent);
@@ -335,13 +335,13 @@ void add_parts(std::vector<PartsSeen>& all, const std::vector<PartsSeen>& more) 
 
 }  // namespace
 
-Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
-                                       Listing listing,
-                                       const std::function<bool(std::size_t)>& on_page) {
+Result<std::vector<ListedExtent>> list_store(Session& session, Role role, const Address& address,
+                                             Listing listing,
+                                             const std::function<bool(std::size_t)>& on_page) {
   if (address.all_namespaces) {
     auto spaces = namespaces_of(session, role, address);
     if (!spaces) return fail(std::move(spaces).error().with_context("list " + address.store()));
-    std::vector<Listed> all;
+    std::vector<ListedExtent> all;
     bool more = true;
     for (const std::string& nspace : *spaces) {
       if (!more) break;
@@ -358,7 +358,7 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
   }
   auto store = session.store(address, role);
   if (!store) return fail(std::move(store).error());
-  std::vector<Listed> listed;
+  std::vector<ListedExtent> listed;
   std::map<std::string, std::vector<PartsSeen>> parts;
   std::string cursor;
   do {
@@ -381,19 +381,20 @@ Result<std::vector<Listed>> list_store(Session& session, Role role, const Addres
   for (auto& [name, seen] : parts) {
     listed.push_back({address.with_extent(name), {}, std::move(seen)});  // beside that of its head
   }
-  std::sort(listed.begin(), listed.end(),
-            [](const Listed& a, const Listed& b) { return a.address.extent < b.address.extent; });
+  std::sort(listed.begin(), listed.end(), [](const ListedExtent& a, const ListedExtent& b) {
+    return a.address.extent < b.address.extent;
+  });
   return listed;
 }
 
-Result<std::vector<Listed>> expand(Session& session, Role role, const Address& address) {
-  if (!address.extent.empty()) return std::vector<Listed>{{address, {}}};
+Result<std::vector<ListedExtent>> expand(Session& session, Role role, const Address& address) {
+  if (!address.extent.empty()) return std::vector<ListedExtent>{{address, {}}};
   return list_store(session, role, address);
 }
 
-VerifyEnd end_of(Role role, const std::vector<Listed>& extents) {
+VerifyEnd verify_end_of(Role role, const std::vector<ListedExtent>& extents) {
   VerifyEnd end{role, {}, {}};
-  for (const Listed& extent : extents) {
+  for (const ListedExtent& extent : extents) {
     end.addresses.push_back(extent.address);
     const bool sealed = extent.info.state == ExtentState::kSealed;
     end.bytes.push_back(sealed ? extent.info.header.extent_bytes : 0);

@@ -31,7 +31,7 @@ struct VerifyEnd {
 std::vector<std::vector<Verified>> verify_all(Session& session, std::vector<VerifyEnd> ends);
 
 // An extent of a store, with what a listing saw of it (state kNone: nothing).
-struct Listed {
+struct ListedExtent {
   Address address;
   ExtentInfo info;
   std::vector<PartsSeen> parts{};     // with kEverything, see ExtentPage
@@ -39,12 +39,12 @@ struct Listed {
 };
 // All of a store, by name. `on_page` is told how many there are so far; when it says false, that is
 // all.
-Result<std::vector<Listed>> list_store(Session& session, Role role, const Address& address,
-                                       Listing listing = Listing::kExtents,
-                                       const std::function<bool(std::size_t)>& on_page = {});
+Result<std::vector<ListedExtent>> list_store(Session& session, Role role, const Address& address,
+                                             Listing listing = Listing::kExtents,
+                                             const std::function<bool(std::size_t)>& on_page = {});
 // Every extent that the address names: itself, which nobody has looked at, or all of its store.
-Result<std::vector<Listed>> expand(Session& session, Role role, const Address& address);
-VerifyEnd end_of(Role role, const std::vector<Listed>& extents);
+Result<std::vector<ListedExtent>> expand(Session& session, Role role, const Address& address);
+VerifyEnd verify_end_of(Role role, const std::vector<ListedExtent>& extents);
 
 Json to_json(const Verified& verified);
 

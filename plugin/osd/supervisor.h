@@ -22,7 +22,7 @@ namespace siphon::osd {
 
 using LogFunction = void (*)(const char* text);
 
-// How long to wait before the next start: 200 ms, doubling to 30 s, back to 200 ms after a life of
+// How long to wait before the next start: 200 ms, doubling to 30 s, back to 200 ms after a run of
 // 60 s; 30 s at once when starting again cannot help (a wrong configuration, no such program).
 class RestartDelay {
  public:

@@ -44,7 +44,7 @@ Encoded image(const CallProof& proof) {
   LeWriter w(out);
   w.put_bytes(proof.key_id);
   w.put_bytes(proof.nonce);
-  w.put_bytes(proof.device.life);
+  w.put_bytes(proof.device.run_id);
   w.put(proof.device.clock_ms);
   w.put(proof.request_bytes);
   w.put_bytes(proof.request_digest);
@@ -72,7 +72,7 @@ std::optional<CallProof> CallProof::decode(std::string_view in) {
   CallProof out;
   r.get_bytes(out.key_id);
   r.get_bytes(out.nonce);
-  r.get_bytes(out.device.life);
+  r.get_bytes(out.device.run_id);
   out.device.clock_ms = r.get<std::uint64_t>();
   out.request_bytes = r.get<std::uint32_t>();
   r.get_bytes(out.request_digest);
@@ -102,7 +102,7 @@ Sha256 device_proof(Bytes key, const std::string& endpoint, Bytes nonce, const D
   std::array<std::byte, 8> clock;
   LeWriter(clock).put(device.clock_ms);
   return hmac_of(
-      key, {bytes("siphon.v1 device"), bytes(canonical(endpoint)), nonce, device.life, clock});
+      key, {bytes("siphon.v1 device"), bytes(canonical(endpoint)), nonce, device.run_id, clock});
 }
 
 Sha256 masked(Bytes key, Bytes with, std::string_view purpose, Bytes id) {

@@ -2,7 +2,7 @@
 //
 // A key is the nonce of a grant, the key made of one for a transfer (`source_key`), or a shared
 // secret. Both ends know it and neither sends it. First the device shows in a Challenge that it
-// knows the key, and tells which life of its process this is and what its clock says; the call's
+// knows the key, and tells its process's run id and what its clock says; the call's
 // proof then names both, the device's endpoint, the method, and length and digest of the request.
 // So a proof that is overheard is good for this call alone: not at another device, not after a
 // restart, not after five minutes, and not twice. Clocks of two hosts are never compared. Pure.
@@ -30,13 +30,13 @@ inline constexpr char kSourceKeyMask[] = "source key";  // id: its scope
 inline constexpr char kTicketMask[] = "ticket";         // id: the ticket's
 // What a refusal of Describe tells.
 inline constexpr char kVersion[] = "siphon-version-bin";
-inline constexpr char kHome[] = "siphon-home-bin";
+inline constexpr char kAdapter[] = "siphon-adapter-bin";
 
 using KeyId = std::array<std::byte, 16>;
 
 // Which process it is, and its own clock.
 struct DeviceTime {
-  std::array<std::byte, 16> life{};
+  std::array<std::byte, 16> run_id{};
   std::uint64_t clock_ms = 0;
 };
 

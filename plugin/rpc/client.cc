@@ -12,7 +12,7 @@ namespace siphon::rpc {
 
 namespace {
 
-constexpr std::size_t kMaxWordsBytes = 64;  // of a version, of a home
+constexpr std::size_t kMaxWordsBytes = 64;  // of a version, of a adapter
 
 std::string words(grpc::string_ref text) {
   return {text.data(), std::min(text.size(), kMaxWordsBytes)};
@@ -194,12 +194,12 @@ Result<DeviceDescription> DeviceClient::describe(const Authority& authority) {
   const grpc::Status status = impl_->connection_.stub->Describe(&context, request, &response);
   if (status.ok()) return decode(response);
   const auto& told = context.GetServerTrailingMetadata();
-  const auto version = told.find(kVersion), home = told.find(kHome);
-  if (version == told.end() || home == told.end()) return fail(impl_->connection_.error(status));
-  DeviceDescription to_a_stranger;
-  to_a_stranger.version = words(version->second);
-  to_a_stranger.home = words(home->second);
-  return to_a_stranger;
+  const auto version = told.find(kVersion), adapter = told.find(kAdapter);
+  if (version == told.end() || adapter == told.end()) return fail(impl_->connection_.error(status));
+  DeviceDescription in_public;
+  in_public.version = words(version->second);
+  in_public.adapter = words(adapter->second);
+  return in_public;
 }
 
 }  // namespace siphon::rpc

@@ -54,7 +54,7 @@ class DeviceClient {
                 const Authority& authority,
                 const std::function<void(std::uint64_t done_bytes)>& on_progress,
                 const std::function<void(const VerifyOutcome&)>& on_outcome);
-  // Without a right on the device: its version and home only.
+  // Without a right on the device: its version and adapter only.
   Result<DeviceDescription> describe(const Authority& authority);
 
  private:

@@ -82,8 +82,8 @@ Result<Connection::Known> Connection::known_by_device(const std::vector<Key>& ke
   }
   const v1::ChallengeResponse& response = *answered;
   Known known;
-  if (response.life().size() == known.device.life.size()) {
-    std::memcpy(known.device.life.data(), response.life().data(), response.life().size());
+  if (response.run_id().size() == known.device.run_id.size()) {
+    std::memcpy(known.device.run_id.data(), response.run_id().data(), response.run_id().size());
   }
   known.device.clock_ms = response.clock_ms();
   for (std::size_t i = 0; i < keys.size(); ++i) {

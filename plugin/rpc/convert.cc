@@ -16,8 +16,8 @@ namespace pb = google::protobuf;
 
 namespace {
 
-// The parser writes a line to stderr for every text that is not UTF-8: a stranger could fill a log
-// with it. Whoever sends such a message is answered all the same.
+// The parser writes a line to stderr for every text that is not UTF-8: an unproven peer could fill
+// a log with it. Whoever sends such a message is answered all the same.
 [[maybe_unused]] auto* const parser_says = pb::SetLogHandler(nullptr);
 
 // Whatever number a peer calls its failure by.
@@ -183,8 +183,8 @@ void encode(const StreamCall& in, v1::StreamRequest* out) {
   out->set_target_device(in.target_device);
   out->set_lanes(in.lanes);
   out->set_max_frame_bytes(in.max_frame_bytes);
-  out->set_min_bytes_per_second(in.pace.min_bytes_per_second);
-  out->set_idle_timeout_ms(static_cast<std::uint32_t>(in.pace.idle_timeout.count()));
+  out->set_min_bytes_per_second(in.minimum_rate.min_bytes_per_second);
+  out->set_idle_timeout_ms(static_cast<std::uint32_t>(in.minimum_rate.idle_timeout.count()));
   out->set_deadline_ms(static_cast<std::uint32_t>(in.deadline.count()));
   out->set_bandwidth_limit_bytes_per_second(in.bytes_per_second);
   out->set_in_order(in.in_order);
@@ -231,7 +231,7 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
   if (in.idle_timeout_ms() < 100 || in.idle_timeout_ms() > kMaxMs || in.deadline_ms() > kMaxMs) {
     return wrong("a timeout is out of bounds");
   }
-  out.pace = {std::chrono::milliseconds(in.idle_timeout_ms()), in.min_bytes_per_second()};
+  out.minimum_rate = {std::chrono::milliseconds(in.idle_timeout_ms()), in.min_bytes_per_second()};
   out.deadline = std::chrono::milliseconds(in.deadline_ms());
   out.bytes_per_second = in.bandwidth_limit_bytes_per_second();
   if (out.bytes_per_second != 0 && out.bytes_per_second < kLeastBytesPerSecond) {
@@ -246,7 +246,7 @@ Result<StreamCall> decode(const v1::StreamRequest& in) {
 
 void encode(const SourceReport& in, v1::StreamResponse* out) {
   out->set_source_device(in.source_device);
-  out->set_limit(static_cast<v1::Limit>(in.limit));
+  out->set_bottleneck(static_cast<v1::Bottleneck>(in.bottleneck));
   for (const auto& e : in.extents) {
     auto* result = out->add_results();
     result->set_index(e.index);
@@ -262,7 +262,9 @@ void encode(const SourceReport& in, v1::StreamResponse* out) {
 SourceReport decode(const v1::StreamResponse& in) {
   SourceReport out;
   out.source_device = device_name(in.source_device());
-  out.limit = v1::Limit_IsValid(in.limit()) ? static_cast<Limit>(in.limit()) : Limit::kNone;
+  out.bottleneck = v1::Bottleneck_IsValid(in.bottleneck())
+                       ? static_cast<Bottleneck>(in.bottleneck())
+                       : Bottleneck::kNone;
   for (const auto& result : in.results()) {
     SourceReport::Extent e{result.index(),
                            SourceClaim{decode(result.header()), result.bytes(), result.crc32()}};
@@ -283,7 +285,7 @@ void encode(const Progress& in, v1::Progress* out) {
   out->set_extents_done(in.extents_done);
   out->set_extents_already_there(in.extents_already_there);
   out->set_extents_failed(in.extents_failed);
-  out->set_limit(static_cast<v1::Limit>(in.limit));
+  out->set_bottleneck(static_cast<v1::Bottleneck>(in.bottleneck));
   out->set_data_endpoint(in.data_endpoint);
   out->set_elapsed_ms(in.elapsed_ms);
 }
@@ -297,7 +299,7 @@ Progress decode(const v1::Progress& in) {
   out.extents_done = in.extents_done();
   out.extents_already_there = in.extents_already_there();
   out.extents_failed = in.extents_failed();
-  out.limit = static_cast<Limit>(in.limit());
+  out.bottleneck = static_cast<Bottleneck>(in.bottleneck());
   out.data_endpoint = in.data_endpoint();
   out.elapsed_ms = in.elapsed_ms();
   return out;
@@ -407,7 +409,7 @@ void encode(const Summary& in, v1::Summary* out) {
   out->set_rpc_bytes(in.rpc_bytes);
   out->set_elapsed_ms(in.elapsed_ms);
   out->set_stream_ms(in.stream_ms);
-  out->set_strangers(in.strangers);
+  out->set_rejected_connections(in.rejected_connections);
   out->set_fallback_parts(in.fallback_parts);
   encode(in.status, out->mutable_problem());
   out->set_source_device(in.source_device);
@@ -425,7 +427,7 @@ Summary decode(const v1::Summary& in) {
   out.rpc_bytes = in.rpc_bytes();
   out.elapsed_ms = in.elapsed_ms();
   out.stream_ms = in.stream_ms();
-  out.strangers = in.strangers();
+  out.rejected_connections = in.rejected_connections();
   out.fallback_parts = in.fallback_parts();
   out.status = decode(in.problem());
   out.source_device = device_name(in.source_device());
@@ -478,7 +480,7 @@ VerifyOutcome decode(const v1::VerifyResult& in) {
 void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
   out->set_device(in.device);
   out->set_version(in.version);
-  out->set_home(in.home);
+  out->set_adapter(in.adapter);
   out->set_control_address(in.control_address);
   out->set_data_address(in.data_address);
   out->set_data_ports(in.data_ports);
@@ -490,7 +492,7 @@ void encode(const DeviceDescription& in, v1::DescribeResponse* out) {
   out->set_started_unix_ms(in.started_unix_ms);
   out->set_bytes_received(in.bytes_received);
   out->set_bytes_sent(in.bytes_sent);
-  out->set_strangers(in.strangers);
+  out->set_rejected_connections(in.rejected_connections);
   out->set_fallback_parts(in.fallback_parts);
   out->set_extents_published(in.extents_published);
   out->set_open_data_port(in.open_data_port);
@@ -504,7 +506,7 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   DeviceDescription out;
   out.device = device_name(in.device());
   out.version = in.version();
-  out.home = in.home();
+  out.adapter = in.adapter();
   out.control_address = in.control_address();
   out.data_address = in.data_address();
   out.data_ports = in.data_ports();
@@ -516,7 +518,7 @@ DeviceDescription decode(const v1::DescribeResponse& in) {
   out.started_unix_ms = in.started_unix_ms();
   out.bytes_received = in.bytes_received();
   out.bytes_sent = in.bytes_sent();
-  out.strangers = in.strangers();
+  out.rejected_connections = in.rejected_connections();
   out.fallback_parts = in.fallback_parts();
   out.extents_published = in.extents_published();
   out.open_data_port = in.open_data_port();

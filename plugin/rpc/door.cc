@@ -126,7 +126,7 @@ Door::Door(int listener, int epoll, int wake, Endpoint endpoint)
 
 Door::~Door() {
   close();
-  for (const Connections* all : {&strangers_, &known_}) {
+  for (const Connections* all : {&unproven_, &known_}) {
     for (const Connection& connection : *all) ::close(connection.fd);
   }
   for (const int fd : {listener_, epoll_, wake_}) ::close(fd);
@@ -159,7 +159,7 @@ bool Door::now_known(const Endpoint& peer, const Payers& payers) {
   Connection& connection = *it->second;
   if (auto place = places_.take(payers)) connection.place.emplace(std::move(*place));
   if (!connection.place) return false;
-  known_.splice(known_.end(), strangers_, it->second);
+  known_.splice(known_.end(), unproven_, it->second);
   // What he says is his affair now; when he goes, the place is another's.
   epoll_event event{EPOLLRDHUP | EPOLLET, {.u64 = connection.id}};
   if (::epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event) != 0)
@@ -185,9 +185,9 @@ void Door::count_locked(const Endpoint& peer, int Connection::*what) {
     forget_locked(it->second, /*hang_up=*/true);
 }
 
-std::size_t Door::strangers() const {
+std::size_t Door::unproven() const {
   const std::lock_guard lock(mutex_);
-  return strangers_.size();
+  return unproven_.size();
 }
 
 std::size_t Door::known() const {
@@ -216,8 +216,8 @@ void Door::watch(const std::stop_token& stop) {
     for (int i = 0; i < count; ++i) look_at_locked(events[static_cast<std::size_t>(i)]);
     if (Clock::now() - looked_at < kLook) continue;
     looked_at = Clock::now();
-    while (!strangers_.empty() && strangers_.front().came_at < looked_at - kPatience)
-      forget_locked(strangers_.begin(), /*hang_up=*/true);
+    while (!unproven_.empty() && unproven_.front().came_at < looked_at - kPatience)
+      forget_locked(unproven_.begin(), /*hang_up=*/true);
   }
 }
 
@@ -230,8 +230,8 @@ void Door::look_at_locked(const epoll_event& event) {
     if (has_gone) forget_locked(at, /*hang_up=*/false);
     return;
   }
-  const auto at = std::ranges::find(strangers_, event.data.u64, &Connection::id);
-  if (at == strangers_.end()) return;
+  const auto at = std::ranges::find(unproven_, event.data.u64, &Connection::id);
+  if (at == unproven_.end()) return;
   if (has_gone) {
     forget_locked(at, /*hang_up=*/true);  // what he said before he went is not read any more
   } else if (received_bytes(at->fd) > kMostBytes) {
@@ -245,13 +245,13 @@ void Door::look_at_locked(const epoll_event& event) {
 // One of those who were refused; else the oldest of those who have said nothing; else any: of a
 // crowd it is then most probably not he who is about to show his authority.
 void Door::make_room_locked() {
-  if (strangers_.size() < kMostStrangers) return;
-  auto victim = std::ranges::find_if(strangers_, [](const auto& s) { return s.refusals > 0; });
-  if (victim == strangers_.end())
-    victim = std::ranges::find(strangers_, false, &Connection::has_spoken);
-  if (victim == strangers_.end()) {
-    std::uniform_int_distribution<std::ptrdiff_t> any(0, kMostStrangers - 1);
-    victim = std::next(strangers_.begin(), any(random_));
+  if (unproven_.size() < kMostUnproven) return;
+  auto victim = std::ranges::find_if(unproven_, [](const auto& s) { return s.refusals > 0; });
+  if (victim == unproven_.end())
+    victim = std::ranges::find(unproven_, false, &Connection::has_spoken);
+  if (victim == unproven_.end()) {
+    std::uniform_int_distribution<std::ptrdiff_t> any(0, kMostUnproven - 1);
+    victim = std::next(unproven_.begin(), any(random_));
   }
   forget_locked(victim, /*hang_up=*/true);
 }
@@ -267,7 +267,7 @@ bool Door::accept_one() {
     if (why == EMFILE || why == ENFILE || why == ENOBUFS || why == ENOMEM) {
       {
         const std::lock_guard lock(mutex_);
-        if (!strangers_.empty()) forget_locked(strangers_.begin(), /*hang_up=*/true);
+        if (!unproven_.empty()) forget_locked(unproven_.begin(), /*hang_up=*/true);
       }
       std::this_thread::sleep_for(kAcceptPause);
     }
@@ -289,11 +289,11 @@ bool Door::accept_one() {
     if (auto it = by_peer_.find(endpoint->to_string()); it != by_peer_.end()) {
       forget_locked(it->second, /*hang_up=*/false);
     }
-    strangers_.push_back({++last_id_, second, endpoint->to_string(), Clock::now()});
-    by_peer_[strangers_.back().peer] = std::prev(strangers_.end());
-    epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = strangers_.back().id}};
+    unproven_.push_back({++last_id_, second, endpoint->to_string(), Clock::now()});
+    by_peer_[unproven_.back().peer] = std::prev(unproven_.end());
+    epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = unproven_.back().id}};
     if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, second, &event) != 0) {
-      forget_locked(std::prev(strangers_.end()), /*hang_up=*/true);
+      forget_locked(std::prev(unproven_.end()), /*hang_up=*/true);
     }
   }
   hand_over_(fd);
@@ -305,7 +305,7 @@ void Door::forget_locked(Connections::iterator at, bool hang_up) {
   ::epoll_ctl(epoll_, EPOLL_CTL_DEL, at->fd, nullptr);  // gRPC's descriptor keeps the connection
   ::close(at->fd);
   by_peer_.erase(at->peer);
-  (at->place ? known_ : strangers_).erase(at);
+  (at->place ? known_ : unproven_).erase(at);
 }
 
 }  // namespace siphon::rpc

@@ -1,13 +1,13 @@
 // Door: the control port's listener. It hands every connection on to gRPC, and resets those of
-// strangers: a connection whose caller has not shown any authority yet may stay for kPatience, say
-// kMostBytes and make kMostRefusals calls, and there are kMostStrangers of them; one that was
-// refused, else one that is silent, else any makes room for the next. So what strangers can make
-// gRPC hold is bounded, whatever they say and however many come. A caller needs a few milliseconds
-// and a kilobyte (with TLS: six) to become known. There are kMostKnown known ones, of which each
-// key has its share; who comes on top of it stays a stranger.
+// unproven peers: a connection whose caller has not shown any authority yet may stay for kPatience,
+// say kMostBytes and make kMostRefusals calls, and there are kMostUnproven of them; one that was
+// refused, else one that is silent, else any makes room for the next. So what unproven peers can
+// make gRPC hold is bounded, whatever they say and however many come. A caller needs a few
+// milliseconds and a kilobyte (with TLS: six) to become known. There are kMostKnown known ones, of
+// which each key has its share; who comes on top of it stays an unproven peer.
 //
 // Threads of its own: several accept, because gRPC may keep whoever hands it a connection busy with
-// what comes over it; one looks after strangers. Thread safe.
+// what comes over it; one looks after unproven peers. Thread safe.
 #pragma once
 
 #include <sys/epoll.h>
@@ -32,7 +32,7 @@ namespace siphon::rpc {
 
 class Door {
  public:
-  static constexpr std::size_t kMostStrangers = 512;
+  static constexpr std::size_t kMostUnproven = 512;
   static constexpr std::size_t kMostKnown = 512;
   static constexpr std::uint64_t kMostBytes = 16 * kKiB;
   static constexpr int kMostRefusals = 8;
@@ -58,7 +58,7 @@ class Door {
   // up.
   void was_refused(const Endpoint& peer);
   void was_challenged(const Endpoint& peer);
-  std::size_t strangers() const;
+  std::size_t unproven() const;
   std::size_t known() const;
 
  private:
@@ -81,7 +81,7 @@ class Door {
   Share places_{kMostKnown};
   mutable std::mutex mutex_;  // guards all below but the threads
   std::uint64_t last_id_ = 0;
-  Connections strangers_, known_;
+  Connections unproven_, known_;
   std::map<std::string, Connections::iterator> by_peer_;  // of both
   std::minstd_rand random_{std::random_device{}()};
   std::array<std::jthread, 3> acceptors_;  // these last: they use all else

@@ -129,7 +129,7 @@ class Service final : public grpc::CallbackGenericService {
         watchers_(static_cast<std::size_t>(options.max_threads) / 2),
         others_(static_cast<std::size_t>(options.max_threads) / 2),
         calls_(options.peer_patience) {
-    fill_random(life_);
+    fill_random(run_id_);
     add("Transfer", &Service::transfer, watchers_);
     add("Watch", &Service::watch, watchers_);
     add("Verify", &Service::verify, watchers_);
@@ -194,7 +194,7 @@ class Service final : public grpc::CallbackGenericService {
       }
     }
     if (!admitted) {
-      if (name == "Describe") describe_to_stranger(context);
+      if (name == "Describe") describe_to_unproven(context);
       return admitted;
     }
     if (is_challenge) {
@@ -261,7 +261,7 @@ class Service final : public grpc::CallbackGenericService {
     return name == "Challenge" ? Status() : check_fresh(caller);
   }
 
-  // Whether what the caller has shown was made for this one call of this life of ours.
+  // Whether what the caller has shown was made for this one call of this run of this process.
   Status check_fresh(const Caller& caller) {
     const CallProof* first = caller.any();
     for (const auto* shown : {&caller.read, &caller.write, &caller.secret}) {
@@ -272,7 +272,7 @@ class Service final : public grpc::CallbackGenericService {
         return fail(Code::kPermissionDenied, "the call's proofs are of different requests",
                     Side::kRequester);
       }
-      if (proof.device.life != life_) {
+      if (proof.device.run_id != run_id_) {
         return fail(Code::kUnavailable, "this device has been started again since it was asked",
                     Side::kNone, "run the command again");
       }
@@ -360,9 +360,9 @@ class Service final : public grpc::CallbackGenericService {
 
   // Takes no thread and reads nothing: whoever overheard a caller can ask this in his name.
   grpc::ByteBuffer challenge(const Caller& caller) const {
-    const DeviceTime now{life_, clock_ms()};
+    const DeviceTime now{run_id_, clock_ms()};
     v1::ChallengeResponse response;
-    response.set_life(now.life.data(), now.life.size());
+    response.set_run_id(now.run_id.data(), now.run_id.size());
     response.set_clock_ms(now.clock_ms);
     auto answer = [&](const std::optional<Caller::Shown>& shown, std::string* out) {
       if (!shown) return;
@@ -547,9 +547,9 @@ class Service final : public grpc::CallbackGenericService {
 
   // Enough to tell a device of another version from none. With the refusal: an answer that he does
   // not read would hold a thread.
-  void describe_to_stranger(grpc::ServerContextBase& context) const {
+  void describe_to_unproven(grpc::ServerContextBase& context) const {
     context.AddTrailingMetadata(kVersion, about_.version);
-    context.AddTrailingMetadata(kHome, about_.home);
+    context.AddTrailingMetadata(kAdapter, about_.adapter);
   }
 
   Result<std::shared_ptr<TargetTransfer>> authorised_transfer(const Authority& authority,
@@ -583,7 +583,7 @@ class Service final : public grpc::CallbackGenericService {
   Door& door_;
   const std::string endpoint_;
   const DeviceDescription about_;
-  std::array<std::byte, 16> life_{};
+  std::array<std::byte, 16> run_id_{};
   const std::chrono::milliseconds request_patience_;
   std::atomic<int> going_{0};
   // Threads of the calls that last as long as a transfer does, or a verify, and of all others: else

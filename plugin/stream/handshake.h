@@ -6,7 +6,8 @@
 //
 // The ticket's key travels only inside the Stream call. `binding` is a digest of what the ticket
 // is for (transfer, attempt, both devices, extents, lanes): it is mixed into the key on both ends,
-// so that a ticket proves nothing else. A stranger learns nothing and costs at most 256 bytes.
+// so that a ticket proves nothing else. An unproven peer learns nothing and costs at most 256
+// bytes.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +38,7 @@ inline constexpr std::size_t kProofBytes = 32;
 // it is where the target has no room (listener.h): to be tried again.
 Status prove_ticket(Socket& socket, const Ticket& ticket, std::uint16_t lane, Deadline deadline);
 
-// The target's side as a machine without I/O, so that one thread can serve several strangers:
+// The target's side as a machine without I/O, so that one thread can serve several unproven peers:
 // feed it what arrived; it says what to send and how many bytes it wants next. Nothing is sent
 // before a whole Hello with the right ticket id. Thread compatible; `ticket` must outlive it.
 class TicketChecker {

@@ -17,7 +17,7 @@ struct LaneTimes {
   std::atomic<std::uint64_t> waiting_for_buffer_ns{0};  // the local store is slower
   std::atomic<std::uint64_t> in_socket_ns{0};           // the peer or the wire is slower
   std::atomic<std::uint64_t> computing_ns{0};
-  // A sender's, by their places in StreamOrder::throttles.
+  // A sender's, by their places in StreamRequest::throttles.
   std::array<std::atomic<std::uint64_t>, kMostThrottles> waiting_for_throttle_ns{};
 };
 

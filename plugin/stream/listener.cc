@@ -26,7 +26,7 @@ using Clock = Deadline::clock;
 
 // Of each kind (has shown the ticket's id, has not), beside one place for each lane that is still
 // to come: lanes never push each other out.
-constexpr std::size_t kPlacesForStrangers = 8;
+constexpr std::size_t kPlacesForUnproven = 8;
 constexpr std::chrono::seconds kUnprovenTimeout{2};  // for the ticket's id, then for the proof
 // Room for a flood: who is not let in here at once knocks again only after a second (TCP's retry).
 constexpr int kBacklog = 1024;
@@ -64,7 +64,7 @@ class Listener::Acceptor {
 
  private:
   using Crowd = std::list<Unproven>;  // the longest there first
-  std::size_t places() const { return kPlacesForStrangers + lanes_.size() - lanes_in_; }
+  std::size_t places() const { return kPlacesForUnproven + lanes_.size() - lanes_in_; }
   int next_timeout_ms(Deadline deadline, Deadline now) const;
   void accept_one(Deadline now);
   void make_room(Crowd& crowd);
@@ -219,17 +219,17 @@ bool Listener::Acceptor::admit(Unproven& peer) {
 }
 
 void Listener::Acceptor::turn_away(const char* why) {
-  shared_.strangers.fetch_add(1, std::memory_order_relaxed);
-  log::debug("data port: a connection is turned away: {}", why);
+  shared_.rejected_connections.fetch_add(1, std::memory_order_relaxed);
+  log::debug("data port: a connection is rejected: {}", why);
 }
 
 Error Listener::Acceptor::timed_out() const {
-  return Error{Code::kDeadlineExceeded,
-               "the source did not open its lanes in time: " + std::to_string(lanes_in_) + " of " +
-                   std::to_string(lanes_.size()) + " came, " +
-                   std::to_string(shared_.strangers.load()) + " strangers were turned away",
-               Side::kSource,
-               "check that the source can reach the target's data address and port range"};
+  return Error{
+      Code::kDeadlineExceeded,
+      "the source did not open its lanes in time: " + std::to_string(lanes_in_) + " of " +
+          std::to_string(lanes_.size()) + " came, " +
+          std::to_string(shared_.rejected_connections.load()) + " connections were rejected",
+      Side::kSource, "check that the source can reach the target's data address and port range"};
 }
 
 namespace {
@@ -341,8 +341,8 @@ void Listener::wake() {
   [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
 }
 
-std::uint64_t Listener::strangers() const {
-  return shared_->strangers.load(std::memory_order_relaxed);
+std::uint64_t Listener::rejected_connections() const {
+  return shared_->rejected_connections.load(std::memory_order_relaxed);
 }
 
 }  // namespace siphon

@@ -39,7 +39,7 @@ class LaneReceiver {
         options_(options),
         sink_(sink),
         times_(times),
-        meter_(options.pace) {}
+        meter_(options.minimum_rate) {}
 
   Status run();
 
@@ -57,7 +57,7 @@ class LaneReceiver {
   const ReceiveOptions& options_;
   FrameSink& sink_;
   LaneTimes& times_;
-  PaceMeter meter_;
+  MinimumRateMeter meter_;
   std::uint64_t sequence_ = 0;
   std::unique_ptr<std::array<std::byte, kDiscardBytes>> discard_;  // made when first needed
 };
@@ -82,7 +82,7 @@ Result<FrameHeader> LaneReceiver::next_header() {
   std::array<std::byte, kFrameHeaderBytes> raw;
   const auto start = Clock::now();
   // Between frames only silence counts: a source with a slow store says so with keep-alives.
-  const auto deadline = std::min(options_.deadline, start + options_.pace.idle_timeout);
+  const auto deadline = std::min(options_.deadline, start + options_.minimum_rate.idle_timeout);
   Status got = socket_.recv_all({raw}, deadline);
   charge(times_.in_socket_ns, Clock::now() - start);
   if (!got) {
@@ -107,9 +107,9 @@ Result<FrameHeader> LaneReceiver::next_header() {
 
 Status LaneReceiver::check_progress() const {
   if (options_.last_data == nullptr) return {};
-  const auto patience = kIdleTimeoutsWithoutData * options_.pace.idle_timeout;
+  const auto patience = kIdleTimeoutsWithoutData * options_.minimum_rate.idle_timeout;
   // The source notices by itself, and knows better why: it gets half a timeout more.
-  if (Clock::now() - options_.last_data->at() < patience + options_.pace.idle_timeout / 2)
+  if (Clock::now() - options_.last_data->at() < patience + options_.minimum_rate.idle_timeout / 2)
     return {};
   return fail(
       Code::kDeadlineExceeded,

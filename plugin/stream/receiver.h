@@ -53,7 +53,7 @@ class LastData {
 
 struct ReceiveOptions {
   FrameLimits limits;
-  Pace pace;
+  MinimumRate minimum_rate;
   Deadline deadline;              // absolute, for the whole lane
   LastData* last_data = nullptr;  // with it, keep-alives count for kIdleTimeoutsWithoutData only
   Throttle* throttle = nullptr;   // the device's own, of what comes in

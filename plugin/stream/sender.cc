@@ -39,23 +39,23 @@ constexpr int kRefusals = 3;
 
 }  // namespace
 
-StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, StreamOrder order,
+StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, StreamRequest request,
                          std::function<void(ExtentResult)> on_result)
     : store_(store),
       pool_(pool),
-      order_(std::move(order)),
+      request_(std::move(request)),
       on_result_(std::move(on_result)),
       limits_(store.limits()),
-      is_loopback_(is_loopback(order_.target.address)),
+      is_loopback_(is_loopback(request_.target.address)),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       last_data_at_(Clock::now()),
-      lanes_(order_.lanes),
-      reported_(order_.extents.size(), false) {
+      lanes_(request_.lanes),
+      reported_(request_.extents.size(), false) {
   // Half the pool at most, so that one buffer fills while another drains.
   const std::size_t half = pool_.arena_bytes() / 2 / BufferPool::kGranule * BufferPool::kGranule;
-  frame_bytes_ = std::min<std::size_t>({order_.max_frame_bytes, limits_.operation_bytes, half});
+  frame_bytes_ = std::min<std::size_t>({request_.max_frame_bytes, limits_.operation_bytes, half});
   prefetch_bytes_ = std::min<std::size_t>(limits_.inline_max_bytes, frame_bytes_);
-  if (order_.extents.size() > kSmallBatch) {
+  if (request_.extents.size() > kSmallBatch) {
     prefetch_bytes_ = std::min(prefetch_bytes_.load(), kFirstPrefetchBytes);
   }
 }
@@ -65,10 +65,10 @@ StreamSender::Impl::~Impl() {
 }
 
 Status StreamSender::Impl::run() {
-  if (frame_bytes_ == 0 || order_.lanes == 0 || order_.extents.empty() ||
-      order_.throttles.size() > kMostThrottles) {
+  if (frame_bytes_ == 0 || request_.lanes == 0 || request_.extents.empty() ||
+      request_.throttles.size() > kMostThrottles) {
     stop({Code::kInvalidArgument,
-          "an order without extents, lanes or room for a frame, or with too many throttles",
+          "a request without extents, lanes or room for a frame, or with too many throttles",
           Side::kRequester,
           {}});
   }
@@ -76,12 +76,12 @@ Status StreamSender::Impl::run() {
   if (!stopped()) {
     try {
       {
-        const std::size_t of_use = order_.extents.size() * std::max(1u, limits_.read_depth);
+        const std::size_t of_use = request_.extents.size() * std::max(1u, limits_.read_depth);
         std::lock_guard lock(mutex_);
         readers_.reserve(kMaxReaders);
         while (readers_.size() < std::min(kFirstReaders, of_use)) start_reader();
       }
-      for (std::uint16_t lane = 0; lane < order_.lanes; ++lane) {
+      for (std::uint16_t lane = 0; lane < request_.lanes; ++lane) {
         lane_threads.push_back(guarded([this, lane] {
           if (Status status = lane_main(lane); !status) stop(std::move(status).error());
         }));
@@ -105,7 +105,7 @@ Status StreamSender::Impl::run() {
     stop_error = stop_error_;
   }
   const Error why = stop_error.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
-  for (std::uint32_t i = 0; i < order_.extents.size(); ++i) {
+  for (std::uint32_t i = 0; i < request_.extents.size(); ++i) {
     if (reported_[i]) continue;
     ExtentResult result;
     result.extent_index = i;
@@ -126,7 +126,7 @@ void StreamSender::Impl::stop(Error why) {
   for (auto& lane : lanes_) lane.socket.shutdown();
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
-  errands_.notify_all();
+  reader_work_.notify_all();
   frames_.notify_all();
 }
 
@@ -146,11 +146,11 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
     return fail(
         std::move(status)
             .error()
-            .with_context("lane " + std::to_string(lane) + " to " + order_.target.to_string())
+            .with_context("lane " + std::to_string(lane) + " to " + request_.target.to_string())
             .with_suspect(Side::kTarget));
   };
   SIPHON_TRY(context(open_lane(lane)));
-  const auto keep_alive = order_.pace.idle_timeout / 4;
+  const auto keep_alive = request_.minimum_rate.idle_timeout / 4;
   while (true) {
     Frame frame;
     switch (next_frame(frame, Clock::now() + keep_alive)) {
@@ -165,7 +165,7 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
       case Next::kFrame:
         break;
     }
-    if (!order_.throttles.empty()) {
+    if (!request_.throttles.empty()) {
       SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes.size())));
     }
     auto crc = send_frame(lane, frame);
@@ -177,7 +177,7 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
 }
 
 Status StreamSender::Impl::open_lane(std::uint16_t lane) {
-  const auto give_up = std::min(order_.deadline, Clock::now() + kOpenTimeout);
+  const auto give_up = std::min(request_.deadline, Clock::now() + kOpenTimeout);
   auto pause = kFirstPause;
   int refusals = 0;
   while (true) {
@@ -196,12 +196,12 @@ Status StreamSender::Impl::open_lane(std::uint16_t lane) {
 
 // `lost`: connected, and cut off before anything was proven.
 Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool& lost) {
-  auto connected = Socket::connect(order_.target, deadline, wake_fd_);
+  auto connected = Socket::connect(request_.target, deadline, wake_fd_);
   auto peer = connected ? connected->peer() : fail(connected.error());
   lost = connected ? !peer : connected.error().code == Code::kAborted;
   if (lost) return fail(Code::kUnavailable, "the connection was lost at once");
   if (!connected) return fail(std::move(connected).error());
-  if (*peer != order_.target) {
+  if (*peer != request_.target) {
     return fail(Code::kInternal, "connected to " + peer->to_string() + " instead");
   }
   Lane& self = lanes_[lane];
@@ -210,12 +210,12 @@ Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool&
     if (stopped()) return fail(Code::kCancelled, "cancelled");
     self.socket = std::move(*connected);
   }
-  Status proven = prove_ticket(self.socket, order_.ticket, lane, deadline);
+  Status proven = prove_ticket(self.socket, request_.ticket, lane, deadline);
   if (!proven) {
     lost = proven.error().code == Code::kUnavailable;
     return proven;
   }
-  self.meter.emplace(order_.pace);
+  self.meter.emplace(request_.minimum_rate);
   return {};
 }
 
@@ -233,7 +233,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
         queue_.pop_front();
         next = Next::kFrame;
       }
-      if (was_long && queue_.size() <= kMaxQueuedFrames / 2) errands_.notify_all();
+      if (was_long && queue_.size() <= kMaxQueuedFrames / 2) reader_work_.notify_all();
       if (next == Next::kFrame) break;
       if (readers_running_ == 0) {
         next = Next::kEnd;
@@ -250,7 +250,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
 // The lanes are held, so far, by a store that answers (each read has its own deadline, where the
 // backend has one) or by nothing that could be seen.
 Status StreamSender::Impl::check_progress() const {
-  const auto patience = kIdleTimeoutsWithoutData * order_.pace.idle_timeout;
+  const auto patience = kIdleTimeoutsWithoutData * request_.minimum_rate.idle_timeout;
   if (Clock::now() - last_data_at_.load(std::memory_order_relaxed) < patience) return {};
   return fail(
       Code::kDeadlineExceeded,
@@ -261,30 +261,30 @@ Status StreamSender::Impl::check_progress() const {
 
 // In portions of 50 ms, so that many lanes take turns; the target hears from us meanwhile.
 Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t bytes) {
-  const auto keep_alive = order_.pace.idle_timeout / 4;
+  const auto keep_alive = request_.minimum_rate.idle_timeout / 4;
   const std::stop_token stop = stop_waits_.get_token();
   auto next_sign = Clock::now() + keep_alive;
   std::array<Throttle::Place, kMostThrottles> places{};
   while (bytes > 0) {
     std::uint64_t portion = bytes;
-    for (Throttle* throttle : order_.throttles) {
+    for (Throttle* throttle : request_.throttles) {
       const std::uint64_t rate = throttle->rate();
       if (rate != 0) portion = std::min(portion, std::max<std::uint64_t>(1, rate / 20));
     }
-    for (std::size_t i = 0; i < order_.throttles.size(); ++i) {
-      places[i] = order_.throttles[i]->line_up(portion);
+    for (std::size_t i = 0; i < request_.throttles.size(); ++i) {
+      places[i] = request_.throttles[i]->line_up(portion);
     }
-    for (std::size_t i = 0; i < order_.throttles.size();) {
+    for (std::size_t i = 0; i < request_.throttles.size();) {
       const auto start = Clock::now();
       Status passed =
-          order_.throttles[i]->wait(places[i], std::min(order_.deadline, next_sign), stop);
+          request_.throttles[i]->wait(places[i], std::min(request_.deadline, next_sign), stop);
       charge(times_.waiting_for_throttle_ns[i], Clock::now() - start);
       if (passed) {
         ++i;
         continue;
       }
       if (passed.error().code == Code::kCancelled) return passed;
-      if (Clock::now() >= order_.deadline) {
+      if (Clock::now() >= request_.deadline) {
         return fail(Code::kDeadlineExceeded, "the rate limit leaves too little time",
                     Side::kSource);
       }
@@ -305,7 +305,7 @@ Status StreamSender::Impl::send_control(std::uint16_t lane, FrameType type) {
   std::array<std::byte, kFrameHeaderBytes> raw;
   encode_frame_header(header, raw);
   self.meter->restart(Clock::now());
-  return self.socket.send_all({raw}, order_.deadline, &*self.meter);
+  return self.socket.send_all({raw}, request_.deadline, &*self.meter);
 }
 
 // Sums and sends piece by piece; returns the payload's crc32.
@@ -342,7 +342,7 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
     }
     const auto summed = Clock::now();
     Status sent =
-        self.socket.send_all({head, piece, tail}, order_.deadline, &*self.meter, !left.empty());
+        self.socket.send_all({head, piece, tail}, request_.deadline, &*self.meter, !left.empty());
     if (!sent) return fail(std::move(sent).error());
     head = {};
     computing += summed - now;
@@ -384,7 +384,7 @@ void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
     result.status = fail(std::move(joined).error().with_suspect(Side::kSource));
   } else if (result.info.state == ExtentState::kSealed && result.crc32 != sealed.crc32) {
     result.status = fail(Code::kDataLoss,
-                         "extent " + order_.extents[extent.index] +
+                         "extent " + request_.extents[extent.index] +
                              ": the source's bytes do not match its sealed header (crc32 read " +
                              crc32_hex(result.crc32) + ", sealed " + crc32_hex(sealed.crc32) +
                              "): rot at the source",
@@ -438,9 +438,9 @@ void StreamSender::Impl::deliver_results() {
 
 // ---- the public face ---------------------------------------------------------------------------
 
-StreamSender::StreamSender(ExtentStore& store, BufferPool& pool, StreamOrder order,
+StreamSender::StreamSender(ExtentStore& store, BufferPool& pool, StreamRequest request,
                            std::function<void(ExtentResult)> on_result)
-    : impl_(std::make_unique<Impl>(store, pool, std::move(order), std::move(on_result))) {}
+    : impl_(std::make_unique<Impl>(store, pool, std::move(request), std::move(on_result))) {}
 StreamSender::~StreamSender() = default;
 
 Status StreamSender::run() { return impl_->run(); }

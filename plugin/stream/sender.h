@@ -23,13 +23,13 @@
 
 namespace siphon {
 
-struct StreamOrder {
+struct StreamRequest {
   std::vector<std::string> extents;  // names; a frame's extent_index points here
   Endpoint target;
   Ticket ticket;
   std::uint16_t lanes = 1;
   std::uint32_t max_frame_bytes = 4u << 20;
-  Pace pace;
+  MinimumRate minimum_rate;
   Deadline deadline;
   bool in_order = false;             // each extent's frames by their offsets; with one lane
   std::vector<Throttle*> throttles;  // each holds; they outlive the sender
@@ -57,7 +57,7 @@ class StreamSender {
   // `store` and `pool` outlive the sender. `on_result` is called from the
   // sender's threads, one call at a time, once per extent, as soon as all of it has been read and
   // summed (or has failed).
-  StreamSender(ExtentStore& store, BufferPool& pool, StreamOrder order,
+  StreamSender(ExtentStore& store, BufferPool& pool, StreamRequest request,
                std::function<void(ExtentResult)> on_result);
   ~StreamSender();
 

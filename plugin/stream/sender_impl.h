@@ -57,9 +57,9 @@ struct Frame {
   BufferPool::Buffer buffer;
 };
 
-// A reader's next errand: one read of an open extent, or (extent null) the opening of the next
+// A reader's next task: one read of an open extent, or (extent null) the opening of the next
 // ones.
-struct Errand {
+struct ReaderTask {
   OpenExtentPtr extent;
   std::uint64_t offset_bytes = 0;
   std::uint32_t length_bytes = 0;
@@ -70,7 +70,7 @@ struct Errand {
 
 class StreamSender::Impl {
  public:
-  Impl(ExtentStore& store, BufferPool& pool, StreamOrder order,
+  Impl(ExtentStore& store, BufferPool& pool, StreamRequest request,
        std::function<void(ExtentResult)> on_result);
   ~Impl();
   Status run();
@@ -83,12 +83,12 @@ class StreamSender::Impl {
   void start_reader();
   void add_reader_if_of_use();
   void reader_main();
-  std::optional<sender::Errand> next_errand();
+  std::optional<sender::ReaderTask> next_task();
   void open_extents(std::uint32_t index, std::uint32_t count);
   std::vector<BufferPool::Buffer> acquire_prefetch(std::size_t at_most);
   void start_extent(std::uint32_t index, std::unique_ptr<ExtentReader> reader,
                     BufferPool::Buffer prefetch);
-  void read_piece(const sender::Errand& errand);
+  void read_piece(const sender::ReaderTask& task);
   std::vector<BufferPool::Buffer> acquire(std::size_t bytes, std::size_t count);
   bool starving() const;
   std::size_t prefetch_bytes() const;
@@ -120,12 +120,12 @@ class StreamSender::Impl {
     Socket socket;  // connected under mutex_; used by the lane's thread
     std::uint64_t sequence = 0;
     bool unsent_limited = false;
-    std::optional<PaceMeter> meter;
+    std::optional<MinimumRateMeter> meter;
   };
 
   ExtentStore& store_;
   BufferPool& pool_;
-  const StreamOrder order_;
+  const StreamRequest request_;
   const std::function<void(ExtentResult)> on_result_;
   const StoreLimits limits_;
   const bool is_loopback_;
@@ -142,10 +142,10 @@ class StreamSender::Impl {
   std::stop_source stop_waits_;                          // requested with stop_
   std::atomic<sender::Clock::time_point> last_data_at_;  // some lane had data to send
 
-  mutable std::mutex mutex_;         // guards what follows
-  std::condition_variable errands_;  // for readers: something to do, or nothing any more
-  std::condition_variable frames_;   // for lanes: a frame, or no more. One waiter for each frame:
-                                     // nobody else may wait here
+  mutable std::mutex mutex_;             // guards what follows
+  std::condition_variable reader_work_;  // for readers: something to do, or nothing any more
+  std::condition_variable frames_;  // for lanes: a frame, or no more. One waiter for each frame:
+                                    // nobody else may wait here
   std::optional<Error> stop_error_;
   std::uint32_t next_to_open_ = 0;
   std::uint32_t opening_ = 0;                  // readers that open extents

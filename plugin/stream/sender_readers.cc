@@ -19,7 +19,7 @@ void StreamSender::Impl::start_reader() {
 // With mutex_ held, by a lane that has nothing to send. When every reader is at work in the store
 // (and not waiting for memory), more depth may help; when one is idle, it would not.
 void StreamSender::Impl::add_reader_if_of_use() {
-  const bool work = !reading_.empty() || next_to_open_ < order_.extents.size();
+  const bool work = !reading_.empty() || next_to_open_ < request_.extents.size();
   const bool all_busy = opening_ + reading_now_ >= readers_running_ && pool_.waiters() == 0;
   if (!work || !all_busy || readers_.size() >= kMaxReaders) return;
   try {
@@ -29,12 +29,12 @@ void StreamSender::Impl::add_reader_if_of_use() {
 }
 
 void StreamSender::Impl::reader_main() {
-  while (auto errand = next_errand()) {
+  while (auto task = next_task()) {
     const CountFallbackParts count(fallback_parts_);
-    if (errand->extent) {
-      read_piece(*errand);
+    if (task->extent) {
+      read_piece(*task);
     } else {
-      open_extents(errand->index, errand->count);
+      open_extents(task->index, task->count);
     }
   }
   std::lock_guard lock(mutex_);
@@ -42,33 +42,34 @@ void StreamSender::Impl::reader_main() {
 }
 
 // Extents already open come first; the next one is opened when these leave a reader idle.
-std::optional<Errand> StreamSender::Impl::next_errand() {
+std::optional<ReaderTask> StreamSender::Impl::next_task() {
   // A piece joins the queue before the next one of its extent is read.
-  const std::uint32_t depth = order_.in_order ? 1 : std::max<std::uint32_t>(1, limits_.read_depth);
+  const std::uint32_t depth =
+      request_.in_order ? 1 : std::max<std::uint32_t>(1, limits_.read_depth);
   std::unique_lock lock(mutex_);
   while (!stopped()) {
     const bool room = queue_.size() < kMaxQueuedFrames;
     for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
       OpenExtent& extent = **it;
       if (extent.reads_in_flight >= depth) continue;
-      Errand errand{*it, extent.next_offset, piece_length(extent, extent.next_offset)};
-      extent.next_offset += errand.length_bytes;
+      ReaderTask task{*it, extent.next_offset, piece_length(extent, extent.next_offset)};
+      extent.next_offset += task.length_bytes;
       ++extent.reads_in_flight;
       ++reading_now_;
       if (extent.next_offset == extent.bytes) reading_.erase(it);
-      return errand;
+      return task;
     }
-    if (room && next_to_open_ < order_.extents.size()) {
+    if (room && next_to_open_ < request_.extents.size()) {
       ++opening_;
       const std::uint32_t index = next_to_open_;
       next_to_open_ += open_count_locked();
-      return Errand{nullptr, 0, 0, index, next_to_open_ - index};
+      return ReaderTask{nullptr, 0, 0, index, next_to_open_ - index};
     }
-    if (reading_.empty() && opening_ == 0 && next_to_open_ == order_.extents.size()) {
-      errands_.notify_all();
+    if (reading_.empty() && opening_ == 0 && next_to_open_ == request_.extents.size()) {
+      reader_work_.notify_all();
       return std::nullopt;
     }
-    errands_.wait(lock);
+    reader_work_.wait(lock);
   }
   return std::nullopt;
 }
@@ -76,7 +77,7 @@ std::optional<Errand> StreamSender::Impl::next_errand() {
 // Several, once some have turned out to be small; as many as leave the other readers their share.
 std::uint32_t StreamSender::Impl::open_count_locked() const {
   if (!are_small_.load(std::memory_order_relaxed)) return 1;
-  const std::size_t share = (order_.extents.size() - next_to_open_) / kFirstReaders;
+  const std::size_t share = (request_.extents.size() - next_to_open_) / kFirstReaders;
   const std::size_t most = std::max(1u, limits_.small_together);
   return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 1, most));
 }
@@ -102,7 +103,7 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
     if (prefetch.empty()) return;  // stopped
     std::vector<OpenRequest> requests;
     for (std::size_t i = 0; i < prefetch.size(); ++i) {
-      requests.push_back({order_.extents[index + i], prefetch[i].span()});
+      requests.push_back({request_.extents[index + i], prefetch[i].span()});
     }
     auto readers = store_.open_many(requests);
     for (std::size_t i = 0; i < readers.size(); ++i, ++index) {
@@ -110,7 +111,7 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
       if (!readers[i]) {
         status = fail(std::move(readers[i]).error().with_suspect(Side::kSource));
       } else if ((*readers[i])->info().header.extent_bytes == 0) {
-        status = fail(Code::kDataLoss, "extent " + order_.extents[index] + " has no bytes at all",
+        status = fail(Code::kDataLoss, "extent " + request_.extents[index] + " has no bytes at all",
                       Side::kSource);
       }
       if (status) {
@@ -127,9 +128,9 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
   bool last = false;
   {
     std::lock_guard lock(mutex_);
-    last = --opening_ == 0 && next_to_open_ == order_.extents.size();
+    last = --opening_ == 0 && next_to_open_ == request_.extents.size();
   }
-  if (last) errands_.notify_all();
+  if (last) reader_work_.notify_all();
   deliver_results();
 }
 
@@ -185,7 +186,7 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
   if (here) {
     frames_.notify_one();
   } else {
-    errands_.notify_all();
+    reader_work_.notify_all();
   }
 }
 
@@ -200,32 +201,32 @@ bool StreamSender::Impl::starving() const {
 // None: the attempt has been stopped (by us, if there was no memory in time).
 std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
   while (!stopped()) {
-    const Deadline slice = std::min(order_.deadline, Clock::now() + kSlice);
+    const Deadline slice = std::min(request_.deadline, Clock::now() + kSlice);
     auto buffers = pool_.acquire_many(bytes, count, slice, starving());
     if (buffers) return std::move(*buffers);
-    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= order_.deadline) {
+    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= request_.deadline) {
       stop(std::move(buffers).error().with_context("wait for a send buffer"));
     }
   }
   return {};
 }
 
-void StreamSender::Impl::read_piece(const Errand& errand) {
-  OpenExtent& extent = *errand.extent;
-  Frame frame{errand.extent, errand.offset_bytes, {}, {}};
+void StreamSender::Impl::read_piece(const ReaderTask& task) {
+  OpenExtent& extent = *task.extent;
+  Frame frame{task.extent, task.offset_bytes, {}, {}};
   Status status;
-  if (auto view = extent.reader->view(errand.offset_bytes, errand.length_bytes)) {
+  if (auto view = extent.reader->view(task.offset_bytes, task.length_bytes)) {
     frame.bytes = *view;
   } else {
-    auto buffers = acquire(errand.length_bytes, 1);
+    auto buffers = acquire(task.length_bytes, 1);
     if (buffers.empty()) return;
     frame.buffer = std::move(buffers.front());
     frame.bytes = frame.buffer.span();
-    status = extent.reader->read(errand.offset_bytes, frame.buffer.span());
+    status = extent.reader->read(task.offset_bytes, frame.buffer.span());
   }
   if (status) {
-    bytes_read_.fetch_add(errand.length_bytes, std::memory_order_relaxed);
-    if (extent.index_watch) extent.index_watch->see(errand.offset_bytes, frame.bytes);
+    bytes_read_.fetch_add(task.length_bytes, std::memory_order_relaxed);
+    if (extent.index_watch) extent.index_watch->see(task.offset_bytes, frame.bytes);
   }
   bool failed_now = false;
   {
@@ -236,7 +237,7 @@ void StreamSender::Impl::read_piece(const Errand& errand) {
       queue_.push_back(std::move(frame));
     } else if (!status && !extent.reported) {
       failed_now = extent.reported = true;
-      std::erase(reading_, errand.extent);
+      std::erase(reading_, task.extent);
     }
   }
   frames_.notify_one();

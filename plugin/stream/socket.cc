@@ -22,7 +22,8 @@
 namespace siphon {
 namespace {
 
-// A blocked call returns this often, so that deadline and pace are looked at. No timers needed.
+// A blocked call returns this often, so that deadline and minimum rate are looked at. No timers
+// needed.
 constexpr std::chrono::milliseconds kTick{100};
 
 // Drops `bytes` from the front of the vector.
@@ -190,20 +191,20 @@ bool is_wildcard(std::string_view address) {
   return IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
 }
 
-// ---- pace --------------------------------------------------------------------------------------
+// ---- minimum rate ------------------------------------------------------------------------------
 
-Status PaceMeter::check(Deadline now) {
+Status MinimumRateMeter::check(Deadline now) {
   const auto elapsed = now - window_start_;
-  if (elapsed < pace_.idle_timeout) return {};
+  if (elapsed < minimum_rate_.idle_timeout) return {};
   const double seconds = std::chrono::duration<double>(elapsed).count();
-  const double wanted = static_cast<double>(pace_.min_bytes_per_second) * seconds;
+  const double wanted = static_cast<double>(minimum_rate_.min_bytes_per_second) * seconds;
   if (window_bytes_ == 0 || static_cast<double>(window_bytes_) < wanted) {
-    return fail(
-        Code::kDeadlineExceeded,
-        window_bytes_ == 0
-            ? "the peer was silent for " + std::to_string(pace_.idle_timeout.count()) + " ms"
-            : "the peer is too slow: " + std::to_string(window_bytes_) + " bytes in " +
-                  std::to_string(pace_.idle_timeout.count()) + " ms");
+    return fail(Code::kDeadlineExceeded,
+                window_bytes_ == 0
+                    ? "the peer was silent for " +
+                          std::to_string(minimum_rate_.idle_timeout.count()) + " ms"
+                    : "the peer is too slow: " + std::to_string(window_bytes_) + " bytes in " +
+                          std::to_string(minimum_rate_.idle_timeout.count()) + " ms");
   }
   restart(now);
   return {};
@@ -254,7 +255,7 @@ Result<Socket> Socket::connect(const Endpoint& to, Deadline deadline, int wake_f
 }
 
 // What to do when a call came back early: nothing, or an error.
-Status Socket::interrupted(Deadline deadline, PaceMeter* meter) const {
+Status Socket::interrupted(Deadline deadline, MinimumRateMeter* meter) const {
   if (shut_.load(std::memory_order_relaxed))
     return fail(Code::kCancelled, "the lane was shut down");
   const auto now = Deadline::clock::now();
@@ -263,7 +264,7 @@ Status Socket::interrupted(Deadline deadline, PaceMeter* meter) const {
 }
 
 Status Socket::send_all(std::initializer_list<std::span<const std::byte>> parts, Deadline deadline,
-                        PaceMeter* meter, bool more) {
+                        MinimumRateMeter* meter, bool more) {
   std::array<iovec, kMaxSpans> storage;
   iovec* vec = storage.data();
   std::size_t count = fill_iovec(parts, storage);
@@ -287,7 +288,7 @@ Status Socket::send_all(std::initializer_list<std::span<const std::byte>> parts,
 }
 
 Status Socket::recv_all(std::initializer_list<std::span<std::byte>> parts, Deadline deadline,
-                        PaceMeter* meter) {
+                        MinimumRateMeter* meter) {
   std::array<iovec, kMaxSpans> storage;
   iovec* vec = storage.data();
   std::size_t count = fill_iovec(parts, storage);

@@ -35,16 +35,18 @@ bool is_loopback(std::string_view address);
 bool is_wildcard(std::string_view address);
 
 // The lowest rate a peer must keep while a frame is on its way, and how long it may stay silent.
-struct Pace {
+struct MinimumRate {
   std::chrono::milliseconds idle_timeout{10000};
   std::uint64_t min_bytes_per_second = 64 * kKiB;  // over any window of idle_timeout
 };
 
-// Holds a peer to its Pace, window by window. `restart` when a frame begins, so that time spent
-// elsewhere (a full pool, a slow local store) is not held against the peer. One thread.
-class PaceMeter {
+// Holds a peer to its MinimumRate, window by window. `restart` when a frame begins, so that time
+// spent elsewhere (a full pool, a slow local store) is not held against the peer. One thread.
+class MinimumRateMeter {
  public:
-  explicit PaceMeter(const Pace& pace) : pace_(pace) { restart(Deadline::clock::now()); }
+  explicit MinimumRateMeter(const MinimumRate& minimum_rate) : minimum_rate_(minimum_rate) {
+    restart(Deadline::clock::now());
+  }
   void restart(Deadline now) {
     window_start_ = now;
     window_bytes_ = 0;
@@ -54,7 +56,7 @@ class PaceMeter {
   Status check(Deadline now);
 
  private:
-  Pace pace_;
+  MinimumRate minimum_rate_;
   Deadline window_start_;
   std::uint64_t window_bytes_ = 0;
 };
@@ -78,9 +80,9 @@ class Socket {
   static constexpr std::size_t kMaxSpans = 3;
   // `more`: the rest of the frame follows at once, so a partial segment may wait for it.
   Status send_all(std::initializer_list<std::span<const std::byte>> parts, Deadline deadline,
-                  PaceMeter* meter = nullptr, bool more = false);
+                  MinimumRateMeter* meter = nullptr, bool more = false);
   Status recv_all(std::initializer_list<std::span<std::byte>> parts, Deadline deadline,
-                  PaceMeter* meter = nullptr);
+                  MinimumRateMeter* meter = nullptr);
 
   // How many bytes must have arrived before a sleeping recv_all is woken (SO_RCVLOWAT; 1 at first).
   // The caller must know that so many will follow, else recv_all returns up to 100 ms late.
@@ -102,7 +104,7 @@ class Socket {
   std::uint64_t received_bytes() const { return received_.load(std::memory_order_relaxed); }
 
  private:
-  Status interrupted(Deadline deadline, PaceMeter* meter) const;
+  Status interrupted(Deadline deadline, MinimumRateMeter* meter) const;
 
   std::mutex close_mutex_;  // fd_, between shutdown and close
   int fd_ = -1;

@@ -25,7 +25,7 @@ namespace siphon {
 namespace {
 
 constexpr char kInMemory[] = ":memory:";
-// How long what may wait waits for company.
+// How long what may wait waits for more of its kind.
 constexpr std::chrono::milliseconds kGather{20};
 constexpr std::size_t kPruneEvery = 10'000;
 constexpr std::size_t kMaxUnremoved = 10'000;

@@ -39,7 +39,7 @@ struct Watched {
   std::string extent;
   PrivateId private_id;
   std::uint64_t trashed_unix_ms = 0;
-  std::uint64_t watched_ms = 0;  // that a daemon has been there for, all its lives together
+  std::uint64_t watched_ms = 0;  // that a daemon has been there for, all its runs together
 };
 
 class AttemptJournal {

@@ -1,5 +1,5 @@
 // Leftovers: scratch that could not be removed when its transfer ended, because the store did not
-// answer, or the daemon's earlier life was cut short. Tried again until it is gone.
+// answer, or the daemon's previous run was cut short. Tried again until it is gone.
 //
 // Thread safe. `run` is one background thread; the store's guarded methods decide what may go.
 #pragma once
@@ -22,7 +22,7 @@ class Leftovers {
   static constexpr std::chrono::milliseconds kShortestPause{500};
   static constexpr std::chrono::milliseconds kLongestPause{15000};
 
-  // `from_before`: what the journal held before this life of the device began any of its own.
+  // `from_before`: what the journal held before this run of the device began any of its own.
   Leftovers(StoreProvider& stores, AttemptJournal& journal, std::vector<Attempt> from_before)
       : stores_(stores), journal_(journal), waiting_(std::move(from_before)) {}
 
@@ -35,7 +35,7 @@ class Leftovers {
   // (ExtentStore::make_room), and generations that have been seen in the trash for the grace time.
   // That is time that daemons of the folder have spent, told by a monotonic clock and kept in the
   // journal: what a host's clock says, or said, removes nothing. `since_last`: what has passed
-  // since the last call of this life, 0 at the first. Says in the log what left for good. Returns
+  // since the last call of this run, 0 at the first. Says in the log what left for good. Returns
   // how many names it looked at. From one thread at a time.
   std::size_t tidy(ExtentStore& folder, std::chrono::milliseconds since_last,
                    const std::stop_token& stop);

@@ -13,7 +13,7 @@
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
 #include "plugin/stream/handshake.h"
-#include "plugin/transfer/session.h"
+#include "plugin/transfer/machine.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon {
@@ -29,7 +29,7 @@ struct StreamCall {
   std::string target_device;
   std::uint16_t lanes = 1;
   std::uint32_t max_frame_bytes = 0;
-  Pace pace;
+  MinimumRate minimum_rate;
   std::chrono::milliseconds deadline{0};
   std::uint64_t bytes_per_second = 0;
   std::optional<SourceKey> source_key;
@@ -47,7 +47,7 @@ struct SourceReport {
   };
   std::string source_device;
   std::vector<Extent> extents;
-  Limit limit = Limit::kNone;
+  Bottleneck bottleneck = Bottleneck::kNone;
 };
 struct StreamEnd {
   Status status;

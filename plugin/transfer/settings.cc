@@ -18,10 +18,10 @@ std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t by
       std::max<std::uint64_t>(settings.paced_frame_bytes, BufferPool::kGranule)));
 }
 
-Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device) {
+Bottleneck reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device) {
   const std::uint64_t lower = lower_rate(of_request, of_device);
-  if (lower == 0 || rate <= 0.8 * static_cast<double>(lower)) return Limit::kNone;
-  return lower == of_request ? Limit::kSetting : Limit::kDeviceSetting;
+  if (lower == 0 || rate <= 0.8 * static_cast<double>(lower)) return Bottleneck::kNone;
+  return lower == of_request ? Bottleneck::kSetting : Bottleneck::kDeviceSetting;
 }
 
 }  // namespace siphon

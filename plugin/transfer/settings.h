@@ -22,7 +22,7 @@ struct TransferSettings {
   std::uint32_t writers = 16;                    // that store frames, per transfer, at most
   std::uint32_t max_transfers = 4;               // at once, each direction
   std::uint64_t max_extent_bytes = 64ull << 30;
-  Pace pace{std::chrono::milliseconds(30000), 64 * kKiB};
+  MinimumRate minimum_rate{std::chrono::milliseconds(30000), 64 * kKiB};
   std::chrono::milliseconds connect_timeout{15000};
   std::chrono::milliseconds queue_timeout{60000};
   std::chrono::milliseconds settle_timeout{60000};       // for a publish without an answer
@@ -36,7 +36,7 @@ struct TransferSettings {
 std::uint64_t lower_rate(std::uint64_t a, std::uint64_t b);
 // Which limit holds back a transfer that goes at `rate`: the request's or the device's own (0:
 // none), whichever is lower. kNone: it is well below.
-Limit reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device);
+Bottleneck reached_setting(double rate, std::uint64_t of_request, std::uint64_t of_device);
 // The largest frame of a transfer at `bytes_per_second` (0: unlimited): about a second's worth, so
 // that a slow one still has something on its way between two looks at it.
 std::uint32_t frame_bytes_for(const TransferSettings& settings, std::uint64_t bytes_per_second);

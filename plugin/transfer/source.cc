@@ -40,25 +40,27 @@ Result<BufferPool::Buffer> SourceService::lease(std::uint64_t frame_bytes, std::
   }
 }
 
-StreamOrder SourceService::order_of(const StreamCall& call) const {
-  const Pace pace{std::min(call.pace.idle_timeout, settings_.pace.idle_timeout),
-                  std::max(call.pace.min_bytes_per_second, settings_.pace.min_bytes_per_second)};
+StreamRequest SourceService::request_of(const StreamCall& call) const {
+  const MinimumRate minimum_rate{
+      std::min(call.minimum_rate.idle_timeout, settings_.minimum_rate.idle_timeout),
+      std::max(call.minimum_rate.min_bytes_per_second,
+               settings_.minimum_rate.min_bytes_per_second)};
   const std::uint64_t rate = lower_rate(call.bytes_per_second, settings_.bytes_per_second);
-  StreamOrder order;
-  order.extents = call.extents;
-  order.target = call.data;
-  order.ticket = call.ticket.clone();
-  order.lanes = call.lanes;
-  order.max_frame_bytes = std::min(call.max_frame_bytes, frame_bytes_for(settings_, rate));
-  order.pace = pace;
-  order.in_order = call.in_order;
-  order.deadline = deadline_in(std::min(call.deadline, settings_.transfer_timeout));
-  return order;
+  StreamRequest request;
+  request.extents = call.extents;
+  request.target = call.data;
+  request.ticket = call.ticket.clone();
+  request.lanes = call.lanes;
+  request.max_frame_bytes = std::min(call.max_frame_bytes, frame_bytes_for(settings_, rate));
+  request.minimum_rate = minimum_rate;
+  request.in_order = call.in_order;
+  request.deadline = deadline_in(std::min(call.deadline, settings_.transfer_timeout));
+  return request;
 }
 
 namespace {
 
-// A message costs more than what a result's publish loses by waiting so long for company.
+// A message costs more than what a result's publish loses by waiting so long for others.
 constexpr std::chrono::milliseconds kGather{4};
 constexpr std::size_t kGroup = 64;
 
@@ -98,12 +100,12 @@ class ResultBatcher {
     }
     changed_.notify_all();
   }
-  void set_limit(Limit limit) {
+  void set_bottleneck(Bottleneck bottleneck) {
     {
       std::lock_guard lock(mutex_);
-      if (limit == limit_) return;
-      limit_ = limit;
-      limit_news_ = true;
+      if (bottleneck == bottleneck_) return;
+      bottleneck_ = bottleneck;
+      bottleneck_news_ = true;
     }
     changed_.notify_all();
   }
@@ -115,14 +117,14 @@ class ResultBatcher {
     on_report_(first);
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [this] { return closed_ || limit_news_ || !waiting_.empty(); });
+      changed_.wait(lock, [this] { return closed_ || bottleneck_news_ || !waiting_.empty(); });
       changed_.wait_for(lock, kGather, [this] { return closed_ || waiting_.size() >= kGroup; });
-      if (waiting_.empty() && !limit_news_) return;
+      if (waiting_.empty() && !bottleneck_news_) return;
       SourceReport report;
       report.source_device = device;
       report.extents.swap(waiting_);
-      report.limit = limit_;
-      limit_news_ = false;
+      report.bottleneck = bottleneck_;
+      bottleneck_news_ = false;
       lock.unlock();
       on_report_(report);
       lock.lock();
@@ -133,8 +135,8 @@ class ResultBatcher {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<SourceReport::Extent> waiting_;
-  Limit limit_ = Limit::kNone;
-  bool limit_news_ = false;
+  Bottleneck bottleneck_ = Bottleneck::kNone;
+  bool bottleneck_news_ = false;
   bool closed_ = false;
   std::jthread thread_;  // last: it ends before what it uses
 };
@@ -169,19 +171,19 @@ class OutgoingCount {
 };
 
 // What the source's lanes have waited for most since it was asked last.
-class LimitWatch {
+class BottleneckWatch {
  public:
-  LimitWatch(const LaneTimes& times, bool own_throttle) : times_(times), own_(own_throttle) {}
+  BottleneckWatch(const LaneTimes& times, bool own_throttle) : times_(times), own_(own_throttle) {}
 
-  Limit next() {
+  Bottleneck next() {
     const auto& throttles = times_.waiting_for_throttle_ns;
-    const std::array<std::pair<Limit, std::uint64_t>, 4> now = {{
-        {Limit::kLanes, times_.in_socket_ns.load()},
-        {Limit::kSourceStore, times_.waiting_for_buffer_ns.load()},
-        {own_ ? Limit::kSetting : Limit::kSourceSetting, throttles[0].load()},
-        {Limit::kSourceSetting, throttles[1].load()},
+    const std::array<std::pair<Bottleneck, std::uint64_t>, 4> now = {{
+        {Bottleneck::kLanes, times_.in_socket_ns.load()},
+        {Bottleneck::kSourceStore, times_.waiting_for_buffer_ns.load()},
+        {own_ ? Bottleneck::kSetting : Bottleneck::kSourceSetting, throttles[0].load()},
+        {Bottleneck::kSourceSetting, throttles[1].load()},
     }};
-    Limit most = Limit::kNone;
+    Bottleneck most = Bottleneck::kNone;
     std::uint64_t longest_ns = 0;
     for (std::size_t i = 0; i < now.size(); ++i) {
       const std::uint64_t waited_ns = now[i].second - std::exchange(last_[i], now[i].second);
@@ -213,7 +215,8 @@ StreamEnd SourceService::report_headers(const StreamCall& call, ExtentStore& sto
       break;
     }
     auto info = store.stat(call.extents[i]);
-    SourceReport report{settings_.device, {{i, fail(Code::kUnknown, "no claim")}}, Limit::kNone};
+    SourceReport report{
+        settings_.device, {{i, fail(Code::kUnknown, "no claim")}}, Bottleneck::kNone};
     if (!info) {
       report.extents[0].claim = fail(std::move(info).error());
     } else if (info->state != ExtentState::kSealed) {
@@ -256,8 +259,8 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
                      : Status(fail(busy(std::to_string(streams_.inside()) + " transfers out")));
     return end;
   }
-  StreamOrder order = order_of(call);
-  auto leased = lease(std::max<std::uint64_t>(order.max_frame_bytes, BufferPool::kGranule), stop);
+  StreamRequest request = request_of(call);
+  auto leased = lease(std::max<std::uint64_t>(request.max_frame_bytes, BufferPool::kGranule), stop);
   if (!leased) {
     end.status = fail(std::move(leased).error());
     return end;
@@ -265,20 +268,20 @@ StreamEnd SourceService::stream(const StreamCall& call, ExtentStore& store,
   BufferPool pool(*leased);
   // Both hold: what this transfer may have, and what all of this device's may have together.
   Throttle own_throttle(call.bytes_per_second);
-  if (call.bytes_per_second != 0) order.throttles.push_back(&own_throttle);
-  if (throttle_.rate() != 0) order.throttles.push_back(&throttle_);
+  if (call.bytes_per_second != 0) request.throttles.push_back(&own_throttle);
+  if (throttle_.rate() != 0) request.throttles.push_back(&throttle_);
   ResultBatcher batcher(on_report);
   end.status = batcher.start(settings_.device);
   if (!end.status) return end;
-  StreamSender sender(store, pool, std::move(order),
+  StreamSender sender(store, pool, std::move(request),
                       [&batcher](ExtentResult r) { batcher.add(std::move(r)); });
   std::stop_callback wake(stop, [&sender] { sender.cancel(); });
   OutgoingCount count(counters_, sender);
   {
     // Without a thread for it the stream goes on: what limits it is not told, its bytes at its end.
-    LimitWatch limit(sender.lane_times(), call.bytes_per_second != 0);
+    BottleneckWatch bottleneck(sender.lane_times(), call.bytes_per_second != 0);
     const auto watch = Ticker::start(Side::kSource, std::chrono::milliseconds(500), [&] {
-      batcher.set_limit(limit.next());
+      batcher.set_bottleneck(bottleneck.next());
       count.bring_up_to_date();
       return true;
     });

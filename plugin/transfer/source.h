@@ -58,8 +58,8 @@ class SourceService {
                            const std::stop_token& stop);
   // This call's lease of the send memory: two frames.
   Result<BufferPool::Buffer> lease(std::uint64_t frame_bytes, std::stop_token stop);
-  // `call` within this device's own limits, as an order without throttles.
-  StreamOrder order_of(const StreamCall& call) const;
+  // `call` within this device's own limits, as a request without throttles.
+  StreamRequest request_of(const StreamCall& call) const;
   Error busy(std::string_view what) const;
 
   const TransferSettings& settings_;

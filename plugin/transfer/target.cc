@@ -100,13 +100,13 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
   {
     std::lock_guard lock(mutex_);
     for (auto& extent : extents_) {
-      if (!extent->session.done()) wanted_.push_back(extent.get());
+      if (!extent->machine.done()) wanted_.push_back(extent.get());
     }
     wanted_count_ = wanted_.size();
     if (wanted_.empty()) {
       const auto failed = std::ranges::find_if(
-          extents_, [](const auto& e) { return e->session.error().has_value(); });
-      if (failed != extents_.end() && done_count_ == 0) return fail(*(*failed)->session.error());
+          extents_, [](const auto& e) { return e->machine.error().has_value(); });
+      if (failed != extents_.end() && done_count_ == 0) return fail(*(*failed)->machine.error());
       return {};
     }
   }
@@ -134,7 +134,7 @@ StreamCall TargetTransfer::second_call_for(const std::vector<Extent*>& extents) 
   call.in_order = store_limits_.in_order;
   call.bytes_per_second = rate;
   call.max_frame_bytes = frame_bytes_for(env_.settings, rate);
-  call.pace = env_.settings.pace;
+  call.minimum_rate = env_.settings.minimum_rate;
   call.deadline = env_.settings.transfer_timeout;
   const auto keeps_its_name = [](const ExtentPair& pair) { return pair.source == pair.target; };
   if (std::ranges::any_of(spec_.extents, keeps_its_name)) call.target_store = store_.identity();
@@ -177,7 +177,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   last_data_.note();
   Throttle& throttle = env_.receive_throttle;
   const ReceiveOptions options{limits,
-                               call.pace,
+                               call.minimum_rate,
                                deadline_in(call.deadline),
                                &last_data_,
                                throttle.rate() != 0 ? &throttle : nullptr,
@@ -205,7 +205,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   auto sockets = listener.accept_lanes(
       ticket, lane_count, deadline_in(env_.settings.queue_timeout + env_.settings.connect_timeout));
   env_.counters.open_data_ports.fetch_sub(1);
-  env_.counters.strangers.fetch_add(listener.strangers());
+  env_.counters.rejected_connections.fetch_add(listener.rejected_connections());
 
   Status status;
   if (sockets) {
@@ -226,10 +226,10 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
   }
   writers_.reset();  // when all is stored
   std::lock_guard lock(mutex_);
-  strangers_ += listener.strangers();
+  rejected_connections_ += listener.rejected_connections();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
   if (hopeless_ && !cancel_requested_) {
-    const Error& first = *wanted_.front()->session.error();
+    const Error& first = *wanted_.front()->machine.error();
     return fail(extents_.size() == 1
                     ? first
                     : first.with_context("no extent of this transfer could be copied; the first"));
@@ -251,7 +251,7 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
   };
   std::vector<Status> ends(sockets.size());
   const auto limit_watch =
-      start_thread(Side::kTarget, [this](std::stop_token stop) { watch_limit(stop); });
+      start_thread(Side::kTarget, [this](std::stop_token stop) { watch_bottleneck(stop); });
   {
     std::stop_callback cut(stop_.get_token(), cut_all);
     std::vector<std::jthread> lanes;
@@ -333,7 +333,7 @@ void TargetTransfer::await_second_call(milliseconds at_most) {
 // With no extent left that could still be published, the rest of the stream is of no use.
 void TargetTransfer::give_up_if_hopeless_locked() {
   const bool hopeless = std::ranges::all_of(
-      wanted_, [](const Extent* e) { return e->session.state() == ExtentSession::State::kFailed; });
+      wanted_, [](const Extent* e) { return e->machine.state() == ExtentMachine::State::kFailed; });
   if (!hopeless) return;
   hopeless_ = true;
   changed_.notify_all();
@@ -343,7 +343,7 @@ void TargetTransfer::give_up_if_hopeless_locked() {
 bool TargetTransfer::any_was_cancelled() {
   std::lock_guard lock(mutex_);
   return std::ranges::any_of(extents_, [](const auto& extent) {
-    const std::optional<Error>& error = extent->session.error();
+    const std::optional<Error>& error = extent->machine.error();
     return error && error->code == Code::kCancelled;
   });
 }
@@ -391,7 +391,7 @@ void TargetTransfer::finish(Status attempt) {
   if (first_frame_at_ && last_durable_at_) {
     s.stream_ms = duration_cast<milliseconds>(*last_durable_at_ - *first_frame_at_).count();
   }
-  s.strangers = strangers_;
+  s.rejected_connections = rejected_connections_;
   s.fallback_parts = stream_end_.fallback_parts + fallback_parts_;
   s.status = std::move(attempt);
   s.source_device = source_device_;
@@ -440,7 +440,7 @@ Result<bool> TargetTransfer::admit(const FrameHeader& header) {
         too_large(extent.pair.source, header.extent_bytes, env_.settings.max_extent_bytes));
     give_up_if_hopeless_locked();
   }
-  return !extent.session.done();
+  return !extent.machine.done();
 }
 
 Status TargetTransfer::deliver(ReceivedFrame frame) {
@@ -449,17 +449,17 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
   bool is_inline = false;
   {
     std::lock_guard lock(mutex_);
-    if (extent.session.done()) return {};
+    if (extent.machine.done()) return {};
     if (extent.started_unix_ms == 0) {
       extent.started_unix_ms = now_unix_ms();
       ++sized_count_;
       sized_bytes_ += h.extent_bytes;
     }
-    const std::size_t pieces = extent.session.pieces();
-    if (!extent.session.on_frame(h.extent_bytes, h.offset_bytes, h.length_bytes, frame.crc32)) {
+    const std::size_t pieces = extent.machine.pieces();
+    if (!extent.machine.on_frame(h.extent_bytes, h.offset_bytes, h.length_bytes, frame.crc32)) {
       return {};  // that extent has failed; the lane goes on
     }
-    pieces_ += extent.session.pieces() - pieces;
+    pieces_ += extent.machine.pieces() - pieces;
     if (pieces_ > extents_.size() + kMostGaps) {
       extent.on_error({Code::kOutOfRange,
                        "extent " + extent.pair.source + ": the frames of this transfer leave " +
@@ -476,7 +476,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
     if (is_inline) {
       extent.inline_candidate = true;
       extent.held = std::move(frame);
-      if (!extent.session.complete()) return {};  // the source's claim will find it
+      if (!extent.machine.complete()) return {};  // the source's claim will find it
       ready_.push_back(&extent);
     }
   }
@@ -517,13 +517,13 @@ void TargetTransfer::on_report(const SourceReport& report) {
   {
     std::lock_guard lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
-    source_limit_ = report.limit;
+    source_bottleneck_ = report.bottleneck;
     for (const SourceReport::Extent& e : report.extents) {
       if (e.index >= wanted_.size()) continue;
       Extent& extent = *wanted_[e.index];
       if (e.claim) {
-        extent.session.on_claim(*e.claim);
-        if (!extent.session.complete()) continue;
+        extent.machine.on_claim(*e.claim);
+        if (!extent.machine.complete()) continue;
         if (extent.inline_candidate) {
           ready_.push_back(&extent);
         } else {
@@ -555,9 +555,9 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   extent.has_outcome = true;
   ExtentOutcome outcome{extent.index, extent.pair.source, extent.pair.target,
                         fail(Code::kUnknown, "no outcome")};
-  if (extent.session.state() != ExtentSession::State::kPublished) {
+  if (extent.machine.state() != ExtentMachine::State::kPublished) {
     ++failed_count_;
-    outcome.result = fail(*extent.session.error());
+    outcome.result = fail(*extent.machine.error());
     outcome.left_for_good = extent.stored.left_for_good();
     outcomes_.push_back(std::move(outcome));
     return;
@@ -565,7 +565,7 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   ++done_count_;
   if (extent.receipt && extent.receipt->already_there) ++there_count_;
   if (!extent.receipt) {
-    extent.receipt = receipt_of(extent, *extent.session.claim(), extent.session.target_crc32(),
+    extent.receipt = receipt_of(extent, *extent.machine.claim(), extent.machine.target_crc32(),
                                 extent.stored.private_id());
     env_.journal.note(*extent.receipt);
   }

@@ -28,8 +28,8 @@
 #include "plugin/stream/receiver.h"
 #include "plugin/transfer/counters.h"
 #include "plugin/transfer/journal.h"
+#include "plugin/transfer/machine.h"
 #include "plugin/transfer/second_call.h"
-#include "plugin/transfer/session.h"
 #include "plugin/transfer/settings.h"
 #include "plugin/transfer/target_extent.h"
 #include "plugin/transfer/types.h"
@@ -79,7 +79,7 @@ class TargetTransfer final : private FrameSink {
   // Of large extents (spec.check_blocks); each has a buffer of 4 MiB, and 48 bytes for a block.
   static constexpr int kBlockChecksAtOnce = 2;
   struct Extent;
-  // A writer's errand.
+  // A writer's task.
   struct Task {
     ReceivedFrame frame;         // to be stored, when it has a payload
     Extent* complete = nullptr;  // else: to be published, if it is complete
@@ -104,7 +104,7 @@ class TargetTransfer final : private FrameSink {
   void give_up_if_hopeless_locked();
   bool any_was_cancelled();
   void finish(Status attempt);
-  void watch_limit(std::stop_token stop);
+  void watch_bottleneck(std::stop_token stop);
 
   Result<bool> admit(const FrameHeader& header) override;
   Status deliver(ReceivedFrame frame) override;
@@ -155,8 +155,8 @@ class TargetTransfer final : private FrameSink {
   bool second_call_ended_ = false;
   bool lanes_ended_ = false;
   Phase phase_ = Phase::kQueued;
-  Limit limit_ = Limit::kNone;
-  Limit source_limit_ = Limit::kNone;
+  Bottleneck bottleneck_ = Bottleneck::kNone;
+  Bottleneck source_bottleneck_ = Bottleneck::kNone;
   std::string source_device_;
   std::string data_endpoint_;
   std::uint64_t sized_bytes_ = 0;  // of the sized_count_ extents that have begun to arrive
@@ -174,7 +174,7 @@ class TargetTransfer final : private FrameSink {
   std::optional<std::chrono::steady_clock::time_point> first_frame_at_, last_durable_at_;
   StreamEnd stream_end_;
   std::uint64_t lane_bytes_ = 0;
-  std::uint64_t strangers_ = 0;
+  std::uint64_t rejected_connections_ = 0;
   std::uint64_t header_rpc_bytes_ = 0;
   std::uint64_t published_bytes_ = 0;
   std::vector<ExtentOutcome> outcomes_;

@@ -1,6 +1,6 @@
 // One extent of a transfer at the target's store: its scratch, from the reservation to the publish
 // or to its end. What the transfer knows of it beside that (frames, claims, outcome) is its
-// ExtentSession.
+// ExtentMachine.
 #pragma once
 
 #include <atomic>

@@ -10,24 +10,24 @@
 
 namespace siphon {
 
-// An extent's session (guarded by the transfer's mutex) and what a writer needs to store it.
+// An extent's state machine (guarded by the transfer's mutex) and what a writer needs to store it.
 struct TargetTransfer::Extent {
   Extent(std::uint32_t i, const ExtentPair& p, const TargetPlace& place)
-      : index(i), pair(p), session(p.source), stored(place, p.target) {}
+      : index(i), pair(p), machine(p.source), stored(place, p.target) {}
 
   // With the transfer's mutex, as is let_go_if_failed. Nothing while it is being published.
   void on_error(Error error) {
-    session.on_error(std::move(error));
+    machine.on_error(std::move(error));
     let_go_if_failed();
   }
   // What failed is not published, and others can use its memory.
   void let_go_if_failed() {
-    if (session.state() == ExtentSession::State::kFailed) held.payload.reset();
+    if (machine.state() == ExtentMachine::State::kFailed) held.payload.reset();
   }
 
   const std::uint32_t index;
   const ExtentPair& pair;
-  ExtentSession session;
+  ExtentMachine machine;
   TargetExtent stored;
   bool inline_candidate = false;  // its one frame is held until the source has spoken
   ReceivedFrame held;             // that frame; its publisher's alone once it is being published

@@ -19,7 +19,7 @@ Progress TargetTransfer::progress_locked() const {
   if (sized_count_ == wanted_count_) p.total_bytes = sized_bytes_;
   p.received_bytes = received_bytes_;
   p.durable_bytes = std::min(durable_bytes_, received_bytes_);
-  p.limit = limit_;
+  p.bottleneck = bottleneck_;
   p.data_endpoint = data_endpoint_;
   const auto end = summary_ ? milliseconds(summary_->elapsed_ms)
                             : duration_cast<milliseconds>(steady_clock::now() - started_at_);
@@ -64,7 +64,7 @@ std::vector<Receipt> TargetTransfer::receipts() const {
 }
 
 // Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
-void TargetTransfer::watch_limit(std::stop_token stop) {
+void TargetTransfer::watch_bottleneck(std::stop_token stop) {
   std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
   auto last_at = steady_clock::now();
   for (;;) {
@@ -87,16 +87,18 @@ void TargetTransfer::watch_limit(std::stop_token stop) {
     std::lock_guard lock(mutex_);
     const double rate =
         static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
-    const Limit setting =
+    const Bottleneck setting =
         reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
-    if (source_limit_ == Limit::kSetting || source_limit_ == Limit::kSourceSetting) {
-      limit_ = source_limit_;  // its lanes waited for that; here it is told by the rate
-    } else if (setting != Limit::kNone) {
-      limit_ = setting;
+    if (source_bottleneck_ == Bottleneck::kSetting ||
+        source_bottleneck_ == Bottleneck::kSourceSetting) {
+      bottleneck_ = source_bottleneck_;  // its lanes waited for that; here it is told by the rate
+    } else if (setting != Bottleneck::kNone) {
+      bottleneck_ = setting;
     } else if (buffer_delta > socket_delta) {
-      limit_ = Limit::kTargetStore;
+      bottleneck_ = Bottleneck::kTargetStore;
     } else {
-      limit_ = source_limit_ == Limit::kNone ? Limit::kLanes : source_limit_;
+      bottleneck_ =
+          source_bottleneck_ == Bottleneck::kNone ? Bottleneck::kLanes : source_bottleneck_;
     }
   }
 }

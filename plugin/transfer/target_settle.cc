@@ -73,7 +73,7 @@ void TargetTransfer::settle_known() {
     const auto it = known.find({extent->pair.source, extent->pair.target});
     if (it == known.end()) continue;
     extent->receipt = *it->second;
-    extent->session.on_found_there();
+    extent->machine.on_found_there();
     add_outcome_locked(*extent);
   }
   known_.clear();
@@ -85,7 +85,7 @@ void TargetTransfer::refuse_too_large() {
   const std::uint64_t most = env_.settings.max_extent_bytes;
   std::vector<Extent*> large;
   for (auto& extent : extents_) {
-    if (!extent->session.done() && extent->pair.planned_bytes > most) large.push_back(extent.get());
+    if (!extent->machine.done() && extent->pair.planned_bytes > most) large.push_back(extent.get());
   }
   if (large.empty()) return;
   ask_headers(large);
@@ -106,7 +106,7 @@ void TargetTransfer::look_at_names() {
   for (auto& extent : extents_) {
     const bool large = extent->pair.planned_bytes > store_limits_.inline_max_bytes;
     if (extents_.size() > kLookFirst && !large) continue;
-    if (extent->session.done() || stop_.stop_requested()) continue;
+    if (extent->machine.done() || stop_.stop_requested()) continue;
     Status taken = extent->stored.look();
     if (!taken && taken.error().code == Code::kNotFound) continue;
     std::lock_guard lock(mutex_);
@@ -127,27 +127,27 @@ void TargetTransfer::settle_taken() {
   {
     std::lock_guard lock(mutex_);
     for (auto& extent : extents_) {
-      if (extent->session.state() != ExtentSession::State::kFailed || extent->has_outcome) continue;
-      const Code code = extent->session.error()->code;
+      if (extent->machine.state() != ExtentMachine::State::kFailed || extent->has_outcome) continue;
+      const Code code = extent->machine.error()->code;
       if (code != Code::kAlreadyExists && code != Code::kAborted) continue;
       taken.push_back(extent.get());
-      if (!extent->session.claim() && !extent->source_header) unclaimed.push_back(extent.get());
+      if (!extent->machine.claim() && !extent->source_header) unclaimed.push_back(extent.get());
     }
   }
   if (!unclaimed.empty() && !cancel_requested_) ask_headers(unclaimed);
   for (Extent* extent : taken) {
     // What made an attempt stale came after the last look.
-    const bool stale = extent->session.error()->code == Code::kAborted;
+    const bool stale = extent->machine.error()->code == Code::kAborted;
     if (stale || !extent->stored.occupant()) (void)extent->stored.look();
     const std::optional<ExtentInfo>& there = extent->stored.occupant();
     // The head's word is not enough: its parts may be missing or short.
     const Status whole =
         there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
     std::lock_guard lock(mutex_);
-    const std::optional<SourceClaim>& claim = extent->session.claim();
+    const std::optional<SourceClaim>& claim = extent->machine.claim();
     if (!claim && !extent->source_header) {
       if (extent->source_error && !stale && !cancel_requested_) {
-        extent->session.on_differs(
+        extent->machine.on_differs(
             cannot_compare(*extent->source_error, extent->pair.target, spec_.target));
       }
       continue;
@@ -156,7 +156,7 @@ void TargetTransfer::settle_taken() {
     const SealedHeader& ours = claim ? claim->header : *extent->source_header;
     const bool same = there->state == ExtentState::kSealed && same_content(ours, there->header);
     if (same && !whole) {
-      extent->session.on_differs(damaged_there(whole.error()));
+      extent->machine.on_differs(damaged_there(whole.error()));
     } else if (same) {
       // Proven by the digests; the checksums are those of the headers.
       Receipt r = receipt_of(*extent, {there->header, there->header.extent_bytes, ours.crc32},
@@ -164,11 +164,11 @@ void TargetTransfer::settle_taken() {
       r.already_there = true;
       r.blocks_checked = false;
       extent->receipt = std::move(r);
-      extent->session.on_found_there();
+      extent->machine.on_found_there();
       add_outcome_locked(*extent);
     } else if (!stale && (there->state != ExtentState::kSealed ||
                           (ours.has_digest() && there->header.has_digest()))) {
-      extent->session.on_differs(differs(extent->pair.target, spec_.target, there->state));
+      extent->machine.on_differs(differs(extent->pair.target, spec_.target, there->state));
     }
   }
 }
@@ -199,7 +199,7 @@ void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
   const Error& why = end.status.error();
   for (Extent* extent : extents) {
     if (why.reason == Reason::kSameThing) {
-      extent->session.on_differs(why);
+      extent->machine.on_differs(why);
     } else if (!extent->source_error) {
       extent->source_error = why;
     }

@@ -10,7 +10,7 @@
 namespace siphon {
 namespace {
 
-// So many writers publish small extents at once before others wait for company.
+// So many writers publish small extents at once before others wait to go together.
 constexpr std::size_t kFirstPublishers = 2;
 
 }  // namespace
@@ -33,7 +33,7 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   Extent& extent = *wanted_[header.extent_index];
   {
     std::lock_guard lock(mutex_);
-    if (extent.session.done()) return;
+    if (extent.machine.done()) return;
   }
   Status stored = extent.stored.begin(header.extent_bytes);
   if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
@@ -48,7 +48,7 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
       give_up_if_hopeless_locked();
       return;
     }
-    extent.session.on_durable(header.length_bytes);
+    extent.machine.on_durable(header.length_bytes);
     durable_bytes_ += header.length_bytes;
     last_durable_at_ = steady_clock::now();
   }
@@ -61,7 +61,7 @@ void TargetTransfer::begin_first_extents() {
     if (!extent->begins_early || stop_.stop_requested()) continue;
     {
       std::lock_guard lock(mutex_);
-      if (extent->session.done()) continue;
+      if (extent->machine.done()) continue;
     }
     extent->stored.begin_early(extent->pair.planned_bytes);
   }
@@ -70,10 +70,10 @@ void TargetTransfer::begin_first_extents() {
 void TargetTransfer::publish_if_complete(Extent& extent) {
   {
     std::lock_guard lock(mutex_);
-    if (!extent.session.start_publishing(/*durable_needed=*/true)) return;
+    if (!extent.machine.start_publishing(/*durable_needed=*/true)) return;
   }
   Status published = check_blocks(extent);
-  if (published) published = extent.stored.publish(extent.session.claim()->header);
+  if (published) published = extent.stored.publish(extent.machine.claim()->header);
   std::lock_guard lock(mutex_);
   published_locked(extent, std::move(published));
   if (done_count_ == spec_.extents.size()) changed_.notify_all();
@@ -83,7 +83,7 @@ Status TargetTransfer::check_blocks(Extent& extent) {
   if (!spec_.check_blocks) return {};
   block_checks_.acquire();
   Status checked =
-      extent.stored.check_blocks(extent.session.claim()->header, *pool_, [this]() -> Status {
+      extent.stored.check_blocks(extent.machine.claim()->header, *pool_, [this]() -> Status {
         if (!cancel_requested_) return {};
         return fail(Code::kCancelled, "the transfer was cancelled while its blocks were checked");
       });
@@ -95,7 +95,7 @@ Status TargetTransfer::check_blocks(Extent& extent) {
 // for together costs it one wait. A quarter of the lease at most, or receiving and publishing would
 // take turns.
 std::size_t TargetTransfer::group_locked() const {
-  const std::uint64_t bytes = std::max<std::uint64_t>(1, ready_.front()->session.extent_bytes());
+  const std::uint64_t bytes = std::max<std::uint64_t>(1, ready_.front()->machine.extent_bytes());
   const std::uint64_t most = std::max(1u, store_limits_.small_together);
   return std::clamp<std::uint64_t>(env_.settings.max_frame_bytes / 2 / bytes, 1, most);
 }
@@ -122,7 +122,7 @@ std::vector<TargetTransfer::Extent*> TargetTransfer::take_ready_locked() {
   while (!ready_.empty() && taken.size() < most) {
     Extent* extent = ready_.front();
     ready_.pop_front();
-    if (extent->session.start_publishing(/*durable_needed=*/false)) {
+    if (extent->machine.start_publishing(/*durable_needed=*/false)) {
       taken.push_back(extent);
     } else {
       extent->let_go_if_failed();
@@ -144,7 +144,7 @@ void TargetTransfer::publish_ready() {
     if (spec_.check_blocks) {
       std::erase_if(extents, [&](Extent* extent) {
         Status checked = TargetExtent::check_blocks_of(extent->held.payload.span(),
-                                                       extent->session.claim()->header);
+                                                       extent->machine.claim()->header);
         if (checked) return false;
         extent->held.payload.reset();
         damaged.emplace_back(extent, std::move(checked));
@@ -154,7 +154,7 @@ void TargetTransfer::publish_ready() {
     for (Extent* extent : extents) {
       stored.push_back(&extent->stored);
       puts.push_back(
-          extent->stored.inline_put(extent->held.payload.span(), extent->session.claim()->header));
+          extent->stored.inline_put(extent->held.payload.span(), extent->machine.claim()->header));
     }
     std::vector<Status> ends = TargetExtent::put_inline_many(place_, stored, puts);
     for (std::size_t i = 0; i < extents.size(); ++i) {
@@ -175,16 +175,16 @@ void TargetTransfer::published_locked(Extent& extent, Status status) {
   if (!status) {
     Error error = std::move(status).error().with_suspect(Side::kTarget);
     const bool sources = error.suspect == Side::kSource;
-    extent.session.on_publish_failed(std::move(error).with_context(
+    extent.machine.on_publish_failed(std::move(error).with_context(
         "extent " + (sources ? extent.pair.source : extent.pair.target)));
     return;
   }
   if (extent.inline_candidate) {
-    durable_bytes_ += extent.session.extent_bytes();
+    durable_bytes_ += extent.machine.extent_bytes();
     last_durable_at_ = steady_clock::now();
   }
-  extent.session.on_published();
-  published_bytes_ += extent.session.claim()->bytes;
+  extent.machine.on_published();
+  published_bytes_ += extent.machine.claim()->bytes;
   env_.counters.extents_published.fetch_add(1, std::memory_order_relaxed);
   add_outcome_locked(extent);
 }

@@ -47,7 +47,7 @@ enum class Phase : int {
 std::string_view to_string(Phase phase);  // "stream"
 inline bool is_final(Phase p) { return p >= Phase::kSucceeded; }
 
-enum class Limit : int {
+enum class Bottleneck : int {
   kNone = 0,
   kSourceStore = 1,
   kLanes = 2,
@@ -96,7 +96,7 @@ struct Progress {
   std::uint32_t extents_done = 0;           // published, or there already
   std::uint32_t extents_already_there = 0;  // of those
   std::uint32_t extents_failed = 0;
-  Limit limit = Limit::kNone;
+  Bottleneck bottleneck = Bottleneck::kNone;
   std::string data_endpoint;
   std::uint64_t elapsed_ms = 0;
 };
@@ -145,7 +145,7 @@ struct Summary {
   std::uint64_t rpc_bytes = 0;
   std::uint64_t elapsed_ms = 0;
   std::uint64_t stream_ms = 0;
-  std::uint64_t strangers = 0;
+  std::uint64_t rejected_connections = 0;
   std::uint64_t fallback_parts = 0;
   Status status;  // of the attempt as a whole
   std::string source_device, target_device, data_endpoint;
@@ -162,9 +162,9 @@ struct TransferInfo {
 
 // What a device says of itself.
 struct DeviceDescription {
-  std::string device, version, home, control_address, data_address, data_ports;
+  std::string device, version, adapter, control_address, data_address, data_ports;
   std::uint64_t boot_nonce = 0, region_bytes = 0, bytes_in_flight = 0, started_unix_ms = 0;
-  std::uint64_t bytes_received = 0, bytes_sent = 0, strangers = 0, fallback_parts = 0;
+  std::uint64_t bytes_received = 0, bytes_sent = 0, rejected_connections = 0, fallback_parts = 0;
   std::uint64_t extents_published = 0;
   std::uint32_t transfers_in = 0, transfers_out = 0, pid = 0;
   bool open_data_port = false;

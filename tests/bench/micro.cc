@@ -101,7 +101,7 @@ void frame_decode(benchmark::State& state) {
 BENCHMARK(frame_encode);
 BENCHMARK(frame_decode);
 
-// Four buffers out of a pool of eight at a time, given back in another order.
+// Four buffers out of a pool of eight at a time, given back in another request.
 void buffer_pool(benchmark::State& state) {
   static auto arena = ArenaMemory::allocate(32u << 20);
   static BufferPool pool(arena->span());

@@ -235,15 +235,15 @@ void siphon_source(const Options& options, std::span<const std::byte> pattern,
   auto arena = ArenaMemory::allocate(32u << 20);
   if (!arena) die(arena.error().message);
   BufferPool pool(arena->span());
-  StreamOrder order;
-  order.extents = {"bench"};
-  order.target = {"127.0.0.1", introduction.port};
-  std::memcpy(order.ticket.id.data(), introduction.ticket_id, 16);
-  order.ticket.key = Secret(std::as_bytes(std::span(introduction.ticket_key)));
-  order.lanes = static_cast<std::uint16_t>(options.lanes);
-  order.max_frame_bytes = static_cast<std::uint32_t>(options.message_bytes);
-  order.deadline = deadline_in(std::chrono::minutes(10));
-  StreamSender sender(store, pool, std::move(order), [](ExtentResult result) {
+  StreamRequest request;
+  request.extents = {"bench"};
+  request.target = {"127.0.0.1", introduction.port};
+  std::memcpy(request.ticket.id.data(), introduction.ticket_id, 16);
+  request.ticket.key = Secret(std::as_bytes(std::span(introduction.ticket_key)));
+  request.lanes = static_cast<std::uint16_t>(options.lanes);
+  request.max_frame_bytes = static_cast<std::uint32_t>(options.message_bytes);
+  request.deadline = deadline_in(std::chrono::minutes(10));
+  StreamSender sender(store, pool, std::move(request), [](ExtentResult result) {
     if (!result.status) die(result.status.error().message);
   });
   if (Status status = sender.run(); !status) die(status.error().message);

@@ -168,7 +168,7 @@ class Authority(ByHand, harness.ClusterTest):
     def test_a_call_without_a_known_grant_is_told_one_thing(self):
         """Not whether there is such a pool, with a grant of another pool or with none."""
         address = self.control_address("a")
-        other = self.granted("client.other", "read", "c", at=self.home("a", "e"))
+        other = self.granted("client.other", "read", "c", at=self.primary_of("a", "e"))
         for nonce in (NONE, secrets.token_hex(16), other):
             told = {self.device(address, "verify", pool, "e", nonce, NONE)[0] + " " +
                     self.device(address, "verify", pool, "e", nonce, NONE)[1].replace(pool, "POOL")
@@ -177,7 +177,7 @@ class Authority(ByHand, harness.ClusterTest):
             self.assertIn("PERMISSION_DENIED", told.pop())
 
     def test_a_grant_is_good_for_its_pool_its_right_and_its_device_alone(self):
-        target = self.home("b", "forged")
+        target = self.primary_of("b", "forged")
         elsewhere = (target + 1) % self.cluster.osds
         read_a = self.granted("client.least", "read", "a")
         # All but the last at the very device that is asked to write.
@@ -192,8 +192,8 @@ class Authority(ByHand, harness.ClusterTest):
                 self.assertIn("grant_write", sentence)
 
     def test_who_may_write_the_target_but_not_read_the_source_is_refused_by_the_source(self):
-        source = self.home("a", "e")
-        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        source = self.primary_of("a", "e")
+        write = self.granted("client.least", "write", "b", at=self.primary_of("b", "forged"))
         with self.nothing_is_written():
             for read in (NONE, secrets.token_hex(16), write,
                          self.granted("client.other", "read", "c", at=source),
@@ -208,7 +208,7 @@ class Authority(ByHand, harness.ClusterTest):
         """He passes everything on to the real device, and keeps it."""
         device = self.control_address("b", "forged")
         host, port = device.split(":")
-        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        write = self.granted("client.least", "write", "b", at=self.primary_of("b", "forged"))
         read = self.granted("client.least", "read", "a")
         with self.nothing_is_written(), Recorder((host, int(port))) as recorder:
             code, sentence = self.device(
@@ -229,7 +229,7 @@ class Authority(ByHand, harness.ClusterTest):
         self.cluster.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/forged")
 
     def test_a_source_that_is_not_the_extents_device_is_never_called(self):
-        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        write = self.granted("client.least", "write", "b", at=self.primary_of("b", "forged"))
         read = self.granted("client.least", "read", "a")
         with self.nothing_is_written(), socket.create_server(("127.0.0.1", 0)) as trap:
             trap.setblocking(False)
@@ -241,7 +241,7 @@ class Authority(ByHand, harness.ClusterTest):
 
     def test_the_same_grants_where_they_belong_do_copy(self):
         # The control of the tests above: nothing else than the grants was wrong there.
-        write = self.granted("client.least", "write", "b", at=self.home("b", "forged"))
+        write = self.granted("client.least", "write", "b", at=self.primary_of("b", "forged"))
         read = self.granted("client.least", "read", "a")
         self.assertEqual(self.transfer(read, write), ("OK", "1 extents"))
         self.assertEqual(harness.Extent(self.cluster, "b", "forged").read(),
@@ -286,11 +286,12 @@ class Authority(ByHand, harness.ClusterTest):
                     grant(kept[0])  # whoever has a grant can renew it all the same
             return len(kept)
         # One connection has a share, and so has a pool.
+        source = self.primary_of("a", "e")
         self.assertEqual(fill(256), 256)
-        self.assertEqual(self.grant("client.other", "read", "c", at=self.home("a", "e"))[0], 0)
+        self.assertEqual(self.grant("client.other", "read", "c", at=source)[0], 0)
         self.assertLessEqual(fill(256), 256)
         self.assertLess(fill(256), 256)
-        self.assertEqual(self.grant("client.other", "read", "c", at=self.home("a", "e"))[0], 0)
+        self.assertEqual(self.grant("client.other", "read", "c", at=source)[0], 0)
         ran = c.siphon("copy", "a/e", "b/in-turn", key="client.least")
         self.assertIn("busy; waiting for a turn", ran.stderr)
         c.siphon("rm", "--purge", "--yes-i-really-mean-it", "b/in-turn")
@@ -302,7 +303,7 @@ class Authority(ByHand, harness.ClusterTest):
         (transfer,) = c.running_transfers("b")
         address = self.control_address("b", "watched")
         # A grant of another requester's own pool, at this very device.
-        nonce = self.granted("client.other", "write", "c", at=self.home("b", "watched"))
+        nonce = self.granted("client.other", "write", "c", at=self.primary_of("b", "watched"))
         self.assertEqual(self.device(address, "list", NONE, nonce), ("OK", "0"))
         for verb in ("watch", "cancel"):
             code, sentence = self.device(address, verb, transfer["id"], NONE, nonce)

@@ -67,7 +67,7 @@ class ByHand:
             places.setdefault(self.hello(pool, f"probe-{number}", nspace)[0], f"probe-{number}")
         return places[osd]
 
-    def home(self, pool, name):
+    def primary_of(self, pool, name):
         return self.cluster.place(pool, name)[0]
 
     def hello(self, pool, locator="e", nspace=""):

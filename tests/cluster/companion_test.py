@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 import harness
-import stranger  # after harness, which knows where it is
+import hostile_peer  # after harness, which knows where it is
 from harness import MIB, wait_until
 
 TEST_LIB_DIR = pathlib.Path(os.environ.get(
@@ -167,23 +167,23 @@ class Companion(harness.ClusterTest):
         c.wait_companions()
         self.assert_copy_works()
 
-    # ---- strangers
+    # ---- unproven peers
 
-    def test_a_flood_of_strangers_at_an_osds_companion_stops_no_copy_and_no_osd(self):
+    def test_a_flood_of_unproven_peers_at_an_osds_companion_stops_no_copy_and_no_osd(self):
         """At every companion's control port and the first data ports, while extents are copied."""
         c = self.cluster
         c.put("a/e-secret-name", 4 * MIB, 3)
         content = harness.Extent(c, "a", "e-secret-name").read()
         self.assert_copy_works()
         pids, osds = c.wait_companions(), [c.osd_pid(osd) for osd in range(c.osds)]
-        before = [stranger.memory(pid, "VmRSS") for pid in pids.values()]
+        before = [hostile_peer.memory(pid, "VmRSS") for pid in pids.values()]
 
         def copy(number):
             c.siphon("copy", "a/e-secret-name", f"b/t{number}", "--bwlimit", "4M")
             self.assertEqual(harness.Extent(c, "b", f"t{number}").read(), content)
-        copies, heard, counts = stranger.flooded(harness.listening_ports(*c.control_ports),
+        copies, heard, counts = hostile_peer.flooded(harness.listening_ports(*c.control_ports),
                                                  range(c.data_ports[0], c.data_ports[0] + 20), copy)
-        peaks = [stranger.memory(pid) for pid in pids.values()]
+        peaks = [hostile_peer.memory(pid) for pid in pids.values()]
         print(f"{copies} copies; {counts}; RSS before {[b // MIB for b in before]}, "
               f"at most {[p // MIB for p in peaks]} MiB", flush=True)
         self.assertEqual(c.wait_companions(), pids)
@@ -192,7 +192,7 @@ class Companion(harness.ClusterTest):
         self.assertGreater(len(heard), 0)
         self.assertNotIn(b"e-secret-name", heard)
         for peak in peaks:
-            self.assertLess(peak, stranger.BOUND_BYTES)
+            self.assertLess(peak, hostile_peer.BOUND_BYTES)
         self.assert_nothing_left("a", "b")
 
 

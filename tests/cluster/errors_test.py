@@ -298,7 +298,7 @@ class Errors(ByHand, harness.ClusterTest):
                               f"ceph --conf {c.conf} osd pool application enable untagged siphon")
         # The devices look for themselves.
         write = self.granted("client.blind", "write", "untagged",
-                             at=self.home("untagged", "forged"))
+                             at=self.primary_of("untagged", "forged"))
         read = self.granted("client.blind", "read", "a")
         code, sentence = self.transfer(read, write, target_pool="untagged")
         self.assertEqual(code, "FAILED_PRECONDITION", sentence)
@@ -381,7 +381,7 @@ class Errors(ByHand, harness.ClusterTest):
     def test_the_same_transfer_id_twice_is_one_transfer(self):
         c = self.cluster
         transfer_id = secrets.token_hex(16)
-        write = self.granted("client.blind", "write", "b", at=self.home("b", "forged"))
+        write = self.granted("client.blind", "write", "b", at=self.primary_of("b", "forged"))
         read = self.granted("client.blind", "read", "a")
         words = [self.control_address("b", "forged"), "transfer", transfer_id,
                  self.control_address("a", "e"), "a", "b", "e", "forged", read, write]

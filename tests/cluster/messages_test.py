@@ -12,7 +12,7 @@ import harness
 from harness import FATAL, MIB, NOTHING_TO_DO, OK, PARTIAL, wait_until
 
 sys.path.insert(0, str(harness.REPO / "tests" / "support"))
-from lane_proxy import Fault, LaneProxy, Stranger  # noqa: E402 (after the path is known)
+from lane_proxy import Fault, LaneProxy, RawConnection  # noqa: E402 (after the path is known)
 
 WITNESS = harness.BIN_DIR / "field_witness.so"
 REDIRECT = harness.BIN_DIR / "redirect_connect.so"
@@ -67,7 +67,7 @@ class Messages(harness.ClusterTest):
                 SIPHON_TEST_REDIRECT_WHILE=c.scratch / "proxied", SIPHOND_TRASH_KEEP=1):
             self.new_companions()
             self.a_long_transfer_while_the_primaries_move()
-            self.a_wire_that_is_cut_and_strangers_before_it()
+            self.a_wire_that_is_cut_and_unproven_peers_before_it()
             self.names_that_are_taken_and_rot()
             self.a_name_whose_trash_is_full()
             self.a_target_that_writes_in_order()
@@ -103,7 +103,7 @@ class Messages(harness.ClusterTest):
             wait_until(lambda pool=pool, was=primary: c.place(pool, "e")[0] == was,
                        what="the primary of before")
 
-    def a_wire_that_is_cut_and_strangers_before_it(self):
+    def a_wire_that_is_cut_and_unproven_peers_before_it(self):
         c = self.cluster
         proxy = LaneProxy(range(c.data_ports[0], c.data_ports[1] + 1))
         self.addCleanup(proxy.close)
@@ -111,7 +111,7 @@ class Messages(harness.ClusterTest):
 
         def before(lane):
             if lane.number == 0:
-                Stranger(lane.port, b"GET / HTTP/1.1\r\n" * 8).wait_closed()
+                RawConnection(lane.port, b"GET / HTTP/1.1\r\n" * 8).wait_closed()
                 told.extend(self.siphon("daemons", self.target).document["devices"])
         proxy.before_connect = before
         fault = proxy.add(Fault("cut", "payload", 300_000))

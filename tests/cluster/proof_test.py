@@ -164,7 +164,7 @@ class Proof(harness.ClusterTest):
     def assert_receipts(self, ran):
         summary = ran.document["summary"]
         self.assertEqual(summary["fallback_parts"], 0)
-        self.assertEqual(summary["strangers"], 0)
+        self.assertEqual(summary["rejected_connections"], 0)
         self.assertEqual({e["status"] for e in ran.extents}, {"copied"})
         for extent in ran.extents:
             receipt = extent["receipt"]

@@ -287,7 +287,7 @@ TEST(PosixStore, AFileMovedOverASealedExtentIsNeitherTrashedNorReplaced) {
   EXPECT_EQ(fs::file_size(folder / "theirs"), 9u);
 }
 
-// Damage is no stranger: what is left of an extent can be removed, and replaced.
+// What is damaged is still Siphon's: what is left of an extent can be removed, and replaced.
 TEST(PosixStore, AnExtentThatWasCutShortCanBeReplacedAndRemoved) {
   for (const std::size_t left : {50'000u, 3u, 0u}) {
     TempFolder folder;

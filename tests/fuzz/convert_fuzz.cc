@@ -35,7 +35,7 @@ void check_accepted(const StreamCall& call, const v1::StreamRequest& sent) {
   HOLDS(call.max_frame_bytes >= 4096 && call.max_frame_bytes <= (64u << 20));
   HOLDS(call.data.port == sent.data_port());
   HOLDS(call.ticket.key.reveal().size() == 32);
-  HOLDS(call.pace.idle_timeout.count() >= 100);
+  HOLDS(call.minimum_rate.idle_timeout.count() >= 100);
   HOLDS(call.deadline.count() >= 0);
 }
 // A header that passes the check has the numbers that were sent.

@@ -1,5 +1,5 @@
-// The handshake, both ends: what a stranger may send to a data port, and what whoever listens there
-// may answer.
+// The handshake, both ends: what an unproven peer may send to a data port, and what whoever listens
+// there may answer.
 //
 // Properties: nothing is said before a whole hello with the right ticket id; nobody is accepted
 // without the proof; after 96 bytes it is over; the source never sends its proof to one that has

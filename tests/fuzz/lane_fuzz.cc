@@ -4,7 +4,7 @@
 // The first byte says which checksums and numbers are made good before the bytes are sent, so that
 // a frame that was changed still gets through. Properties: what is delivered lies within what was
 // agreed and has the checksum that it is said to have; an extent is complete only when its bytes
-// are there, each once; the pieces of a session are bounded; nothing stays of the buffers.
+// are there, each once; the pieces of an extent are bounded; nothing stays of the buffers.
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,7 +13,7 @@
 
 #include "plugin/base/crc32.h"
 #include "plugin/stream/receiver.h"
-#include "plugin/transfer/session.h"
+#include "plugin/transfer/machine.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace siphon::fuzz {
@@ -48,22 +48,22 @@ class Sink : public FrameSink {
     HOLDS(frame.payload.size() == frame.header.length_bytes);
     HOLDS(crc32(frame.payload.span()) == frame.crc32);
     const FrameHeader& header = frame.header;
-    ExtentSession& session = sessions_.at(header.extent_index);
-    const Status taken = session.on_frame(header.extent_bytes, header.offset_bytes,
+    ExtentMachine& machine = sessions_.at(header.extent_index);
+    const Status taken = machine.on_frame(header.extent_bytes, header.offset_bytes,
                                           header.length_bytes, frame.crc32);
     if (!taken) {
       check_error(taken.error());
       return {};  // the extent has failed, the lane goes on
     }
-    HOLDS(session.pieces() <= Crc32Assembly::kMostPieces);
-    HOLDS(session.received_bytes() <= session.extent_bytes());
+    HOLDS(machine.pieces() <= Crc32Assembly::kMostPieces);
+    HOLDS(machine.received_bytes() <= machine.extent_bytes());
     Bytes& bytes = extents_[header.extent_index];
     bytes.resize(header.extent_bytes);
     const auto payload = frame.payload.span();
     std::copy(payload.begin(), payload.end(),
               bytes.begin() + static_cast<std::ptrdiff_t>(header.offset_bytes));
-    if (session.received_bytes() == session.extent_bytes()) {
-      HOLDS(session.target_crc32() == crc32(bytes));
+    if (machine.received_bytes() == machine.extent_bytes()) {
+      HOLDS(machine.target_crc32() == crc32(bytes));
     }
     return {};
   }
@@ -76,7 +76,7 @@ class Sink : public FrameSink {
 
  private:
   const bool refuses_odd_;
-  std::map<std::uint32_t, ExtentSession> sessions_;
+  std::map<std::uint32_t, ExtentMachine> sessions_;
   std::map<std::uint32_t, Bytes> extents_;
 };
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Faults between two stand-alone siphond: processes killed and held, a hostile wire, strangers on
+"""Faults between two stand-alone siphond: processes killed and held, a hostile wire, noise on
 the data port, full disks, rot. Each acts from outside, at a random point that the progress shows
 to be mid-stream, and is followed by the invariants I1-I5, I7 and I14 (docs/failure_model.md),
 checked on the files themselves, and by a retry.
@@ -21,7 +21,7 @@ import subprocess
 import threading
 
 import two_daemons
-from lane_proxy import HELLO_BYTES, PROOF_BYTES, Fault, Stranger, wait_for
+from lane_proxy import HELLO_BYTES, PROOF_BYTES, Fault, RawConnection, wait_for
 from two_daemons import (DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, LIMIT, MIB, OK, PERMISSION,
                          SIPHON, SIPHOND, TEMPORARY, TwoDaemonsTest)
 
@@ -477,14 +477,14 @@ class WireFaultTest(FaultTest):
         self.assert_retry_succeeds()
 
     def test_one_bit_flips_in_the_handshake(self):
-        """The ticket is not proven: denied, counted as a stranger."""
+        """The ticket is not proven: denied, counted as an unproven peer."""
         fault = self.fault("flip", "handshake", self.random.randrange(HELLO_BYTES + PROOF_BYTES),
                            bit=self.random.randrange(8))
         ran = self.start_copy("e1").wait()
         self.assertTrue(fault.fired.is_set())
         # The source tries again within its attempt, or the requester with another.
         self.assertIn(ran.code, (OK, PERMISSION), str(ran))
-        self.assertGreaterEqual(self.describe(self.target)["strangers"], 1)
+        self.assertGreaterEqual(self.describe(self.target)["rejected_connections"], 1)
         if ran.code != OK:
             self.assert_as_before()
             self.assert_retry_succeeds()
@@ -513,7 +513,7 @@ class WireFaultTest(FaultTest):
         ran = self.run_with(fault, OK)
         fault.release.set()
         self.assertEqual(ran.receipt["attempts"], 1)
-        self.assertEqual(ran.summary["strangers"], 1)
+        self.assertEqual(ran.summary["rejected_connections"], 1)
         self.assert_copied()
         self.assert_nothing_left()
 
@@ -552,42 +552,42 @@ class DataPortTest(FaultTest):
         self.proxy.before_connect = before
         return failures
 
-    def strangers_first(self, count, *visits):
+    def unproven_first(self, count, *visits):
         failures = self.knock(*visits)
-        before = self.describe(self.target)["strangers"]
+        before = self.describe(self.target)["rejected_connections"]
         ran = self.copy("e1")
         self.assertEqual(failures, [])
         self.assertEqual(ran.receipt["attempts"], 1)
-        self.assertEqual(ran.summary["strangers"], count)
-        self.assertEqual(self.describe(self.target)["strangers"], before + count)
+        self.assertEqual(ran.summary["rejected_connections"], count)
+        self.assertEqual(self.describe(self.target)["rejected_connections"], before + count)
         self.assert_copied()
         self.assert_source_untouched()
         self.assert_nothing_left()
 
-    def test_strangers_come_first(self):
+    def test_unproven_peers_come_first(self):
         def says(name, data):
             def visit(port):
-                said = Stranger(port, data).wait_closed()
-                assert said == b"", f"a stranger was told {said!r}"
+                said = RawConnection(port, data).wait_closed()
+                assert said == b"", f"an unproven peer was told {said!r}"
             visit.__name__ = name
             return visit
         noise = self.random.randbytes(self.random.randrange(64, 4096))
-        self.strangers_first(4, says("noise", noise), says("a browser", b"GET / HTTP/1.1\r\n" * 5),
+        self.unproven_first(4, says("noise", noise), says("a browser", b"GET / HTTP/1.1\r\n" * 5),
                              says("a wrong ticket", hello(self.random.randbytes(16))),
                              says("a lane too many", hello(self.random.randbytes(16), lane=999)))
 
     def test_a_silent_connection(self):
         def silent(port):
-            assert Stranger(port).wait_closed() == b""
-        self.strangers_first(1, silent)
+            assert RawConnection(port).wait_closed() == b""
+        self.unproven_first(1, silent)
 
     def test_a_crowd_of_silent_connections(self):
         crowd = []
         self.addCleanup(lambda: [s.close() for s in crowd])
 
         def twenty(port):
-            crowd.extend(Stranger(port) for _ in range(20))
-        self.strangers_first(20, twenty)
+            crowd.extend(RawConnection(port) for _ in range(20))
+        self.unproven_first(20, twenty)
         self.assertTrue(all(s.wait_closed() == b"" for s in crowd))
 
     def test_half_a_greeting(self):
@@ -595,8 +595,8 @@ class DataPortTest(FaultTest):
         self.addCleanup(lambda: [s.close() for s in crowd])
 
         def half(port):
-            crowd.append(Stranger(port, hello(self.random.randbytes(16))[:40]))
-        self.strangers_first(1, half)
+            crowd.append(RawConnection(port, hello(self.random.randbytes(16))[:40]))
+        self.unproven_first(1, half)
 
     def test_a_ticket_of_an_earlier_transfer_is_replayed(self):
         self.put("e0", MIB)
@@ -606,9 +606,9 @@ class DataPortTest(FaultTest):
         self.proxy.lanes.clear()
 
         def replay(port):
-            stranger = Stranger(port, old.sent_head[:HELLO_BYTES])
-            assert stranger.wait_closed() == b"", "an old ticket was answered"
-        self.strangers_first(1, replay)
+            unproven = RawConnection(port, old.sent_head[:HELLO_BYTES])
+            assert unproven.wait_closed() == b"", "an old ticket was answered"
+        self.unproven_first(1, replay)
 
     def test_a_lane_of_the_same_transfer_is_replayed(self):
         """The ticket is still good, the port still open; the proof is not for these nonces."""
@@ -620,17 +620,17 @@ class DataPortTest(FaultTest):
             first = self.proxy.lanes[0]
             try:
                 assert first.proven.wait(DEADLINE_S)
-                stranger = Stranger(lane.port, first.sent_head[:HELLO_BYTES])
-                challenge = stranger.receive(64)
+                unproven = RawConnection(lane.port, first.sent_head[:HELLO_BYTES])
+                challenge = unproven.receive(64)
                 assert challenge[:32] != first.received_head[:32], "the same nonce twice"
-                stranger.send(first.sent_head[HELLO_BYTES:])
-                assert stranger.wait_closed() == b""
+                unproven.send(first.sent_head[HELLO_BYTES:])
+                assert unproven.wait_closed() == b""
             except (AssertionError, OSError) as error:
                 failures.append(repr(error))
         self.proxy.before_connect = before
         ran = self.copy("e1", "--lanes", "2")
         self.assertEqual(failures, [])
-        self.assertEqual(ran.summary["strangers"], 1)
+        self.assertEqual(ran.summary["rejected_connections"], 1)
         self.assert_copied()
         self.assert_nothing_left()
 
@@ -639,7 +639,7 @@ class DataPortTest(FaultTest):
         run, transfer = self.stream()
         port = int(transfer["progress"]["data_endpoint"].rpartition(":")[2])
         with self.assertRaises(ConnectionRefusedError):
-            Stranger(port)
+            RawConnection(port)
         self.assertEqual(run.wait().code, OK)
         self.assert_copied()
 

@@ -51,7 +51,7 @@ class CliTest(unittest.TestCase):
     def json(self, *arguments, expect=OK, **more):
         run = self.siphon(*arguments, "-f", "json", expect=expect, **more)
         document = json.loads(run.stdout)
-        self.assertEqual(document["schema_version"], 1)
+        self.assertEqual(document["schema_version"], 2)
         self.assertEqual(document["exit_code"], expect)
         return document
 

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 
 import two_daemons
-import stranger as h2  # after two_daemons, which knows where it is
+import hostile_peer as h2  # after two_daemons, which knows where it is
 from two_daemons import DEADLINE_S, MIB, OK, TwoDaemonsTest
 
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -66,8 +66,8 @@ class TlsTest(TwoDaemonsTest):
 
     def test_who_has_a_certificate_copies_and_nobody_else_is_heard(self):
         theirs = Authority(self.dir / "theirs")
-        stranger = ["--tls-ca", self.ours.ca, "--tls-cert", theirs.cert, "--tls-key", theirs.key]
-        for options in ([], stranger, theirs.options):
+        unproven = ["--tls-ca", self.ours.ca, "--tls-cert", theirs.cert, "--tls-key", theirs.key]
+        for options in ([], unproven, theirs.options):
             with self.subTest(options=options):
                 ran, devices = self.answers(*options)
                 self.assertNotEqual(ran.code, OK)

@@ -468,7 +468,7 @@ class Interrupted(ToldTest):
         self.assertEqual((ran.document["going_on"], ran.summary["going_on"]), ([], 0))
         # Its account is gone with it.
         self.assertEqual([ran.summary[k] for k in ("transfers", "lane_bytes", "rpc_bytes",
-                                                   "strangers", "fallback_parts")],
+                                                   "rejected_connections", "fallback_parts")],
                          [1, None, None, None, None])
         self.assertEqual(len(ran.summary["data_endpoints"]), 1)
         # What it says to run is what finds out, once the target is back.

@@ -238,7 +238,7 @@ class LaneProxy:
             lane.close()
 
 
-class Stranger:
+class RawConnection:
     """A connection to a data port by somebody without a ticket."""
 
     def __init__(self, port, send=b"", timeout_s=CONNECT_TIMEOUT_S):

@@ -75,7 +75,7 @@ enum class ClassState {
 // What the companion says of itself, to who holds a grant.
 struct DaemonFacts {
   std::string version;
-  std::string home;  // "objclass"; "rados": it has no methods to go through
+  std::string adapter;  // "objclass"; "rados": it has no methods to go through
   // From here on only to who holds a grant; empty or 0: not told.
   std::string data_address;
   std::uint16_t first_data_port = 0, last_data_port = 0;

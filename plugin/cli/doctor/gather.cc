@@ -515,7 +515,7 @@ class Gatherer {
     }
     DaemonFacts daemon;
     daemon.version = told->version;
-    daemon.home = told->home;
+    daemon.adapter = told->adapter;
     daemon.data_address = told->data_address;
     const std::size_t dash = told->data_ports.find('-');
     daemon.first_data_port = static_cast<std::uint16_t>(number_in(told->data_ports));

@@ -30,7 +30,7 @@ OsdFacts healthy_osd(int id) {
   osd.control_error = std::string();
   DaemonFacts daemon;
   daemon.version = "0.1.0";
-  daemon.home = "objclass";
+  daemon.adapter = "objclass";
   daemon.data_address = "127.0.0.1";
   daemon.first_data_port = 7500;
   daemon.last_data_port = 7999;

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "plugin/base/types.h"
-#include "plugin/cli/limits.h"
+#include "plugin/cli/bottleneck.h"
 
 namespace siphon::cli {
 namespace {
@@ -20,10 +20,11 @@ TEST(CliProgress, TheLineOperatorsKnow) {
   state.counts = true;
   state.active = 9;
   state.retried = 3;
-  state.limit = "osd.7 disk";
-  EXPECT_EQ(progress_line(state, kRate, false),
-            "12.4/88.0 GiB 14% 1.31 GiB/s ETA 58s | 9 active 0 failed 3 retried | limit: osd.7 "
-            "disk");
+  state.bottleneck = "osd.7 disk";
+  EXPECT_EQ(
+      progress_line(state, kRate, false),
+      "12.4/88.0 GiB 14% 1.31 GiB/s ETA 58s | 9 active 0 failed 3 retried | bottleneck: osd.7 "
+      "disk");
 }
 
 TEST(CliProgress, AHundredPercentOnlyAtTheEnd) {
@@ -67,7 +68,7 @@ TEST(CliProgress, ALineFitsTheTerminalWhateverItHasToSay) {
   state.counts = true;
   state.active = 10'000;
   state.failed = state.retried = 99;
-  state.limit = "--bwlimit";
+  state.bottleneck = "--bwlimit";
   const std::string whole = progress_line(state, kRate, false);
   EXPECT_GT(whole.size(), 79u);
   EXPECT_EQ(progress_line(state, kRate, false, 79),
@@ -81,15 +82,17 @@ TEST(CliProgress, ALineFitsTheTerminalWhateverItHasToSay) {
 }
 
 TEST(CliProgress, ADevicesOwnLimitIsNotTheCommands) {
-  EXPECT_EQ(limit_text(Limit::kSetting, "osd.3", "osd.7"), "--bwlimit");
-  EXPECT_EQ(limit_text(Limit::kDeviceSetting, "osd.3", "osd.7"), "osd.7 transfer.bytes_per_second");
-  EXPECT_EQ(limit_text(Limit::kSourceSetting, "osd.3", "osd.7"), "osd.3 transfer.bytes_per_second");
+  EXPECT_EQ(bottleneck_text(Bottleneck::kSetting, "osd.3", "osd.7"), "--bwlimit");
+  EXPECT_EQ(bottleneck_text(Bottleneck::kDeviceSetting, "osd.3", "osd.7"),
+            "osd.7 transfer.bytes_per_second");
+  EXPECT_EQ(bottleneck_text(Bottleneck::kSourceSetting, "osd.3", "osd.7"),
+            "osd.3 transfer.bytes_per_second");
 }
 
 TEST(CliProgress, APeersWordsDoNotSteerTheTerminal) {
   ProgressState state;
-  state.limit = "osd.\x1b[2J\n disk";
-  EXPECT_EQ(progress_line(state, 0, false), "starting | limit: osd.\\x1b[2J\\n disk");
+  state.bottleneck = "osd.\x1b[2J\n disk";
+  EXPECT_EQ(progress_line(state, 0, false), "starting | bottleneck: osd.\\x1b[2J\\n disk");
 }
 
 TEST(CliProgress, ExtentsCountWhereTheTotalInBytesIsNotKnown) {

@@ -15,7 +15,7 @@ constexpr char kHere[] = "127.0.0.1:7400";
 
 DeviceTime random_device() {
   DeviceTime device;
-  fill_random(device.life);
+  fill_random(device.run_id);
   device.clock_ms = 1234567;
   return device;
 }

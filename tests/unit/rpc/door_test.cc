@@ -77,11 +77,10 @@ class DoorTest : public ::testing::Test {
       }
     }
   }
-  void wait_for_strangers(std::size_t count) const {
+  void wait_for_unproven(std::size_t count) const {
     const Deadline until = deadline_in(std::chrono::seconds(20));
-    while (door_->strangers() != count && std::chrono::steady_clock::now() < until)
-      ::poll({}, 0, 5);
-    ASSERT_EQ(door_->strangers(), count);
+    while (door_->unproven() != count && std::chrono::steady_clock::now() < until) ::poll({}, 0, 5);
+    ASSERT_EQ(door_->unproven(), count);
   }
 
   std::mutex mutex_;
@@ -94,8 +93,8 @@ constexpr int kLongMs = 20000, kShortMs = 100;
 
 TEST_F(DoorTest, WhoWasRefusedMakesRoomForTheNextThenTheOldestThatIsSilent) {
   std::vector<Client> clients;
-  for (std::size_t i = 0; i < Door::kMostStrangers; ++i) clients.emplace_back(door_->endpoint());
-  wait_for_strangers(Door::kMostStrangers);
+  for (std::size_t i = 0; i < Door::kMostUnproven; ++i) clients.emplace_back(door_->endpoint());
+  wait_for_unproven(Door::kMostUnproven);
   door_->was_refused(clients[3].endpoint());
   EXPECT_FALSE(clients[3].closed_within(kShortMs));
   clients.emplace_back(door_->endpoint());
@@ -107,35 +106,34 @@ TEST_F(DoorTest, WhoWasRefusedMakesRoomForTheNextThenTheOldestThatIsSilent) {
 }
 
 TEST_F(DoorTest, WhoSaysTooMuchWithoutAuthorityIsClosedAndAKnownCallerIsNot) {
-  const Client stranger(door_->endpoint()), known(door_->endpoint());
-  wait_for_strangers(2);
+  const Client unproven(door_->endpoint()), known(door_->endpoint());
+  wait_for_unproven(2);
   EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
-  wait_for_strangers(1);
+  wait_for_unproven(1);
   for (int i = 0; i < 40; ++i) {
-    stranger.say(Door::kMostBytes / 20);
+    unproven.say(Door::kMostBytes / 20);
     known.say(Door::kMostBytes / 20);
     read_all();
   }
-  EXPECT_TRUE(stranger.closed_within(kLongMs));
+  EXPECT_TRUE(unproven.closed_within(kLongMs));
   EXPECT_FALSE(known.closed_within(kShortMs));
-  wait_for_strangers(0);
+  wait_for_unproven(0);
 }
 
 TEST_F(DoorTest, WhoHangsUpIsForgotten) {
   {
     const Client client(door_->endpoint());
-    wait_for_strangers(1);
+    wait_for_unproven(1);
   }
-  wait_for_strangers(0);
+  wait_for_unproven(0);
 }
 
 TEST_F(DoorTest, KnownOnesDoNotCountAndAreNotPushedOut) {
   const Client known(door_->endpoint());
-  wait_for_strangers(1);
+  wait_for_unproven(1);
   EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
   std::vector<Client> clients;
-  for (std::size_t i = 0; i < Door::kMostStrangers + 1; ++i)
-    clients.emplace_back(door_->endpoint());
+  for (std::size_t i = 0; i < Door::kMostUnproven + 1; ++i) clients.emplace_back(door_->endpoint());
   EXPECT_TRUE(clients[0].closed_within(kLongMs));
   EXPECT_FALSE(known.closed_within(kShortMs));
 }
@@ -145,7 +143,7 @@ TEST_F(DoorTest, OneKeysConnectionsAreBoundedAndAnotherKeyGetsItsOwn) {
   std::size_t taken = 0;
   auto knock = [&](const char* key) {
     clients.emplace_back(door_->endpoint());
-    wait_for_strangers(1);
+    wait_for_unproven(1);
     if (!door_->now_known(clients.back().endpoint(), {{key}})) return false;
     ++taken;
     return true;
@@ -153,7 +151,7 @@ TEST_F(DoorTest, OneKeysConnectionsAreBoundedAndAnotherKeyGetsItsOwn) {
   while (knock("greedy")) ASSERT_LE(taken, Door::kMostKnown / 2);
   EXPECT_EQ(taken, Door::kMostKnown / 2);
   clients.pop_back();
-  wait_for_strangers(0);
+  wait_for_unproven(0);
   EXPECT_TRUE(knock("other"));
   // Known already: nothing more is taken.
   EXPECT_TRUE(door_->now_known(clients.back().endpoint(), {{"greedy"}}));
@@ -167,17 +165,17 @@ TEST_F(DoorTest, OneKeysConnectionsAreBoundedAndAnotherKeyGetsItsOwn) {
 }
 
 TEST_F(DoorTest, WhoIsRefusedTooOftenIsClosedAndAKnownCallerIsNot) {
-  const Client stranger(door_->endpoint()), known(door_->endpoint());
-  wait_for_strangers(2);
+  const Client unproven(door_->endpoint()), known(door_->endpoint());
+  wait_for_unproven(2);
   EXPECT_TRUE(door_->now_known(known.endpoint(), {{"key"}}));
   for (int i = 0; i < Door::kMostRefusals; ++i) {
-    door_->was_refused(stranger.endpoint());
+    door_->was_refused(unproven.endpoint());
     door_->was_refused(known.endpoint());
   }
-  EXPECT_FALSE(stranger.closed_within(kShortMs));
-  door_->was_refused(stranger.endpoint());
+  EXPECT_FALSE(unproven.closed_within(kShortMs));
+  door_->was_refused(unproven.endpoint());
   door_->was_refused(known.endpoint());
-  EXPECT_TRUE(stranger.closed_within(kLongMs));
+  EXPECT_TRUE(unproven.closed_within(kLongMs));
   EXPECT_FALSE(known.closed_within(kShortMs));
 }
 
@@ -185,9 +183,9 @@ TEST_F(DoorTest, NobodyComesInWhileThereIsTooMuchToClearAway) {
   is_behind_ = true;
   const Client client(door_->endpoint());
   ::poll({}, 0, kShortMs);
-  EXPECT_EQ(door_->strangers(), 0u);
+  EXPECT_EQ(door_->unproven(), 0u);
   is_behind_ = false;
-  wait_for_strangers(1);
+  wait_for_unproven(1);
 }
 
 TEST_F(DoorTest, ATakenPortIsSaid) {

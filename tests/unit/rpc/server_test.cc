@@ -115,8 +115,8 @@ class SlowCalls {
     const auto stub = v1::SiphonService::NewStub(channel);
     EXPECT_TRUE(stub->Challenge(&context, {}, &response).ok());
     DeviceTime device;
-    EXPECT_EQ(response.life().size(), device.life.size());
-    std::memcpy(device.life.data(), response.life().data(), response.life().size());
+    EXPECT_EQ(response.run_id().size(), device.run_id.size());
+    std::memcpy(device.run_id.data(), response.run_id().data(), response.run_id().size());
     device.clock_ms = response.clock_ms();
     return device;
   }

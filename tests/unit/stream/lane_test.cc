@@ -80,8 +80,8 @@ class CollectingSink : public FrameSink {
   std::uint64_t delivered_frames_ = 0;
 };
 
-// Strangers without a word: one connection after the other, the youngest of them held, until it
-// goes or there have been very many.
+// Unproven peers without a word: one connection after the other, the youngest of them held, until
+// it goes or there have been very many.
 class Flood {
  public:
   explicit Flood(const Endpoint& port) {
@@ -147,17 +147,17 @@ class StreamTest : public ::testing::Test {
     contents_.push_back(bytes);
   }
 
-  StreamOrder make_order(const Endpoint& target) {
-    StreamOrder order;
-    order.extents = names_;
-    order.target = target;
-    order.ticket = ticket_.clone();
-    order.lanes = lanes_;
-    order.max_frame_bytes = max_frame_bytes_;
-    order.pace = pace_;
-    order.deadline = deadline_in(time_);
-    order.throttles = throttles_;
-    return order;
+  StreamRequest make_order(const Endpoint& target) {
+    StreamRequest request;
+    request.extents = names_;
+    request.target = target;
+    request.ticket = ticket_.clone();
+    request.lanes = lanes_;
+    request.max_frame_bytes = max_frame_bytes_;
+    request.minimum_rate = minimum_rate_;
+    request.deadline = deadline_in(time_);
+    request.throttles = throttles_;
+    return request;
   }
 
   // Runs the attempt; afterwards the members below say how it went.
@@ -182,11 +182,11 @@ class StreamTest : public ::testing::Test {
     auto source = std::async(std::launch::async, [&] { return sender.run(); });
     auto sockets = listener->accept_lanes(ticket_, lanes_, deadline_in(seconds(10)));
     flood.reset();
-    strangers_ = listener->strangers();
+    rejected_connections_ = listener->rejected_connections();
     if (sockets) {
       ReceiveOptions options;
       options.limits = {static_cast<std::uint32_t>(names_.size()), max_frame_bytes_, 1ull << 32};
-      options.pace = pace_;
+      options.minimum_rate = minimum_rate_;
       options.deadline = deadline_in(seconds(20));
       LastData last_data;
       options.last_data = &last_data;
@@ -221,10 +221,10 @@ class StreamTest : public ::testing::Test {
   Ticket ticket_ = Ticket::make({});
   std::uint16_t lanes_ = 1;
   std::uint32_t max_frame_bytes_ = 1u << 20;
-  Pace pace_;
+  MinimumRate minimum_rate_;
   milliseconds time_ = seconds(20);
   bool flooded_ = false;
-  std::uint64_t strangers_ = 0;
+  std::uint64_t rejected_connections_ = 0;
   std::atomic<bool> lanes_ended_{false};
   std::vector<Throttle*> throttles_;
   ArenaMemory send_arena_ = *ArenaMemory::allocate(8 * kMiB);
@@ -426,7 +426,7 @@ TEST_F(StreamTest, AnErrorOfTheSinkDropsTheLaneAndTheSourceNotices) {
 TEST_F(StreamTest, ASlowStoreKeepsTheLaneAlive) {
   make_store(small_parts());
   put("e", random_bytes(kMiB, 1));
-  pace_.idle_timeout = milliseconds(200);
+  minimum_rate_.idle_timeout = milliseconds(200);
   // The first read takes twice as long as a lane may be silent.
   std::promise<void> never;
   auto wait = never.get_future().share();
@@ -465,7 +465,7 @@ TEST_F(StreamTest, AThrottleBelowTheLowestPaceKeepsTheLaneAlive) {
   Throttle throttle(100 * kKiB);
   throttles_ = {&throttle};
   max_frame_bytes_ = 40 * kKiB;  // longer than the silence that is allowed
-  pace_.idle_timeout = milliseconds(200);
+  minimum_rate_.idle_timeout = milliseconds(200);
   run();
   expect_all_arrived();
 }
@@ -501,7 +501,7 @@ TEST_F(StreamTest, AWrongTicketIsUnauthenticated) {
   });
   auto lanes = listener->accept_lanes(other, 1, deadline_in(seconds(10)));
   EXPECT_EQ(lanes.error().code, Code::kCancelled);
-  EXPECT_GE(listener->strangers(), 1u);
+  EXPECT_GE(listener->rejected_connections(), 1u);
   EXPECT_EQ(run.get().error().code, Code::kUnauthenticated);
 }
 
@@ -512,7 +512,7 @@ TEST_F(StreamTest, AFloodOfConnectionsDoesNotKeepTheLanesOut) {
   flooded_ = true;
   run();
   EXPECT_EQ(lane_status_.size(), 8u);
-  EXPECT_GT(strangers_, 0u);
+  EXPECT_GT(rejected_connections_, 0u);
   expect_all_arrived();
 }
 
@@ -561,7 +561,7 @@ TEST_F(StreamTest, ACancelEndsTheWaitForALimitAtOnce) {
 TEST_F(StreamTest, KeepAlivesAloneEndTheAttempt) {
   make_store(small_parts());
   put("e", random_bytes(kMiB, 1));
-  pace_.idle_timeout = milliseconds(200);
+  minimum_rate_.idle_timeout = milliseconds(200);
   std::promise<void> hang;
   auto hung = hang.get_future().share();
   provider_->set_fault_hook([&](const MemoryOperation& op) -> Status {

@@ -1,4 +1,4 @@
-// The ticket's proof, and what strangers at the data port can and cannot do.
+// The ticket's proof, and what unproven peers at the data port can and cannot do.
 
 #include "plugin/stream/listener.h"
 
@@ -197,21 +197,21 @@ TEST_F(ListenerTest, LanesComeInAnyOrderAndThePortCloses) {
   EXPECT_EQ((*lanes)[0].peer()->port, a.local()->port);
   EXPECT_EQ((*lanes)[1].peer()->port, b.local()->port);
   EXPECT_EQ((*lanes)[2].peer()->port, c.local()->port);
-  EXPECT_EQ(listener_->strangers(), 0u);
+  EXPECT_EQ(listener_->rejected_connections(), 0u);
   auto late = Socket::connect(listener_->endpoint(), deadline_in(seconds(2)));
   EXPECT_FALSE(late);
 }
 
-TEST_F(ListenerTest, AStrangerFirstDoesNoHarm) {
+TEST_F(ListenerTest, AnUnprovenPeerFirstDoesNoHarm) {
   accept(1);
-  Socket stranger = knock();
+  Socket unproven = knock();
   const Bytes request(kHelloBytes, std::byte{'G'});
-  ASSERT_TRUE(stranger.send_all({request}, deadline_in(seconds(1))));
-  EXPECT_TRUE(hung_up(stranger));
+  ASSERT_TRUE(unproven.send_all({request}, deadline_in(seconds(1))));
+  EXPECT_TRUE(hung_up(unproven));
   Socket source = knock();
   EXPECT_TRUE(prove(source, 0));
   EXPECT_TRUE(accepted_.get());
-  EXPECT_EQ(listener_->strangers(), 1u);
+  EXPECT_EQ(listener_->rejected_connections(), 1u);
 }
 
 TEST_F(ListenerTest, ASecondSourceForTheSameLaneIsRefused) {
@@ -226,22 +226,22 @@ TEST_F(ListenerTest, ASecondSourceForTheSameLaneIsRefused) {
   auto lanes = accepted_.get();
   ASSERT_TRUE(lanes);
   EXPECT_EQ((*lanes)[0].peer()->port, first.local()->port);
-  EXPECT_EQ(listener_->strangers(), 1u);
+  EXPECT_EQ(listener_->rejected_connections(), 1u);
 }
 
-TEST_F(ListenerTest, SilentStrangersDoNotUseUpTheSlot) {
+TEST_F(ListenerTest, SilentUnprovenPeersDoNotUseUpTheSlot) {
   accept(1);
   std::vector<Socket> silent;
   for (int i = 0; i < 10; ++i) silent.push_back(knock());
   EXPECT_TRUE(hung_up(silent[0]));  // the tenth pushed the oldest out
-  EXPECT_EQ(listener_->strangers(), 1u);
+  EXPECT_EQ(listener_->rejected_connections(), 1u);
   Socket source = knock();
   EXPECT_TRUE(prove(source, 0));
   EXPECT_TRUE(accepted_.get());
-  EXPECT_EQ(listener_->strangers(), 10u);  // the rest went when the lane was in
+  EXPECT_EQ(listener_->rejected_connections(), 10u);  // the rest went when the lane was in
 }
 
-// Every lane of a transfer has a place of its own, and none is taken for a stranger.
+// Every lane of a transfer has a place of its own, and none is taken for an unproven peer.
 TEST_F(ListenerTest, SixteenLanesAtOnceDoNotPushEachOtherOut) {
   accept(16);
   std::vector<Socket> lanes;
@@ -249,7 +249,7 @@ TEST_F(ListenerTest, SixteenLanesAtOnceDoNotPushEachOtherOut) {
   for (std::uint16_t i = 0; i < 16; ++i) EXPECT_TRUE(prove(lanes[i], i)) << i;
   auto accepted = accepted_.get();
   ASSERT_TRUE(accepted) << accepted.error().message;
-  EXPECT_EQ(listener_->strangers(), 0u);
+  EXPECT_EQ(listener_->rejected_connections(), 0u);
 }
 
 // A source between its greeting and its proof, with its bytes carried by hand.
@@ -280,7 +280,7 @@ class HeldSource {
   std::future<Status> proving_;
 };
 
-TEST_F(ListenerTest, WhoHasShownTheTicketIsNotPushedOutByStrangers) {
+TEST_F(ListenerTest, WhoHasShownTheTicketIsNotPushedOutByUnprovenPeers) {
   accept(1);
   HeldSource source(ticket_);
   Socket port = knock();
@@ -293,8 +293,8 @@ TEST_F(ListenerTest, WhoHasShownTheTicketIsNotPushedOutByStrangers) {
   source.prove(port);
   auto lanes = accepted_.get();
   ASSERT_TRUE(lanes) << lanes.error().message;
-  EXPECT_GE(listener_->strangers(), 1u);  // the last ones may still stand in line
-  EXPECT_LE(listener_->strangers(), 40u);
+  EXPECT_GE(listener_->rejected_connections(), 1u);  // the last ones may still stand in line
+  EXPECT_LE(listener_->rejected_connections(), 40u);
 }
 
 // Nor do they gather without end: who repeats another's greeting has no proof.
@@ -335,7 +335,7 @@ TEST_F(ListenerTest, TheDeadlineCanBeBroughtForward) {
   EXPECT_EQ(accepted_.get().error().code, Code::kDeadlineExceeded);
 }
 
-TEST_F(ListenerTest, ASilentStrangerIsGoneAfterTwoSeconds) {
+TEST_F(ListenerTest, ASilentUnprovenPeerIsGoneAfterTwoSeconds) {
   accept(1, seconds(10));
   Socket silent = knock();
   const auto start = Deadline::clock::now();
@@ -347,11 +347,11 @@ TEST_F(ListenerTest, ASilentStrangerIsGoneAfterTwoSeconds) {
 
 TEST_F(ListenerTest, AnOversizedHelloIsCutOffAtItsEnd) {
   accept(1);
-  Socket stranger = knock();
+  Socket unproven = knock();
   const Bytes flood(1 << 20, std::byte{'x'});
   // It may or may not be possible to send all of that before the other end hangs up.
-  (void)stranger.send_all({flood}, deadline_in(seconds(5)));
-  EXPECT_TRUE(hung_up(stranger));
+  (void)unproven.send_all({flood}, deadline_in(seconds(5)));
+  EXPECT_TRUE(hung_up(unproven));
   Socket source = knock();
   EXPECT_TRUE(prove(source, 0));
   EXPECT_TRUE(accepted_.get());

@@ -150,7 +150,7 @@ TEST(Socket, ShutdownFromAnotherThreadIsACancel) {
 
 TEST(Socket, ATricklingPeerBreaksThePace) {
   Pair pair;
-  PaceMeter meter(Pace{milliseconds(150), 1 << 20});
+  MinimumRateMeter meter(MinimumRate{milliseconds(150), 1 << 20});
   const auto start = Deadline::clock::now();
   auto trickle = std::async(std::launch::async, [&] {
     const auto one = bytes_of(1);
@@ -167,8 +167,8 @@ TEST(Socket, ATricklingPeerBreaksThePace) {
   pair.b.close();
 }
 
-TEST(PaceMeter, JudgesWindowByWindow) {
-  PaceMeter meter(Pace{milliseconds(1000), 100});
+TEST(MinimumRateMeter, JudgesWindowByWindow) {
+  MinimumRateMeter meter(MinimumRate{milliseconds(1000), 100});
   const Deadline t0 = Deadline::clock::now();
   meter.restart(t0);
   EXPECT_TRUE(meter.check(t0 + milliseconds(999)));

@@ -28,7 +28,7 @@ class SourceServiceTest : public testing::Test {
     settings.device = "osd.1";
     settings.max_transfers = 1;
     settings.max_frame_bytes = 128 * kKiB;
-    settings.pace.idle_timeout = milliseconds(400);
+    settings.minimum_rate.idle_timeout = milliseconds(400);
     settings.queue_timeout = milliseconds(50);
     return settings;
   }
@@ -60,7 +60,7 @@ class SourceServiceTest : public testing::Test {
     call.target_device = "osd.2";
     call.lanes = 1;
     call.max_frame_bytes = 64u << 20;
-    call.pace = {std::chrono::hours(24), 0};
+    call.minimum_rate = {std::chrono::hours(24), 0};
     call.deadline = std::chrono::hours(7 * 24);
     return call;
   }
@@ -72,13 +72,13 @@ class SourceServiceTest : public testing::Test {
     });
   }
   // What it says that it waits for, the first time that it says anything.
-  Limit limit_told(const StreamCall& call) {
-    std::atomic<Limit> told = Limit::kNone;
+  Bottleneck bottleneck_told(const StreamCall& call) {
+    std::atomic<Bottleneck> told = Bottleneck::kNone;
     std::stop_source stop;
     auto streaming = std::async(std::launch::async, [&] {
       const auto listen = [&](const SourceReport& report) {
-        if (report.limit == Limit::kNone) return;
-        told = report.limit;
+        if (report.bottleneck == Bottleneck::kNone) return;
+        told = report.bottleneck;
         stop.request_stop();
       };
       return service_.stream(call, store(), listen, stop.get_token());
@@ -127,14 +127,14 @@ TEST_F(SourceServiceTest, ItSaysThatTheRequestsLimitHoldsItBack) {
   throttle_.set_rate(kGiB);
   StreamCall limited = call();
   limited.bytes_per_second = kLeastBytesPerSecond;
-  EXPECT_EQ(limit_told(limited), Limit::kSetting);
+  EXPECT_EQ(bottleneck_told(limited), Bottleneck::kSetting);
 }
 
 TEST_F(SourceServiceTest, ItSaysThatItsOwnLimitHoldsItBack) {
   throttle_.set_rate(kLeastBytesPerSecond);
   StreamCall limited = call();
   limited.bytes_per_second = kGiB;
-  EXPECT_EQ(limit_told(limited), Limit::kSourceSetting);
+  EXPECT_EQ(bottleneck_told(limited), Bottleneck::kSourceSetting);
 }
 
 TEST_F(SourceServiceTest, CallsWaitForTheirTurnAndAreToldWhenItIsTooLong) {

@@ -155,9 +155,9 @@ class DirectCaller final : public SourceCaller {
 
  private:
   static StreamCall copy_of(const StreamCall& c) {
-    return {c.transfer_id, c.attempt,        c.source_address,   c.source,     c.extents,
-            c.data,        c.ticket.clone(), c.target_device,    c.lanes,      c.max_frame_bytes,
-            c.pace,        c.deadline,       c.bytes_per_second, c.source_key, c.target_store};
+    return {c.transfer_id,  c.attempt,        c.source_address,   c.source,     c.extents,
+            c.data,         c.ticket.clone(), c.target_device,    c.lanes,      c.max_frame_bytes,
+            c.minimum_rate, c.deadline,       c.bytes_per_second, c.source_key, c.target_store};
   }
   SourceService& service_;
   ExtentStore& store_;

@@ -290,12 +290,13 @@ TEST_F(TargetTransferTest, OneThatIsCancelledInLineHasEndedAtOnce) {
 TEST(ReachedSetting, TheLowerOfTheTwoIsNamed) {
   constexpr double kNear = 19e6, kFar = 10e6;
   constexpr std::uint64_t kLow = 20'000'000, kHigh = 100'000'000;
-  EXPECT_EQ(reached_setting(kNear, kLow, 0), Limit::kSetting);
-  EXPECT_EQ(reached_setting(kNear, kLow, kHigh), Limit::kSetting);
-  EXPECT_EQ(reached_setting(kNear, 0, kLow), Limit::kDeviceSetting);
-  EXPECT_EQ(reached_setting(kNear, kHigh, kLow), Limit::kDeviceSetting);
-  EXPECT_EQ(reached_setting(kFar, kHigh, kLow), Limit::kNone) << "something else holds it back";
-  EXPECT_EQ(reached_setting(kNear, 0, 0), Limit::kNone);
+  EXPECT_EQ(reached_setting(kNear, kLow, 0), Bottleneck::kSetting);
+  EXPECT_EQ(reached_setting(kNear, kLow, kHigh), Bottleneck::kSetting);
+  EXPECT_EQ(reached_setting(kNear, 0, kLow), Bottleneck::kDeviceSetting);
+  EXPECT_EQ(reached_setting(kNear, kHigh, kLow), Bottleneck::kDeviceSetting);
+  EXPECT_EQ(reached_setting(kFar, kHigh, kLow), Bottleneck::kNone)
+      << "something else holds it back";
+  EXPECT_EQ(reached_setting(kNear, 0, 0), Bottleneck::kNone);
 }
 
 TEST_F(TargetTransferTest, TheLineIsBoundedByItsExtents) {

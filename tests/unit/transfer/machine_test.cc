@@ -1,6 +1,6 @@
 // The decisions of a transfer, without a network: every phase with every event, every way an
 // extent's evidence can fall short.
-#include "plugin/transfer/session.h"
+#include "plugin/transfer/machine.h"
 
 #include <gtest/gtest.h>
 
@@ -150,80 +150,80 @@ TEST(Compare, MissingBytesAndOtherChecksumsPointAtTheWire) {
   }
 }
 
-// A session that has been brought to a state.
-class ExtentSessionTest : public ::testing::Test {
+// An extent that has been brought to a state.
+class ExtentMachineTest : public ::testing::Test {
  protected:
-  using State = ExtentSession::State;
+  using State = ExtentMachine::State;
 
   void receive_all() {
-    ASSERT_TRUE(session_.on_frame(kBytes, 0, kBytes, kCrc));
-    session_.on_durable(kBytes);
+    ASSERT_TRUE(machine_.on_frame(kBytes, 0, kBytes, kCrc));
+    machine_.on_durable(kBytes);
   }
 
-  ExtentSession session_{"e1"};
+  ExtentMachine machine_{"e1"};
 };
 
-TEST_F(ExtentSessionTest, NeedsTheBytesTheirDurabilityAndTheClaimInAnyOrder) {
-  session_.on_claim(good_claim());
-  EXPECT_FALSE(session_.start_publishing(true));
-  ASSERT_TRUE(session_.on_frame(kBytes, 0, kBytes, kCrc));
-  EXPECT_TRUE(session_.complete());
-  EXPECT_FALSE(session_.start_publishing(true)) << "not durable yet";
-  session_.on_durable(kBytes);
-  EXPECT_TRUE(session_.start_publishing(true));
-  EXPECT_FALSE(session_.start_publishing(true)) << "exactly once";
-  session_.on_published();
-  EXPECT_EQ(session_.state(), State::kPublished);
-  EXPECT_EQ(session_.target_crc32(), kCrc);
+TEST_F(ExtentMachineTest, NeedsTheBytesTheirDurabilityAndTheClaimInAnyOrder) {
+  machine_.on_claim(good_claim());
+  EXPECT_FALSE(machine_.start_publishing(true));
+  ASSERT_TRUE(machine_.on_frame(kBytes, 0, kBytes, kCrc));
+  EXPECT_TRUE(machine_.complete());
+  EXPECT_FALSE(machine_.start_publishing(true)) << "not durable yet";
+  machine_.on_durable(kBytes);
+  EXPECT_TRUE(machine_.start_publishing(true));
+  EXPECT_FALSE(machine_.start_publishing(true)) << "exactly once";
+  machine_.on_published();
+  EXPECT_EQ(machine_.state(), State::kPublished);
+  EXPECT_EQ(machine_.target_crc32(), kCrc);
 }
 
-TEST_F(ExtentSessionTest, AnInlineExtentIsPublishedByItsWrite) {
-  ASSERT_TRUE(session_.on_frame(kBytes, 0, kBytes, kCrc));
-  EXPECT_FALSE(session_.start_publishing(false)) << "the source has not spoken";
-  session_.on_claim(good_claim());
-  EXPECT_TRUE(session_.start_publishing(false));
+TEST_F(ExtentMachineTest, AnInlineExtentIsPublishedByItsWrite) {
+  ASSERT_TRUE(machine_.on_frame(kBytes, 0, kBytes, kCrc));
+  EXPECT_FALSE(machine_.start_publishing(false)) << "the source has not spoken";
+  machine_.on_claim(good_claim());
+  EXPECT_TRUE(machine_.start_publishing(false));
 }
 
-TEST_F(ExtentSessionTest, UnequalChecksumsFailAndNeverPublish) {
+TEST_F(ExtentMachineTest, UnequalChecksumsFailAndNeverPublish) {
   SourceClaim claim = good_claim();
   claim.crc32 = claim.header.crc32 = kCrc ^ 0x80;
   receive_all();
-  session_.on_claim(claim);
-  EXPECT_FALSE(session_.start_publishing(true));
-  EXPECT_EQ(session_.state(), State::kFailed);
-  EXPECT_EQ(session_.error()->code, Code::kDataLoss);
-  session_.on_published();
-  EXPECT_EQ(session_.state(), State::kFailed);
+  machine_.on_claim(claim);
+  EXPECT_FALSE(machine_.start_publishing(true));
+  EXPECT_EQ(machine_.state(), State::kFailed);
+  EXPECT_EQ(machine_.error()->code, Code::kDataLoss);
+  machine_.on_published();
+  EXPECT_EQ(machine_.state(), State::kFailed);
 }
 
-TEST_F(ExtentSessionTest, OverlapAndContradictorySizesFailTheExtent) {
-  ASSERT_TRUE(session_.on_frame(kBytes, 0, 600, 1));
-  EXPECT_FALSE(session_.on_frame(kBytes, 500, 500, 2));
-  EXPECT_EQ(session_.state(), State::kFailed);
-  ExtentSession other("e2");
+TEST_F(ExtentMachineTest, OverlapAndContradictorySizesFailTheExtent) {
+  ASSERT_TRUE(machine_.on_frame(kBytes, 0, 600, 1));
+  EXPECT_FALSE(machine_.on_frame(kBytes, 500, 500, 2));
+  EXPECT_EQ(machine_.state(), State::kFailed);
+  ExtentMachine other("e2");
   ASSERT_TRUE(other.on_frame(kBytes, 0, 600, 1));
   EXPECT_FALSE(other.on_frame(kBytes + 1, 600, 400, 2));
   EXPECT_EQ(other.state(), State::kFailed);
 }
 
-TEST_F(ExtentSessionTest, OneByteFramesFailTheExtent) {
+TEST_F(ExtentMachineTest, OneByteFramesFailTheExtent) {
   constexpr std::uint64_t kLarge = 1 << 20;
   std::uint64_t taken = 0;
-  while (taken < kLarge && session_.on_frame(kLarge, taken, 1, 0)) ++taken;
-  EXPECT_LE(taken, 2 * ExtentSession::kFreeFrames);
-  EXPECT_EQ(session_.state(), State::kFailed);
-  EXPECT_EQ(session_.error()->suspect, Side::kSource);
+  while (taken < kLarge && machine_.on_frame(kLarge, taken, 1, 0)) ++taken;
+  EXPECT_LE(taken, 2 * ExtentMachine::kFreeFrames);
+  EXPECT_EQ(machine_.state(), State::kFailed);
+  EXPECT_EQ(machine_.error()->suspect, Side::kSource);
   // A store of the smallest operations is far from that.
-  ExtentSession other("e2");
+  ExtentMachine other("e2");
   for (std::uint64_t at = 0; at < kLarge << 4; at += 4096) {
     ASSERT_TRUE(other.on_frame(kLarge << 4, at, 4096, 0));
   }
 }
 
-TEST_F(ExtentSessionTest, EveryStateMeetsAnError) {
+TEST_F(ExtentMachineTest, EveryStateMeetsAnError) {
   const Error lost{Code::kUnavailable, "peer lost", Side::kSource, {}};
   {
-    ExtentSession waiting("w");
+    ExtentMachine waiting("w");
     waiting.on_error(lost);
     EXPECT_EQ(waiting.state(), State::kFailed);
     EXPECT_FALSE(waiting.on_frame(kBytes, 0, kBytes, kCrc)) << "nothing after the end";
@@ -231,7 +231,7 @@ TEST_F(ExtentSessionTest, EveryStateMeetsAnError) {
     EXPECT_FALSE(waiting.start_publishing(false));
   }
   {
-    ExtentSession receiving("r");
+    ExtentMachine receiving("r");
     ASSERT_TRUE(receiving.on_frame(kBytes, 0, 10, 1));
     receiving.on_error(lost);
     EXPECT_EQ(receiving.state(), State::kFailed);
@@ -239,32 +239,32 @@ TEST_F(ExtentSessionTest, EveryStateMeetsAnError) {
     EXPECT_EQ(receiving.error()->message, "peer lost") << "the first error stays";
   }
   receive_all();
-  session_.on_claim(good_claim());
-  ASSERT_TRUE(session_.start_publishing(true));
-  session_.on_error(lost);
-  EXPECT_EQ(session_.state(), State::kPublishing) << "the publish decides, not the peer";
-  session_.on_published();
-  session_.on_error(lost);
-  EXPECT_EQ(session_.state(), State::kPublished) << "a final state never changes";
+  machine_.on_claim(good_claim());
+  ASSERT_TRUE(machine_.start_publishing(true));
+  machine_.on_error(lost);
+  EXPECT_EQ(machine_.state(), State::kPublishing) << "the publish decides, not the peer";
+  machine_.on_published();
+  machine_.on_error(lost);
+  EXPECT_EQ(machine_.state(), State::kPublished) << "a final state never changes";
 }
 
-TEST_F(ExtentSessionTest, AFailedPublishIsAFailedExtent) {
+TEST_F(ExtentMachineTest, AFailedPublishIsAFailedExtent) {
   receive_all();
-  session_.on_claim(good_claim());
-  ASSERT_TRUE(session_.start_publishing(true));
-  session_.on_publish_failed({Code::kAborted, "the name changed meanwhile", Side::kTarget, {}});
-  EXPECT_EQ(session_.state(), State::kFailed);
-  session_.on_published();
-  EXPECT_EQ(session_.state(), State::kFailed);
+  machine_.on_claim(good_claim());
+  ASSERT_TRUE(machine_.start_publishing(true));
+  machine_.on_publish_failed({Code::kAborted, "the name changed meanwhile", Side::kTarget, {}});
+  EXPECT_EQ(machine_.state(), State::kFailed);
+  machine_.on_published();
+  EXPECT_EQ(machine_.state(), State::kFailed);
 }
 
-TEST_F(ExtentSessionTest, TheFirstClaimStays) {
+TEST_F(ExtentMachineTest, TheFirstClaimStays) {
   receive_all();
-  session_.on_claim(good_claim());
+  machine_.on_claim(good_claim());
   SourceClaim other = good_claim();
   other.crc32 = 1;
-  session_.on_claim(other);
-  EXPECT_TRUE(session_.start_publishing(true));
+  machine_.on_claim(other);
+  EXPECT_TRUE(machine_.start_publishing(true));
 }
 
 TEST(CheckSpec, NamesWhatIsWrong) {

@@ -1,4 +1,4 @@
-#include "plugin/transfer/session.h"
+#include "plugin/transfer/machine.h"
 
 #include "plugin/format/extent_format.h"
 
@@ -69,7 +69,7 @@ Status compare(const Evidence& e) {
   return {};
 }
 
-Status ExtentSession::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_bytes,
+Status ExtentMachine::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_bytes,
                                std::uint64_t length_bytes, std::uint32_t crc) {
   if (state_ != State::kWaiting && state_ != State::kReceiving) {
     return fail(Code::kAborted, "extent " + name_ + ": a frame after its end", Side::kSource);
@@ -101,21 +101,21 @@ Status ExtentSession::on_frame(std::uint64_t extent_bytes, std::uint64_t offset_
   return {};
 }
 
-void ExtentSession::on_claim(const SourceClaim& claim) {
+void ExtentMachine::on_claim(const SourceClaim& claim) {
   if (state_ != State::kPublished && !claim_) claim_ = claim;
 }
 
-void ExtentSession::on_error(Error error) {
+void ExtentMachine::on_error(Error error) {
   if (state_ == State::kPublishing || done()) return;
   error_ = std::move(error);
   state_ = State::kFailed;
 }
 
-bool ExtentSession::complete() const {
+bool ExtentMachine::complete() const {
   return state_ == State::kReceiving && claim_ && assembly_.complete(extent_bytes_);
 }
 
-bool ExtentSession::start_publishing(bool durable_needed) {
+bool ExtentMachine::start_publishing(bool durable_needed) {
   if (!complete() || (durable_needed && durable_bytes_ != extent_bytes_)) return false;
   Status equal =
       compare({name_, assembly_.covered_bytes(), assembly_.complete(extent_bytes_), *claim_});
@@ -127,21 +127,21 @@ bool ExtentSession::start_publishing(bool durable_needed) {
   return true;
 }
 
-void ExtentSession::on_published() {
+void ExtentMachine::on_published() {
   if (state_ == State::kPublishing) state_ = State::kPublished;
 }
 
-void ExtentSession::on_found_there() {
+void ExtentMachine::on_found_there() {
   if (state_ == State::kPublishing) return;
   state_ = State::kPublished;
   error_.reset();
 }
 
-void ExtentSession::on_differs(Error error) {
+void ExtentMachine::on_differs(Error error) {
   if (state_ == State::kFailed) error_ = std::move(error);
 }
 
-void ExtentSession::on_publish_failed(Error error) {
+void ExtentMachine::on_publish_failed(Error error) {
   if (state_ != State::kPublishing) return;
   error_ = std::move(error);
   state_ = State::kFailed;

@@ -9,22 +9,22 @@
 namespace siphon::cli {
 
 // "osd.7 disk", "lanes", "--bwlimit", "osd.7 transfer.bytes_per_second"; empty: nothing stands out.
-inline std::string limit_text(Limit limit, const std::string& source_device,
-                              const std::string& target_device) {
-  switch (limit) {
-    case Limit::kSourceStore:
+inline std::string bottleneck_text(Bottleneck bottleneck, const std::string& source_device,
+                                   const std::string& target_device) {
+  switch (bottleneck) {
+    case Bottleneck::kSourceStore:
       return source_device + " disk";
-    case Limit::kTargetStore:
+    case Bottleneck::kTargetStore:
       return target_device + " disk";
-    case Limit::kLanes:
+    case Bottleneck::kLanes:
       return "lanes";
-    case Limit::kSetting:
+    case Bottleneck::kSetting:
       return "--bwlimit";
-    case Limit::kDeviceSetting:
+    case Bottleneck::kDeviceSetting:
       return target_device + " transfer.bytes_per_second";
-    case Limit::kSourceSetting:
+    case Bottleneck::kSourceSetting:
       return source_device + " transfer.bytes_per_second";
-    case Limit::kNone:
+    case Bottleneck::kNone:
       break;
   }
   return {};
@@ -41,7 +41,7 @@ inline ProgressState progress_of(const Progress& p, const std::string& source_de
   state.done_extents = ended;
   state.active = p.extents_total > ended ? p.extents_total - ended : 0;
   state.failed = p.extents_failed;
-  state.limit = limit_text(p.limit, source_device, target_device);
+  state.bottleneck = bottleneck_text(p.bottleneck, source_device, target_device);
   return state;
 }
 

@@ -55,11 +55,11 @@ struct Evidence {
 Status compare(const Evidence& evidence);
 
 // One extent at the target, from its first frame to its receipt.
-class ExtentSession {
+class ExtentMachine {
  public:
   enum class State : int { kWaiting, kReceiving, kPublishing, kPublished, kFailed };
 
-  explicit ExtentSession(std::string name) : name_(std::move(name)) {}
+  explicit ExtentMachine(std::string name) : name_(std::move(name)) {}
 
   // Frames that an extent may come in, whatever their length; beyond them each must have brought
   // kLeastMeanBytes in the mean. A store's smallest operations bring far more.

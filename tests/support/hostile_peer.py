@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Does to a daemon's ports what somebody without any right can do, and ends by itself.
 
-    stranger.py SECONDS CONTROL_PORT,... DATA_PORT,...
+    hostile_peer.py SECONDS CONTROL_PORT,... DATA_PORT,...
 
 Floods of connections, half-open HTTP/2, garbage, large requests of empty messages, endless
 metadata, metadata of one byte for kilobytes, slow ones, streams without end, made-up proofs: a

@@ -1,5 +1,5 @@
 // The three homes of siphond: beside an OSD (companion), stand-alone over a folder, stand-alone
-// over a cluster. A home brings the store, the memory and the authority; everything else is the
+// over a cluster. A backend brings the store, the memory and the authority; everything else is the
 // same daemon (main.cc).
 #pragma once
 
@@ -18,15 +18,15 @@
 namespace siphon::agent {
 
 // What the plugin or the command line says about where we are.
-struct Placement {
+struct Invocation {
   bool companion = false;
   std::string osd_id, ceph_conf, ceph_cluster, ceph_keyring;  // companion, and --store rados
   std::string store;  // "posix:DIR" or "rados", when not a companion
 };
 
-class Home {
+class Backend {
  public:
-  virtual ~Home() = default;
+  virtual ~Backend() = default;
   virtual const char* name() const = 0;    // "objclass", "posix", "rados"
   virtual std::string device() const = 0;  // "osd.3"
   virtual std::string default_journal() const = 0;
@@ -47,7 +47,8 @@ class Home {
 };
 
 // Blocks until the store answers (a companion waits for its OSD as long as it takes).
-Result<std::unique_ptr<Home>> make_companion(const Placement& placement, const Config& config);
-Result<std::unique_ptr<Home>> make_standalone(const Placement& placement, const Config& config);
+Result<std::unique_ptr<Backend>> make_companion(const Invocation& invocation, const Config& config);
+Result<std::unique_ptr<Backend>> make_standalone(const Invocation& invocation,
+                                                 const Config& config);
 
 }  // namespace siphon::agent

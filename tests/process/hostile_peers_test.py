@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""What a stranger may do to a daemon: nothing. And configurations that would let him are refused.
+"""What an unproven peer may do to a daemon: nothing. And configurations that would let it do more are
+refused.
 
-The flood: tests/support/stranger.py, which says how to make it longer.
+The flood: tests/support/hostile_peer.py, which says how to make it longer.
 """
 
 import base64
@@ -17,7 +18,7 @@ import subprocess
 import threading
 
 import two_daemons
-import stranger as h2  # after two_daemons, which knows where it is
+import hostile_peer as h2  # after two_daemons, which knows where it is
 from two_daemons import DEADLINE_S, MIB, OK, SIPHON, SIPHOND, TwoDaemonsTest
 
 CONFIG_EXIT = 78
@@ -85,7 +86,7 @@ def call(address, method, metadata, request=b""):
 
 
 def secret_proof(secret, method, endpoint, device=bytes(24), request=b""):
-    """As plugin/rpc/call_proof.h has it; `device`: its life and clock."""
+    """As plugin/rpc/call_proof.h has it; `device`: its run id and clock."""
     proof = bytes(16) + secrets.token_bytes(16) + device + struct.pack("<I", len(request)) + \
         hashlib.sha256(request).digest()
     joined = b"".join(struct.pack("<I", len(x)) + x
@@ -96,17 +97,17 @@ def secret_proof(secret, method, endpoint, device=bytes(24), request=b""):
 
 class OneCall(TwoDaemonsTest):
     def device_time(self, daemon):
-        """Life and clock, as its Challenge tells."""
+        """Run id and clock, as its Challenge tells."""
         (answer,) = call(daemon.address, "Challenge", secret_proof(
             self.secret.read_bytes(), "Challenge", daemon.address))
-        life = re.match(rb"\x0a\x10(.{16})\x10", answer, re.DOTALL)
+        run_id = re.match(rb"\x0a\x10(.{16})\x10", answer, re.DOTALL)
         clock, shift = 0, 0
         for byte in answer[19:]:
             clock |= (byte & 127) << shift
             shift += 7
             if byte < 128:
                 break
-        return life.group(1) + struct.pack("<Q", clock)
+        return run_id.group(1) + struct.pack("<Q", clock)
 
     def listing(self, daemon, device):
         return secret_proof(self.secret.read_bytes(), "List", daemon.address, device)
@@ -132,7 +133,7 @@ class OneCall(TwoDaemonsTest):
         self.assertEqual(len(call(self.target.address, "List", again)), 1)
 
     def test_a_fresh_challenge_makes_its_caller_known_once(self):
-        """Who has made it may say more than a stranger; who repeats it may not."""
+        """Who has made it may say more than an unproven peer; who repeats it may not."""
         self.start_daemons()
         fresh = secret_proof(self.secret.read_bytes(), "Challenge", self.target.address,
                              self.device_time(self.target))
@@ -182,7 +183,7 @@ class Flood(TwoDaemonsTest):
         return [what for what in (secret, secret.hex().encode(), base64.b64encode(secret),
                                   str(self.dir).encode(), b"e-secret-name") if what in heard]
 
-    def test_a_flood_of_strangers_stops_no_copy_and_fills_no_memory(self):
+    def test_a_flood_of_unproven_peers_stops_no_copy_and_fills_no_memory(self):
         self.start_daemons()
         self.put("e-secret-name", 4 * MIB)
         daemons = (self.source, self.target)
@@ -254,11 +255,11 @@ class Flood(TwoDaemonsTest):
                 self.assertNotIn(word, said)
             victim.start()
 
-    def test_a_stranger_is_told_nothing_but_version_and_home(self):
+    def test_an_unproven_peer_is_told_nothing_but_version_and_adapter(self):
         self.start_daemons()
         ran = self.siphon("daemons", f"{self.target.address}/", secret=False)
         told = dict(ran.document["devices"][0])
-        self.assertEqual(told.pop("home"), "posix")
+        self.assertEqual(told.pop("adapter"), "posix")
         self.assertTrue(told.pop("version"))
         self.assertEqual(told.pop("control_address"), self.target.address)  # what was asked
         self.assertEqual(told.pop("device"), self.target.address)
