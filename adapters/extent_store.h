@@ -147,12 +147,6 @@ class ExtentReader {
   virtual Status read(std::uint64_t offset_bytes, std::span<std::byte> out) = 0;
   // Bytes that `open` already read into its `prefetch` buffer (inline extents), else 0.
   virtual std::size_t prefetched_bytes() const { return 0; }
-  // The bytes where they lie, if the backend has them in memory: saves the copy into a buffer. The
-  // span is valid as long as the reader. nullopt: use read().
-  virtual std::optional<std::span<const std::byte>> view(std::uint64_t /*offset_bytes*/,
-                                                         std::size_t /*length_bytes*/) {
-    return std::nullopt;
-  }
 };
 
 // The target's private copy while a transfer runs.

@@ -166,13 +166,14 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
         break;
     }
     if (!request_.throttles.empty()) {
-      SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes.size())));
+      SIPHON_TRY(context(wait_for_throttle(lane, frame.bytes().size())));
     }
     auto crc = send_frame(lane, frame);
     if (!crc) return context(fail(std::move(crc).error()));
     last_data_at_.store(Clock::now(), std::memory_order_relaxed);
-    frame.buffer.reset();
-    frame_sent(frame, *crc);
+    const std::size_t length_bytes = frame.bytes().size();
+    frame.buffer.reset();  // the memory goes back before its checksum is dealt with
+    frame_sent(*frame.extent, frame.offset_bytes, length_bytes, *crc);
   }
 }
 
@@ -313,16 +314,16 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
   Lane& self = lanes_[lane];
   FrameHeader header;
   header.extent_index = frame.extent->index;
-  header.length_bytes = static_cast<std::uint32_t>(frame.bytes.size());
+  header.length_bytes = static_cast<std::uint32_t>(frame.bytes().size());
   header.offset_bytes = frame.offset_bytes;
   header.extent_bytes = frame.extent->bytes;
-  header.last = frame.offset_bytes + frame.bytes.size() == frame.extent->bytes;
+  header.last = frame.offset_bytes + frame.bytes().size() == frame.extent->bytes;
   header.sequence = self.sequence++;
   std::array<std::byte, kFrameHeaderBytes> raw_header;
   std::array<std::byte, kFrameTrailerBytes> raw_trailer;
   encode_frame_header(header, raw_header);
 
-  if (is_loopback_ && !self.unsent_limited && frame.bytes.size() >= kLoopbackLargeFrame) {
+  if (is_loopback_ && !self.unsent_limited && frame.bytes().size() >= kLoopbackLargeFrame) {
     self.socket.limit_unsent(kLoopbackUnsentBytes);
     self.unsent_limited = true;
   }
@@ -330,7 +331,7 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
   Clock::duration in_socket{}, computing{};
   auto now = Clock::now();
   self.meter->restart(now);
-  std::span<const std::byte> head(raw_header), left(frame.bytes), tail;
+  std::span<const std::byte> head(raw_header), left(frame.bytes()), tail;
   std::uint32_t crc = 0;
   while (!left.empty()) {
     const auto piece = left.first(std::min(kPieceBytes, left.size()));
@@ -351,19 +352,19 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
   }
   charge(times_.in_socket_ns, in_socket);
   charge(times_.computing_ns, computing);
-  bytes_sent_.fetch_add(frame.bytes.size(), std::memory_order_relaxed);
+  bytes_sent_.fetch_add(frame.bytes().size(), std::memory_order_relaxed);
   return crc;
 }
 
 // Joins the frame's checksum to its extent's; with the last one the extent has its result.
-void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
-  OpenExtent& extent = *frame.extent;
+void StreamSender::Impl::frame_sent(OpenExtent& extent, std::uint64_t offset_bytes,
+                                    std::uint64_t length_bytes, std::uint32_t crc) {
   std::optional<std::uint32_t> whole;
   Status joined;
   {
     std::lock_guard lock(mutex_);
     if (extent.reported) return;
-    joined = extent.crc.add(frame.offset_bytes, frame.bytes.size(), crc, extent.bytes);
+    joined = extent.crc.add(offset_bytes, length_bytes, crc, extent.bytes);
     whole = extent.crc.complete(extent.bytes);
     if (joined && !whole) return;
     extent.reported = true;
@@ -389,7 +390,7 @@ void StreamSender::Impl::frame_sent(const Frame& frame, std::uint32_t crc) {
                              crc32_hex(result.crc32) + ", sealed " + crc32_hex(sealed.crc32) +
                              "): rot at the source",
                          Side::kSource, "run `siphon verify` on the source extent");
-  } else if (frame.bytes.size() < extent.bytes) {
+  } else if (length_bytes < extent.bytes) {
     result.status = still_current(result.info);
   }
   report(std::move(result));

@@ -35,8 +35,8 @@ inline constexpr std::size_t kMaxQueuedFrames = 64;  // bounds views, which no p
 // The longest wait that cancel() cannot interrupt.
 inline constexpr std::chrono::milliseconds kSlice{100};
 
-// An extent between its opening and its result. Shared by the frames in flight, which may hold
-// views into the reader; the last one lets go of it.
+// An extent between its opening and its result. Shared by the frames in flight; the last one lets
+// go of it.
 struct OpenExtent {
   std::uint32_t index = 0;
   std::unique_ptr<ExtentReader> reader;
@@ -53,8 +53,8 @@ using OpenExtentPtr = std::shared_ptr<OpenExtent>;
 struct Frame {
   OpenExtentPtr extent;
   std::uint64_t offset_bytes = 0;
-  std::span<const std::byte> bytes;  // in `buffer`, or a view of the reader's
   BufferPool::Buffer buffer;
+  std::span<const std::byte> bytes() const { return buffer.span(); }
 };
 
 // A reader's next task: one read of an open extent, or (extent null) the opening of the next
@@ -104,7 +104,8 @@ class StreamSender::Impl {
   Status send_control(std::uint16_t lane, FrameType type);
   Result<std::uint32_t> send_frame(std::uint16_t lane, const sender::Frame& frame);
   Status wait_for_throttle(std::uint16_t lane, std::uint64_t bytes);
-  void frame_sent(const sender::Frame& frame, std::uint32_t crc);
+  void frame_sent(sender::OpenExtent& extent, std::uint64_t offset_bytes,
+                  std::uint64_t length_bytes, std::uint32_t crc);
 
   // Results.
   Status still_current(const ExtentInfo& read);

@@ -165,10 +165,7 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
     bytes_read_.fetch_add(bytes, std::memory_order_relaxed);
   } else {
     prefetch.reset();
-    if (extent->reader->view(0, 1)) {
-      prefetch_bytes_.store(0, std::memory_order_relaxed);  // this store needs no buffers
-    } else if (extent->reader->info().is_inline && bytes <= frame_bytes_ &&
-               bytes > prefetch_bytes()) {
+    if (extent->reader->info().is_inline && bytes <= frame_bytes_ && bytes > prefetch_bytes()) {
       prefetch_bytes_.store(bytes, std::memory_order_relaxed);
     }
   }
@@ -176,8 +173,7 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
     std::lock_guard lock(mutex_);
     if (here) {
       extent->next_offset = bytes;
-      const std::span<const std::byte> payload = prefetch.span();
-      queue_.push_back({std::move(extent), 0, payload, std::move(prefetch)});
+      queue_.push_back({std::move(extent), 0, std::move(prefetch)});
     } else {
       reading_.push_back(std::move(extent));
     }
@@ -213,20 +209,13 @@ std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, s
 
 void StreamSender::Impl::read_piece(const ReaderTask& task) {
   OpenExtent& extent = *task.extent;
-  Frame frame{task.extent, task.offset_bytes, {}, {}};
-  Status status;
-  if (auto view = extent.reader->view(task.offset_bytes, task.length_bytes)) {
-    frame.bytes = *view;
-  } else {
-    auto buffers = acquire(task.length_bytes, 1);
-    if (buffers.empty()) return;
-    frame.buffer = std::move(buffers.front());
-    frame.bytes = frame.buffer.span();
-    status = extent.reader->read(task.offset_bytes, frame.buffer.span());
-  }
+  auto buffers = acquire(task.length_bytes, 1);
+  if (buffers.empty()) return;
+  Frame frame{task.extent, task.offset_bytes, std::move(buffers.front())};
+  Status status = extent.reader->read(task.offset_bytes, frame.buffer.span());
   if (status) {
     bytes_read_.fetch_add(task.length_bytes, std::memory_order_relaxed);
-    if (extent.index_watch) extent.index_watch->see(task.offset_bytes, frame.bytes);
+    if (extent.index_watch) extent.index_watch->see(task.offset_bytes, frame.bytes());
   }
   bool failed_now = false;
   {

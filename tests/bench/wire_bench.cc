@@ -3,7 +3,8 @@
 //   tcp     blocking sockets, --message bytes a write, no checksum: the ceiling
 //   tcp_zerocopy  the same with MSG_ZEROCOPY: what the sender's copy costs, or does not
 //   siphon  listener, ticket, StreamSender and receive_lane, crc32 at both ends: what we ship,
-//           over a store that has the bytes in memory and a sink that throws them away
+//           over a store that copies its bytes into the buffers, as one that reads would, and a
+//           sink that throws them away
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -126,12 +127,15 @@ class PatternReader final : public ExtentReader {
   PatternReader(ExtentInfo info, std::span<const std::byte> pattern)
       : info_(std::move(info)), pattern_(pattern) {}
   const ExtentInfo& info() const override { return info_; }
-  Status read(std::uint64_t, std::span<std::byte>) override {
-    return fail(Code::kUnimplemented, "has views");
-  }
-  std::optional<std::span<const std::byte>> view(std::uint64_t offset_bytes,
-                                                 std::size_t length_bytes) override {
-    return pattern_.subspan(offset_bytes % pattern_.size(), length_bytes);
+  Status read(std::uint64_t offset_bytes, std::span<std::byte> out) override {
+    while (!out.empty()) {
+      const auto rest = pattern_.subspan(offset_bytes % pattern_.size());
+      const auto piece = rest.first(std::min(rest.size(), out.size()));
+      std::ranges::copy(piece, out.begin());
+      out = out.subspan(piece.size());
+      offset_bytes += piece.size();
+    }
+    return {};
   }
 
  private:
