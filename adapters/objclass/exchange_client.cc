@@ -204,6 +204,28 @@ ExchangeCounters ExchangeClient::counters() const {
           h.grants_given.load(std::memory_order_relaxed)};
 }
 
+exchange::LayoutState ExchangeClient::layout() const {
+  return static_cast<exchange::LayoutState>(header()->layout.load(std::memory_order_acquire));
+}
+
+std::optional<ExchangeClient::WantedProbe> ExchangeClient::wanted_probe() {
+  const RegionHeader& h = *header();
+  const std::uint64_t wanted = h.probes_wanted.load(std::memory_order_acquire);
+  if (probes_seen_.exchange(wanted, std::memory_order_relaxed) == wanted) return std::nullopt;
+  return WantedProbe{h.probe_pool.load(std::memory_order_relaxed),
+                     h.probe_group.load(std::memory_order_relaxed)};
+}
+
+void ExchangeClient::announce_probe(std::span<const std::byte, 16> ticket) {
+  RegionHeader& h = *header();
+  withdraw_probe();
+  std::atomic_thread_fence(std::memory_order_release);
+  std::memcpy(h.probe_ticket, ticket.data(), ticket.size());
+  h.probe_armed.store(1, std::memory_order_release);
+}
+
+void ExchangeClient::withdraw_probe() { header()->probe_armed.store(0, std::memory_order_release); }
+
 void ExchangeClient::publish_hello(const exchange::Hello& hello) {
   RegionHeader& h = *header();
   // Odd while it is written; a predecessor may have died in between.

@@ -66,6 +66,18 @@ class ExchangeClient {
   std::vector<std::span<std::byte>> held();
   ExchangeCounters counters() const;
 
+  // Whether the class may believe what it reads of its operations, and so give grants.
+  exchange::LayoutState layout() const;
+  // Where a grant was asked for that needs a probe first; each is told once. A hint, from anybody.
+  struct WantedProbe {
+    std::int64_t pool_id;
+    std::uint32_t placement_group;
+  };
+  std::optional<WantedProbe> wanted_probe();
+  // The class takes a probe with `ticket` for this process's, and no other. One thread at a time.
+  void announce_probe(std::span<const std::byte, 16> ticket);
+  void withdraw_probe();
+
   // What `hello` answers from now on. One thread at a time.
   void publish_hello(const exchange::Hello& hello);
 
@@ -135,6 +147,7 @@ class ExchangeClient {
   const std::uint32_t descriptor_count_;
   const bool bulk_methods_;
   const std::chrono::milliseconds patience_;
+  std::atomic<std::uint64_t> probes_seen_{0};
   std::mutex mutex_;  // guards what follows; both have room for every descriptor
   std::vector<std::uint32_t> free_;
   std::vector<Held> held_;

@@ -275,16 +275,55 @@ Error method_error(int result, const std::string& method, const std::string& poo
   }
 }
 
-// Executes `method` and turns what went wrong into an Error.
-Result<librados::bufferlist> call_method(librados::IoCtx& io, const std::string& object,
-                                         const char* method, std::span<const std::byte> input,
-                                         const std::string& name) {
-  librados::bufferlist output;
-  const int result = execute(io, object, method, input, output);
-  if (result >= 0) return output;
+// The first grant that an OSD is asked for waits so long for its companion's probe, which takes
+// milliseconds once the companion has seen that it is needed.
+constexpr std::chrono::seconds kProbePatience{5};
+constexpr std::chrono::milliseconds kProbeLook{20};
+
+bool is_of_layout(int result) {
+  return result == exchange::kLayoutUnproven || result == exchange::kLayoutDoesNotFit ||
+         result == exchange::kLayoutUnverified;
+}
+
+// Why `osd` gives no grant.
+Error layout_error(int result, const std::string& what, const std::string& osd) {
+  const std::string more = "siphon doctor says more, and what to do; the OSD's log, what was seen";
+  switch (result) {
+    case exchange::kLayoutUnverified:
+      return {Code::kFailedPrecondition,
+              what + ": " + osd +
+                  " refuses every grant: the layout of its Ceph release is not verified",
+              Side::kNone, more, Reason::kLayout};
+    case exchange::kLayoutDoesNotFit:
+      return {Code::kFailedPrecondition,
+              what + ": " + osd +
+                  " refuses every grant: its ceph-osd does not have the layout that was verified "
+                  "for its release",
+              Side::kNone, more, Reason::kLayout};
+    default:
+      return {Code::kUnavailable,
+              what + ": " + osd + " gives no grant yet: its siphond has not tried out its layout",
+              Side::kNone, "run it again; if that does not help, look at the log of that siphond"};
+  }
+}
+
+// A locator key of `io`'s namespace that lies in this placement group; empty: none was found.
+std::string locator_in(librados::IoCtx& io, std::uint32_t placement_group) {
+  constexpr int kMostTries = 1 << 20;  // some 16 for each group of a very large pool
+  for (int i = 0; i < kMostTries; ++i) {
+    std::string key = std::to_string(i);
+    std::uint32_t group = 0;
+    if (io.get_object_pg_hash_position2(key, &group) < 0) break;
+    if (group == placement_group) return key;
+  }
+  return {};
+}
+
+// What `method` answered on `object`, as an Error.
+Error method_failed(int result, librados::IoCtx& io, const std::string& object, const char* method,
+                    const std::string& name) {
   const bool denied = result == -EPERM || result == -EACCES;
-  return fail(
-      method_error(result, method, io.get_pool_name(), name, !denied || has_class(io, object)));
+  return method_error(result, method, io.get_pool_name(), name, !denied || has_class(io, object));
 }
 
 }  // namespace
@@ -495,9 +534,8 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
     const bool other_way =
         result == -ENOENT || result == -EPERM || result == -EACCES || result == -EOPNOTSUPP;
     if (!other_way) return fail(method_error(result, "hello", location.pool, name(), true));
-    auto out = call_method(io, head, "hello", {}, name());
-    if (!out) return fail(std::move(out).error());
-    answer = std::move(*out);
+    const int again = execute(io, head, "hello", {}, answer);
+    if (again < 0) return fail(method_failed(again, io, head, "hello", name()));
   }
   exchange::Hello hello;
   if (!exchange::Hello::decode(
@@ -522,6 +560,9 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
   std::ranges::copy(nonce, request.nonce.begin());
   request.key_id = grant_key_id(nonce);
   request.pool_id = pool->get_id();
+  auto group = placement_group(location, locator);
+  if (!group) return fail(std::move(group).error());
+  request.placement_group = *group;
   request.ttl_seconds = static_cast<std::uint32_t>(
       std::clamp<std::int64_t>(ttl.count(), 1, exchange::kMaxGrantSeconds));
   request.namespace_bytes = static_cast<std::uint32_t>(location.nspace.size());
@@ -531,9 +572,49 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
 
   const char* method = right == exchange::Right::kRead ? "grant_read" : "grant_write";
   librados::IoCtx io = with_locator(*pool, locator);
-  auto out = call_method(io, "siphon.grant." + to_hex(request.key_id), method, input, name());
-  if (!out) return fail(std::move(out).error());
-  return {};
+  const std::string object = "siphon.grant." + to_hex(request.key_id);
+  int result = 0;
+  librados::bufferlist ignored;
+  const auto give_up_at = std::chrono::steady_clock::now() + kProbePatience;
+  while ((result = execute(io, object, method, input, ignored)) == exchange::kLayoutUnproven &&
+         std::chrono::steady_clock::now() < give_up_at) {
+    std::this_thread::sleep_for(kProbeLook);
+  }
+  if (result >= 0) return {};
+  if (is_of_layout(result)) {
+    const auto who = hello(location, locator);
+    const std::string osd = who ? "osd." + std::to_string(who->osd_id) : "the OSD that serves it";
+    return fail(layout_error(result, std::string(method) + " in pool " + location.pool, osd));
+  }
+  return fail(method_failed(result, io, object, method, name()));
+}
+
+Status RadosCluster::probe_layout(std::int64_t pool_id, std::uint32_t placement_group,
+                                  std::span<const std::byte, 16> ticket) {
+  const std::string what = "try out the layout in pool " + std::to_string(pool_id);
+  librados::IoCtx io;
+  if (const int result = impl_->rados.ioctx_create2(pool_id, io); result < 0) {
+    return fail(to_error(result, what));
+  }
+  io.set_namespace(exchange::kProbeNamespace);
+  const std::string locator = locator_in(io, placement_group);
+  if (locator.empty()) {
+    return fail(Code::kNotFound,
+                what + ": it has no placement group " + std::to_string(placement_group));
+  }
+  io.locator_set_key(locator);
+  exchange::ProbeRequest request;
+  std::ranges::copy(ticket, request.ticket.begin());
+  fill_random(request.name_id);
+  request.pool_id = pool_id;
+  std::array<std::byte, exchange::ProbeRequest::kEncodedBytes> input;
+  request.encode(input);
+  librados::bufferlist ignored;
+  const int result =
+      execute(io, "siphon.probe." + to_hex(request.name_id), "probe", input, ignored);
+  if (result >= 0) return {};
+  if (is_of_layout(result)) return fail(layout_error(result, what, "this OSD"));
+  return fail(to_error(result, what));
 }
 
 }  // namespace siphon

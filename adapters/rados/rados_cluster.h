@@ -84,9 +84,17 @@ class RadosCluster {
   // no plugin), UNAVAILABLE (its companion is not running).
   Result<exchange::Hello> hello(const Location& location, std::string_view locator);
   // Leaves a grant at the acting primary of `locator`, with this connection's own rights. Errors
-  // as hello; RESOURCE_EXHAUSTED when the device's table is full.
+  // as hello; RESOURCE_EXHAUSTED when the device's table is full; Reason::kLayout when that OSD
+  // refuses every grant, and it is named. The first grant that an OSD is asked for waits for the
+  // probe of its companion, some seconds at most.
   Status grant(const Location& location, std::string_view locator, exchange::Right right,
                std::span<const std::byte, 16> nonce, std::chrono::seconds ttl);
+
+  // Has the OSD that serves a placement group try out the layout of its operations: a `probe` with
+  // this ticket (plugin/exchange/exchange.h). PERMISSION_DENIED: it is not the OSD that the ticket
+  // was made for; Reason::kLayout: it refuses grants from now on.
+  Status probe_layout(std::int64_t pool_id, std::uint32_t placement_group,
+                      std::span<const std::byte, 16> ticket);
 
   // For the adapters over librados alone; see rados_internal.h.
   struct Impl;

@@ -6,13 +6,16 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <thread>
 
 #include "adapters/objclass/exchange_client.h"
+#include "adapters/objclass/layout_probe.h"
 #include "adapters/objclass/objclass_provider.h"
 #include "adapters/rados/rados_cluster.h"
 #include "plugin/agent/backend.h"
 #include "plugin/base/log.h"
+#include "plugin/base/ticker.h"
 #include "plugin/transfer/journal.h"
 
 namespace siphon::agent {
@@ -141,6 +144,9 @@ class GrantPolicy final : public rpc::AccessPolicy {
   const std::string device_;
 };
 
+// How often it is looked whether a grant waits for the probe, until there has been one.
+constexpr std::chrono::milliseconds kProbeLook{50};
+
 class Companion final : public Backend {
  public:
   Companion(const Invocation& invocation, const Config& config,
@@ -197,6 +203,10 @@ class Companion final : public Backend {
   }
 
   Status announce(const Endpoint& control, bool tls) override {
+    auto prober = Ticker::start(Side::kNone, kProbeLook,
+                                [this] { return probe_layout_if_wanted(*exchange_, *cluster_); });
+    if (!prober) return fail(std::move(prober).error());
+    prober_ = std::move(*prober);
     auto hello = make_hello(control, tls, osd_id_, exchange_->boot_nonce());
     if (!hello) return fail(std::move(hello).error());
     exchange_->publish_hello(*hello);
@@ -213,6 +223,7 @@ class Companion final : public Backend {
   std::unique_ptr<RadosCluster> cluster_;
   ObjclassProvider provider_;
   GrantPolicy policy_;
+  std::optional<Ticker> prober_;
 };
 
 // The OSD closes its end of the socket pair when it goes, however it goes.

@@ -52,6 +52,7 @@ enum class Reason : int {
   kClosedPipe = 11,      // whoever reads our output has gone
   kOutcomeUnknown = 12,  // published or not: the store that knows does not answer
   kNotAsked = 13,        // interrupted before the device was asked for anything
+  kLayout = 14,          // the OSD there refuses grants: it is of a layout that is not verified
 };
 
 std::string_view to_string(Code code);  // "NOT_FOUND"

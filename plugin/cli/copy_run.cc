@@ -219,6 +219,9 @@ Status CopyRun::authorise(const CopyGroup& group, Authority& authority) {
     if (error.code == Code::kPermissionDenied) {
       error.next_step = caps_command((*cluster)->name(), first.source, first.target);
     }
+    if (error.reason == Reason::kLayout) {
+      error.suspect = role == Role::kSource ? Side::kSource : Side::kTarget;
+    }
     return fail(std::move(error));
   };
   // A grant is answered when a placement group's log has been written: both at once.

@@ -36,6 +36,20 @@ Device device_from(const exchange::Hello& hello) {
   return {"osd." + std::to_string(hello.osd_id), host + ":" + std::to_string(hello.control_port)};
 }
 
+std::string_view to_string(exchange::LayoutState layout) {
+  switch (layout) {
+    case exchange::LayoutState::kUnproven:
+      return "unproven";
+    case exchange::LayoutState::kFits:
+      return "fits";
+    case exchange::LayoutState::kDoesNotFit:
+      return "does not fit";
+    case exchange::LayoutState::kUnverified:
+      return "unverified";
+  }
+  return "";
+}
+
 void run_parallel(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& task) {
   std::atomic<std::size_t> next{0};

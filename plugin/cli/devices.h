@@ -27,6 +27,9 @@ struct Device {
 
 Device device_from(const exchange::Hello& hello);
 
+// As `siphon daemons` says it: "fits", "unproven", "does not fit", "unverified".
+std::string_view to_string(exchange::LayoutState layout);
+
 // Runs task(0) .. task(count - 1) on up to `threads` threads, and waits.
 void run_parallel(std::size_t count, std::size_t threads,
                   const std::function<void(std::size_t)>& task);

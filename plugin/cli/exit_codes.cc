@@ -64,6 +64,7 @@ Exit exit_for(const Error& error) {
       return Exit::kFatal;
     case Reason::kClusterLimit:
     case Reason::kNoPlugin:
+    case Reason::kLayout:
       return Exit::kNotFit;
     case Reason::kClosedPipe:
       return Exit::kBrokenPipe;

@@ -129,6 +129,7 @@ Result<Authority> watch_authority(const Peer& peer, const Location& location,
   Status write = request_grant(*peer.cluster, location, locator, exchange::Right::kWrite,
                                authority.write_nonce, ttl);
   if (write) return authority;
+  if (write.error().reason == Reason::kLayout) return fail(std::move(write).error());
   const Status read = request_grant(*peer.cluster, location, locator, exchange::Right::kRead,
                                     authority.read_nonce, ttl);
   if (!read) return fail(std::move(write).error());
@@ -144,11 +145,27 @@ Result<DeviceDescription> describe(Session& session, const Peer& peer) {
   constexpr std::chrono::seconds kLook{5};
   for (const auto& [location, locator] : peer.found.locators) {
     auto authority = watch_authority(peer, location, locator, kLook);
+    if (!authority && authority.error().reason == Reason::kLayout) break;
     if (!authority) continue;
     auto description = (*client)->describe(*authority);
     if (description || description.error().reason != Reason::kGrantUnknown) return description;
   }
   return (*client)->describe({});
+}
+
+// Whether an OSD gives grants, after it was asked for one. Nothing: a folder's daemon, or it does
+// not say.
+std::optional<exchange::LayoutState> layout_of(const Peer& peer) {
+  if (peer.cluster == nullptr || peer.found.locators.empty()) return std::nullopt;
+  const auto& [location, locator] = *peer.found.locators.begin();
+  const auto hello = peer.cluster->hello(location, locator);
+  if (!hello) return std::nullopt;
+  return hello->layout;
+}
+
+bool refuses_grants(const std::optional<exchange::LayoutState>& layout) {
+  return layout == exchange::LayoutState::kDoesNotFit ||
+         layout == exchange::LayoutState::kUnverified;
 }
 
 // What stands where a device's version would.
@@ -350,8 +367,11 @@ Result<int> run_daemons(Session& session) {
   auto peers = find_peers(session, session.options().names);
   if (!peers) return fail(std::move(peers).error());
   std::vector<Result<DeviceDescription>> described(peers->peers.size());
-  run_parallel(described.size(), 8,
-               [&](std::size_t i) { described[i] = describe(session, peers->peers[i]); });
+  std::vector<std::optional<exchange::LayoutState>> layouts(described.size());
+  run_parallel(described.size(), 8, [&](std::size_t i) {
+    described[i] = describe(session, peers->peers[i]);
+    layouts[i] = layout_of(peers->peers[i]);
+  });
   Tally tally;
   Json list = Json::array();
   Table table({{"DEVICE"},
@@ -372,11 +392,15 @@ Result<int> run_daemons(Session& session) {
       ++tally.done;
       entry["version"] = described[i]->version;
       entry["adapter"] = described[i]->adapter;
+      const bool refuses = refuses_grants(layouts[i]);
       table.add({found.device.name, found.device.address, "-", described[i]->version,
-                 described[i]->adapter, pools_text(found)});
+                 described[i]->adapter + (refuses ? ", no grants" : ""), pools_text(found)});
       session.meter().note(
           "siphon: " + found.device.name +
-          " tells no more to who has no right there (grant_read, grant_write, a secret)");
+          (refuses ? " refuses every grant, layout " + std::string(to_string(*layouts[i])) +
+                         ": siphon doctor says what to do"
+                   : " tells no more to who has no right there (grant_read, grant_write, a "
+                     "secret)"));
     } else if (described[i]) {
       ++tally.done;
       const DeviceDescription& d = *described[i];
@@ -394,6 +418,7 @@ Result<int> run_daemons(Session& session) {
       session.meter().note("siphon: " + found.device.name + ": " +
                            error_text(described[i].error()));
     }
+    if (layouts[i]) entry["layout"] = to_string(*layouts[i]);
     entry["pools"] = Json::array();
     for (const auto& [location, locator] : found.locators) {
       entry["pools"].push_back(location.to_string());

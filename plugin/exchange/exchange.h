@@ -31,7 +31,7 @@ namespace siphon::exchange {
 
 inline constexpr std::uint64_t kRegionMagic = 0x314e4f4850495353;  // "SSIPHON1"
 // Also of the methods' inputs: a companion and a class of other versions do not work together.
-inline constexpr std::uint32_t kAbiVersion = 3;
+inline constexpr std::uint32_t kAbiVersion = 4;
 
 inline constexpr std::uint32_t kGrantCount = 1024;
 // Shares of that table, so that nobody fills all of it. A client is one connection to the cluster:
@@ -60,6 +60,16 @@ inline constexpr int kSocketFd = 4;
 // The methods' names: the table at the end of plugin/osd/cls_siphon.cc.
 inline constexpr const char* kClassName = "siphon";
 
+// ---- layout ----------------------------------------------------------------------------------
+
+// Whether the class may believe what it reads of the object it is called on, and so give grants.
+enum class LayoutState : std::uint8_t {
+  kUnproven = 0,    // verified for this Ceph release, and not yet tried in this OSD: no grants yet
+  kFits = 1,        // a probe found what it should
+  kDoesNotFit = 2,  // a probe found something else: no grants
+  kUnverified = 3,  // nobody has verified one for this Ceph release: no grants
+};
+
 // ---- hello -----------------------------------------------------------------------------------
 
 // What `hello` returns: who is the acting primary and where its companion listens. 48 bytes.
@@ -72,7 +82,8 @@ struct Hello {
   std::int32_t osd_id = -1;
   std::uint32_t flags = 0;  // bit 0: control is TLS
   std::uint64_t boot_nonce = 0;
-  std::uint8_t address_family = 4;  // 4 or 6
+  std::uint8_t address_family = 4;              // 4 or 6
+  LayoutState layout = LayoutState::kUnproven;  // the class's own word, whatever is written here
   std::array<std::byte, 16> address{};
 
   static constexpr std::uint32_t kFlagTls = 1;
@@ -86,7 +97,8 @@ struct Hello {
     w.put(flags);
     w.put(boot_nonce);
     w.put(address_family);
-    w.put_zeros(3);
+    w.put(static_cast<std::uint8_t>(layout));
+    w.put_zeros(2);
     w.put_bytes(address);
     w.put_zeros(4);
   }
@@ -100,9 +112,12 @@ struct Hello {
     out.flags = r.get<std::uint32_t>();
     out.boot_nonce = r.get<std::uint64_t>();
     out.address_family = r.get<std::uint8_t>();
-    r.skip(3);
+    const auto layout = r.get<std::uint8_t>();
+    r.skip(2);
     r.get_bytes(out.address);
     r.skip(4);
+    if (layout > static_cast<std::uint8_t>(LayoutState::kUnverified)) return false;
+    out.layout = static_cast<LayoutState>(layout);
     return r.ok() && out.version == 1 && (out.address_family == 4 || out.address_family == 6);
   }
 };
@@ -127,6 +142,15 @@ struct RegionHeader {
   std::atomic<std::uint64_t> writes_done;
   std::atomic<std::uint64_t> stale_refused;
   std::atomic<std::uint64_t> grants_given;
+  // Written by the class: its LayoutState (a copy; it goes by its own), and where it was asked for
+  // a grant before that was known: a pool and a placement group, as the requester said, so a hint.
+  std::atomic<std::uint32_t> layout;
+  std::atomic<std::uint32_t> probe_group;
+  std::atomic<std::int64_t> probe_pool;
+  std::atomic<std::uint64_t> probes_wanted;  // grows with each hint
+  // Written by the companion: what the probe that it is about to make will show. 1: it is valid.
+  std::atomic<std::uint32_t> probe_armed;
+  std::byte probe_ticket[16];
 };
 static_assert(sizeof(RegionHeader) <= kGrantsOffset);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
@@ -190,6 +214,7 @@ constexpr DescriptorState state_of(std::uint64_t word) {
 // the OSD is really operating on differ from what is claimed here.
 struct GrantRequest {
   static constexpr std::size_t kEncodedBytes = 184;
+  std::uint32_t placement_group = 0;  // in which the object lies: where a probe reaches this OSD
   std::array<std::byte, 16> key_id{};
   std::array<std::byte, 16> nonce{};
   std::int64_t pool_id = -1;
@@ -199,8 +224,8 @@ struct GrantRequest {
 
   void encode(std::span<std::byte, kEncodedBytes> out) const {
     LeWriter w(out);
-    w.put(std::uint32_t{2});
-    w.put_zeros(4);
+    w.put(std::uint32_t{3});
+    w.put(placement_group);
     w.put_bytes(key_id);
     w.put_bytes(nonce);
     w.put(pool_id);
@@ -211,8 +236,8 @@ struct GrantRequest {
   static bool decode(std::span<const std::byte> in, GrantRequest& out) {
     if (in.size() != kEncodedBytes) return false;
     LeReader r(in);
-    if (r.get<std::uint32_t>() != 2) return false;
-    r.skip(4);
+    if (r.get<std::uint32_t>() != 3) return false;
+    out.placement_group = r.get<std::uint32_t>();
     r.get_bytes(out.key_id);
     r.get_bytes(out.nonce);
     out.pool_id = r.get<std::int64_t>();
@@ -224,6 +249,37 @@ struct GrantRequest {
   }
 };
 inline constexpr std::size_t kGrantObjectNameBytes = 13 + 32;  // "siphon.grant." + hex(key_id)
+
+// Input of `probe`: the companion says which object the method runs on, and the class compares
+// that with what it reads of it. The object is named "siphon.probe." + hex(name_id), lies in the
+// namespace kProbeNamespace and is never made. Who does not show the ticket that stands in the
+// region is refused (-EPERM) before anything is compared.
+inline constexpr const char* kProbeNamespace = "siphon.probe";
+struct ProbeRequest {
+  static constexpr std::size_t kEncodedBytes = 48;
+  std::array<std::byte, 16> ticket{};
+  std::array<std::byte, 16> name_id{};
+  std::int64_t pool_id = -1;
+
+  void encode(std::span<std::byte, kEncodedBytes> out) const {
+    LeWriter w(out);
+    w.put(std::uint32_t{1});
+    w.put_zeros(4);
+    w.put_bytes(ticket);
+    w.put_bytes(name_id);
+    w.put(pool_id);
+  }
+  static bool decode(std::span<const std::byte> in, ProbeRequest& out) {
+    if (in.size() != kEncodedBytes) return false;
+    LeReader r(in);
+    if (r.get<std::uint32_t>() != 1) return false;
+    r.skip(4);
+    r.get_bytes(out.ticket);
+    r.get_bytes(out.name_id);
+    out.pool_id = r.get<std::int64_t>();
+    return r.ok();
+  }
+};
 
 // Input of `read_part` and `write_part`. read_part: reads up to `length_bytes` at
 // `object_offset` into the descriptor's buffer and returns an OperationReply. write_part: takes
@@ -295,7 +351,7 @@ struct OperationReply {
 //   -ENXIO     no such descriptor here: other boot nonce, epoch, ticket (the primary has moved);
 //              the caller goes through librados for this operation
 //   -EBADMSG   the buffer's crc32c is not the request's
-//   -EPERM     the grant's claimed object is not the one operated on
+//   -EPERM     the grant's claimed object is not the one operated on; no ticket of a probe
 //   -EUSERS    the grant table, a share of it, or a register's list is full
 //   -EHOSTDOWN the companion is not running (hello)
 //   -EIO       the store failed, or the OSD parked the operation until it has repaired this copy
@@ -303,6 +359,11 @@ struct OperationReply {
 //   -EUCLEAN   the head's register does not decode
 //   kNotSiphons  the object holds data, attributes or omap entries, and no register: it is
 //              somebody else's and stays as it is
+//   kLayoutUnproven, kLayoutDoesNotFit, kLayoutUnverified  no grant: see LayoutState. The first one
+//              is over as soon as the companion has made its probe: ask again
 inline constexpr int kNotSiphons = -EMEDIUMTYPE;
+inline constexpr int kLayoutUnproven = -EUNATCH;
+inline constexpr int kLayoutDoesNotFit = -ELIBBAD;
+inline constexpr int kLayoutUnverified = -ELIBSCN;
 
 }  // namespace siphon::exchange

@@ -4,8 +4,6 @@
 
 #include <dlfcn.h>
 
-#include <string_view>
-
 namespace siphon::osd {
 namespace {
 
@@ -23,12 +21,8 @@ std::string ask_process(const char* symbol) {
 
 }  // namespace
 
-bool is_expected_ceph_build(std::string& explanation) {
-  const std::string version = ask_process(kVersionSymbol);
-  const std::string commit = ask_process(kCommitSymbol);
-  explanation = "compiled for Ceph " SIPHON_CEPH_VERSION " (" SIPHON_CEPH_COMMIT "), running in " +
-                version + " (" + commit + ")";
-  return version == SIPHON_CEPH_VERSION && commit == SIPHON_CEPH_COMMIT;
-}
+CephBuild running_ceph_build() { return {ask_process(kVersionSymbol), ask_process(kCommitSymbol)}; }
+
+CephBuild expected_ceph_build() { return {SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT}; }
 
 }  // namespace siphon::osd

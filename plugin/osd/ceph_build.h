@@ -8,8 +8,16 @@
 
 namespace siphon::osd {
 
-// True when this process's own ceph_version_to_str() and git_version_to_str() say what this library
-// was compiled for. `explanation` names both, for the log.
-bool is_expected_ceph_build(std::string& explanation);
+struct CephBuild {
+  std::string version;  // "16.2.15"
+  std::string commit;   // "618f44..."
+  bool operator==(const CephBuild&) const = default;
+};
+
+// What this process's own ceph_version_to_str() and git_version_to_str() say; "unknown" where it
+// has none.
+CephBuild running_ceph_build();
+// What this library was compiled for.
+CephBuild expected_ceph_build();
 
 }  // namespace siphon::osd

@@ -26,6 +26,7 @@
 #include "plugin/core/head_register.h"
 #include "plugin/exchange/exchange.h"
 #include "plugin/osd/ceph_build.h"
+#include "plugin/osd/ceph_layouts.h"
 #include "plugin/osd/operated_object.h"
 #include "plugin/osd/osd_identity.h"
 #include "plugin/osd/region.h"
@@ -61,6 +62,7 @@ namespace siphon::osd {
 namespace {
 
 using ceph::bufferlist;
+using exchange::LayoutState;
 using exchange::OperationKind;
 using exchange::OperationRequest;
 
@@ -72,6 +74,8 @@ constexpr std::uint32_t kNoCache = 0x40;
 // Made by __cls_init before the first method can be called, never destroyed. Null when it could
 // not be made.
 Region* region = nullptr;
+// The layout of the Ceph that runs; null when nobody has verified one.
+const CephLayout* layout = nullptr;
 
 using Method = int (*)(cls_method_context_t, bufferlist*, bufferlist*);
 
@@ -100,6 +104,8 @@ void append_bytes(bufferlist& out, std::span<const std::byte> bytes) {
   out.append(reinterpret_cast<const char*>(bytes.data()), static_cast<unsigned>(bytes.size()));
 }
 
+void log_line(const char* text) { cls_log(0, "siphon: %s", text); }
+
 // ---- discovery and authority -----------------------------------------------------------------
 
 int hello(cls_method_context_t, bufferlist* in, bufferlist* out) {
@@ -111,14 +117,45 @@ int hello(cls_method_context_t, bufferlist* in, bufferlist* out) {
   return result;
 }
 
-std::string grant_object_name(std::span<const std::byte> key_id) {
+// "siphon.grant." + hex(id)
+std::string object_name(const char* prefix, std::span<const std::byte> id) {
   static constexpr char kDigits[] = "0123456789abcdef";
-  std::string name = "siphon.grant.";
-  for (const std::byte b : key_id) {
+  std::string name = prefix;
+  for (const std::byte b : id) {
     name += kDigits[std::to_integer<unsigned>(b) >> 4];
     name += kDigits[std::to_integer<unsigned>(b) & 0xf];
   }
   return name;
+}
+
+bool find_object(cls_method_context_t context, OperatedObject& object) {
+  return layout != nullptr && find_operated_object(layout->operation, context, object);
+}
+
+// 0: grants may be given.
+int layout_error() {
+  switch (region->layout()) {
+    case LayoutState::kUnproven:
+      return exchange::kLayoutUnproven;
+    case LayoutState::kFits:
+      return 0;
+    case LayoutState::kDoesNotFit:
+      return exchange::kLayoutDoesNotFit;
+    case LayoutState::kUnverified:
+      return exchange::kLayoutUnverified;
+  }
+  return exchange::kLayoutUnverified;
+}
+
+// For the log; what was read by a wrong layout may be anything.
+std::string text_of(const OperatedObject& object) {
+  const auto shown = [](const std::string& name) {
+    std::string text;
+    for (const char c : name.substr(0, 64)) text += c > ' ' && c < 0x7f ? c : '?';
+    return text;
+  };
+  return "pool " + std::to_string(object.pool_id) + ", namespace '" + shown(object.nspace) +
+         "', object '" + shown(object.name) + "'";
 }
 
 // The connection that the operation came by; 0: not known.
@@ -135,8 +172,15 @@ int grant(cls_method_context_t context, const bufferlist& in, exchange::Right ri
   exchange::GrantRequest request;
   if (!decode_input(in, request)) return -EINVAL;
   if (region == nullptr) return -EHOSTDOWN;
+  if (const int error = layout_error()) {
+    if (error == exchange::kLayoutUnproven) {
+      region->want_probe(request.pool_id, request.placement_group);
+    }
+    return error;
+  }
   OperatedObject object;
-  if (!find_operated_object(context, object) || object.name != grant_object_name(request.key_id) ||
+  if (!find_object(context, object) ||
+      object.name != object_name("siphon.grant.", request.key_id) ||
       object.pool_id != request.pool_id ||
       object.nspace != std::string_view(request.nspace.data(), request.namespace_bytes)) {
     return -EPERM;
@@ -150,6 +194,32 @@ int grant_read(cls_method_context_t context, bufferlist* in, bufferlist*) {
 
 int grant_write(cls_method_context_t context, bufferlist* in, bufferlist*) {
   return grant(context, *in, exchange::Right::kWrite);
+}
+
+// The companion tries out the layout: it says what this call runs on. The first answer holds for as
+// long as the OSD runs; a wrong layout that fits once by chance is no right one the next time.
+int probe(cls_method_context_t context, bufferlist* in, bufferlist*) {
+  exchange::ProbeRequest request;
+  if (!decode_input(*in, request)) return -EINVAL;
+  if (region == nullptr) return -EHOSTDOWN;
+  if (!region->probe_expected(request.ticket)) return -EPERM;
+  if (region->layout() != LayoutState::kUnproven) return layout_error();
+  const OperatedObject said{object_name("siphon.probe.", request.name_id),
+                            exchange::kProbeNamespace, request.pool_id};
+  OperatedObject seen;
+  const bool found = find_object(context, seen);
+  const bool fits = found && seen == said;
+  if (region->settle_layout(fits ? LayoutState::kFits : LayoutState::kDoesNotFit)) {
+    const std::string row = std::string("layout ") + layout->name + " of ceph-osd " +
+                            layout->version + " (" + layout->commit + ")";
+    if (fits) {
+      log_line((row + " fits").c_str());
+    } else {
+      cls_log(0, "siphon: %s does not fit: grants are refused. Expected %s, seen %s", row.c_str(),
+              text_of(said).c_str(), found ? text_of(seen).c_str() : "nothing like an operation");
+    }
+  }
+  return layout_error();
 }
 
 // ---- parts -----------------------------------------------------------------------------------
@@ -225,7 +295,7 @@ int write_part(cls_method_context_t context, bufferlist* in, bufferlist*) {
 // Names the operated object in the OSD's log.
 void log_object(cls_method_context_t context, const char* what, int detail) {
   OperatedObject object;
-  const bool known = find_operated_object(context, object);
+  const bool known = find_object(context, object);
   cls_log(0, "siphon: %.*s of pool %lld: %s (%d)", known ? static_cast<int>(object.name.size()) : 1,
           known ? object.name.data() : "?", static_cast<long long>(known ? object.pool_id : -1),
           what, detail);
@@ -355,8 +425,6 @@ int transition(cls_method_context_t context, bufferlist* in, bufferlist*) {
 
 // ---- load ------------------------------------------------------------------------------------
 
-void log_line(const char* text) { cls_log(0, "siphon: %s", text); }
-
 void add_method(cls_handle_t handle, const char* name, int flags, cls_method_cxx_call_t call) {
   cls_method_handle_t method = nullptr;
   cls_register_cxx_method(handle, name, flags, call, &method);
@@ -370,6 +438,7 @@ void register_methods(cls_handle_t handle) {
   add_method(handle, "hello_head", kRead, entry<hello>);
   add_method(handle, "grant_read", kWrite, entry<grant_read>);
   add_method(handle, "grant_write", kWrite, entry<grant_write>);
+  add_method(handle, "probe", kWrite, entry<probe>);
   add_method(handle, "read_part", kRead, entry<read_part>);
   add_method(handle, "write_part", kWrite, entry<write_part>);
   add_method(handle, "reserve", kRead | kWrite, entry<transition<Transition::kReserve>>);
@@ -381,11 +450,10 @@ void register_methods(cls_handle_t handle) {
   add_method(handle, "discard", kRead | kWrite, entry<transition<Transition::kDiscard>>);
 }
 
-// Only a serving ceph-osd gets a companion, whatever else may load classes.
-void start_companion() {
-  const OsdIdentity identity = parse_osd_identity(own_command_line(), std::getenv("CEPH_ARGS"));
+// Only a serving ceph-osd gets a companion.
+void start_companion(const OsdIdentity& identity) {
   if (!identity.is_osd) {
-    log_line("not in a ceph-osd with an id: no companion is started");
+    log_line("this ceph-osd has no id: no companion is started");
     return;
   }
   const std::string program = companion_program();
@@ -397,7 +465,33 @@ void start_companion() {
   if (!start_supervisor(supervisor)) log_line("no thread for the companion's supervisor");
 }
 
+// Whether this is the build that the library was compiled for. Says so, and whether there is a
+// verified layout for it.
+bool look_at_build() {
+  const CephBuild expected = expected_ceph_build();
+  const CephBuild running = running_ceph_build();
+  std::string text = "compiled for Ceph " + expected.version + " (" + expected.commit +
+                     "), running in " + running.version + " (" + running.commit + ")";
+  if (running != expected) {
+    log_line((text + ": no methods here, siphond goes through librados").c_str());
+    return false;
+  }
+  log_line(text.c_str());
+  layout = find_layout(running.version, running.commit);
+  if (layout == nullptr) {
+    text = "layout of ceph-osd " + running.version + " (" + running.commit +
+           ") is not verified: grants are refused";
+    log_line(text.c_str());
+  }
+  return true;
+}
+
 void load() {
+  const OsdIdentity identity = parse_osd_identity(own_command_line(), std::getenv("CEPH_ARGS"));
+  if (!identity.in_ceph_osd) {
+    log_line("not in a ceph-osd: nothing is done here");
+    return;
+  }
   cls_handle_t handle = nullptr;
   cls_register(exchange::kClassName, &handle);
   if (handle == nullptr) {
@@ -408,19 +502,18 @@ void load() {
         "libcls_siphon.so under another name? Nothing of it is used; remove it");
     return;
   }
-  std::string text;
-  const bool expected_build = is_expected_ceph_build(text);
-  log_line(
-      (text + (expected_build ? "" : ": no methods here, siphond goes through librados")).c_str());
+  const bool expected_build = look_at_build();
   const bool first_load = region == nullptr;  // an OSD may close the library, which stays, and
   if (first_load) {                           // open it again
-    region = Region::create(data_bytes_from(std::getenv("SIPHON_REGION_MIB")), text).release();
-    if (region == nullptr) log_line(("no shared region: " + text).c_str());
+    std::string error;
+    region = Region::create(data_bytes_from(std::getenv("SIPHON_REGION_MIB")), error).release();
+    if (region == nullptr) log_line(("no shared region: " + error).c_str());
   }
   if (expected_build) register_methods(handle);
   if (region == nullptr) return;
   region->set_bulk_methods(expected_build);
-  if (first_load) start_companion();
+  if (layout == nullptr) region->settle_layout(LayoutState::kUnverified);
+  if (first_load) start_companion(identity);
 }
 
 }  // namespace

@@ -1,5 +1,9 @@
 #include "plugin/osd/operated_object.h"
 
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <array>
 #include <cstddef>
 #include <cstring>
 
@@ -8,57 +12,48 @@ namespace {
 
 constexpr std::size_t kMaxNameBytes = 4096;  // above osd_max_object_name_len (2048)
 
-// The leading fields of three Ceph types, by size and order (v16.2.15: src/osd/PrimaryLogPG.h
-// `struct OpContext`, src/osd/osd_types.h `ObjectState`, `object_info_t`, src/common/hobject.h
-// `hobject_t`). Strings are libstdc++'s: pointer, length, 16 bytes of small buffer or capacity.
+// A libstdc++ string: pointer, length, 16 bytes of small buffer or capacity.
 struct StringImage {
-  const char* data;
+  std::uint64_t data;
   std::uint64_t length_bytes;
-  std::byte local[16];
-};
-struct ObjectImage {  // hobject_t, which object_info_t and so ObjectState begin with
-  StringImage name;
-  std::uint64_t snap;
-  std::uint32_t hash;
-  std::uint8_t max;
-  std::uint8_t padding[3];
-  std::uint32_t hash_reverse_nibbles;
-  std::uint32_t hash_reverse_bits;
-  std::int64_t pool;
-  StringImage nspace;
-  StringImage key;
-};
-struct ContextImage {  // PrimaryLogPG::OpContext
-  const void* op;
-  std::byte request_id[32];
-  const void* ops;
-  const ObjectImage* obs;
-  const void* snapset;
-  ObjectImage new_obs;  // starts as a copy of *obs
+  std::array<char, 16> local;
 };
 static_assert(sizeof(StringImage) == 32);
-static_assert(offsetof(ObjectImage, hash) == 0x28);
-static_assert(offsetof(ObjectImage, hash_reverse_bits) == 0x34);
-static_assert(offsetof(ObjectImage, pool) == 0x38);
-static_assert(offsetof(ObjectImage, nspace) == 0x40);
-static_assert(offsetof(ContextImage, obs) == 0x30);
-static_assert(offsetof(ContextImage, new_obs) == 0x40);
 
-bool plausible_pointer(const void* p) {
-  const auto address = reinterpret_cast<std::uintptr_t>(p);
-  return address >= 0x10000 && address < (std::uintptr_t{1} << 47) && address % 8 == 0;
+// Copies memory of this process. False: it is not there, or not all of it.
+bool read_memory(std::uint64_t address, void* to, std::size_t bytes) {
+  const iovec here{to, bytes};
+  const iovec there{reinterpret_cast<void*>(address), bytes};  // NOLINT: an address is a number
+  return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == static_cast<ssize_t>(bytes);
+}
+
+template <typename T>
+bool read_at(std::uint64_t address, T& value) {
+  return read_memory(address, &value, sizeof value);
+}
+
+bool plausible_pointer(std::uint64_t address) {
+  return address >= 0x10000 && address < (std::uint64_t{1} << 47) && address % 8 == 0;
 }
 
 // A libstdc++ string points into itself when it is short, and to aligned memory when it is long.
-bool plausible_string(const StringImage& s) {
-  if (s.length_bytes > kMaxNameBytes) return false;
-  if (s.length_bytes < sizeof s.local && reinterpret_cast<const std::byte*>(s.data) == s.local) {
-    return s.data[s.length_bytes] == '\0';
+bool read_string(std::uint64_t address, std::string& out) {
+  StringImage image;
+  if (!read_at(address, image) || image.length_bytes > kMaxNameBytes) return false;
+  const std::size_t length = image.length_bytes;
+  if (length < image.local.size() && image.data == address + offsetof(StringImage, local)) {
+    out.assign(image.local.data(), length);
+    return image.local[length] == '\0';
   }
   std::uint64_t capacity = 0;
-  std::memcpy(&capacity, s.local, sizeof capacity);
-  return plausible_pointer(s.data) && capacity >= s.length_bytes &&
-         capacity >= sizeof s.local - 1 && s.data[s.length_bytes] == '\0';
+  std::memcpy(&capacity, image.local.data(), sizeof capacity);
+  if (!plausible_pointer(image.data) || capacity < length || capacity < image.local.size() - 1) {
+    return false;
+  }
+  out.resize(length + 1);
+  if (!read_memory(image.data, out.data(), length + 1) || out.back() != '\0') return false;
+  out.pop_back();
+  return true;
 }
 
 std::uint32_t reverse_bits(std::uint32_t v) {
@@ -73,38 +68,37 @@ std::uint32_t reverse_nibbles(std::uint32_t v) {
   return reversed;
 }
 
-// The two reversed hashes stand right before `pool`, and the namespace right after it: when they
-// fit, `pool` is where we take it from.
-bool plausible_object(const ObjectImage& o) {
-  return o.max == 0 && o.hash_reverse_bits == reverse_bits(o.hash) &&
-         o.hash_reverse_nibbles == reverse_nibbles(o.hash) && o.pool >= 0 &&
-         plausible_string(o.name) && plausible_string(o.nspace);
-}
-
-std::string_view view(const StringImage& s) {
-  return {s.data, static_cast<std::size_t>(s.length_bytes)};
+// An hobject_t. The two reversed hashes stand right before `pool`, and the namespace right after
+// it: when they fit, `pool` is where we take it from.
+bool read_object(const OperationLayout& layout, std::uint64_t address, OperatedObject& out,
+                 std::uint32_t& hash) {
+  std::uint8_t max = 0;
+  std::uint32_t nibbles = 0, bits = 0;
+  return read_at(address + layout.hash, hash) && read_at(address + layout.max, max) &&
+         read_at(address + layout.hash_reverse_nibbles, nibbles) &&
+         read_at(address + layout.hash_reverse_bits, bits) &&
+         read_at(address + layout.pool, out.pool_id) && max == 0 && bits == reverse_bits(hash) &&
+         nibbles == reverse_nibbles(hash) && out.pool_id >= 0 &&
+         read_string(address + layout.name, out.name) &&
+         read_string(address + layout.nspace, out.nspace);
 }
 
 }  // namespace
 
-bool find_operated_object(void* context, OperatedObject& out) {
-  if (!plausible_pointer(context)) return false;
-  const ContextImage* operation = *static_cast<const ContextImage* const*>(context);
-  if (!plausible_pointer(operation) || !plausible_pointer(operation->op) ||
-      !plausible_pointer(operation->ops) || !plausible_pointer(operation->obs)) {
+bool find_operated_object(const OperationLayout& layout, void* context, OperatedObject& out) {
+  const auto begin = reinterpret_cast<std::uint64_t>(context);
+  std::uint64_t operation = 0, op = 0, ops = 0, obs = 0;
+  if (!plausible_pointer(begin) || !read_at(begin, operation) || !plausible_pointer(operation) ||
+      !read_at(operation + layout.op, op) || !plausible_pointer(op) ||
+      !read_at(operation + layout.ops, ops) || !plausible_pointer(ops) ||
+      !read_at(operation + layout.obs, obs) || !plausible_pointer(obs)) {
     return false;
   }
-  const ObjectImage& object = *operation->obs;
-  const ObjectImage& copy = operation->new_obs;
-  if (!plausible_object(object) || !plausible_object(copy)) return false;
-  if (object.pool != copy.pool || object.hash != copy.hash ||
-      view(object.name) != view(copy.name) || view(object.nspace) != view(copy.nspace)) {
-    return false;
-  }
-  out.name = view(object.name);
-  out.nspace = view(object.nspace);
-  out.pool_id = object.pool;
-  return true;
+  OperatedObject copy;
+  std::uint32_t hash = 0, hash_of_copy = 0;
+  return read_object(layout, obs, out, hash) &&
+         read_object(layout, operation + layout.new_obs, copy, hash_of_copy) &&
+         hash == hash_of_copy && out == copy;
 }
 
 }  // namespace siphon::osd

@@ -44,6 +44,7 @@ std::string_view base_name(std::string_view path) {
 OsdIdentity parse_osd_identity(std::span<const std::string> arguments, const char* ceph_args) {
   OsdIdentity identity;
   if (arguments.empty() || base_name(arguments[0]) != "ceph-osd") return identity;
+  identity.in_ceph_osd = true;
 
   std::istringstream from_environment(ceph_args != nullptr ? ceph_args : "");
   std::vector<std::string> all{std::istream_iterator<std::string>(from_environment), {}};

@@ -9,8 +9,9 @@ namespace siphon::osd {
 
 // Empty fields were not given: the companion's librados then uses its own defaults.
 struct OsdIdentity {
-  bool is_osd = false;  // a ceph-osd with an id
-  std::string id;       // "3" for osd.3
+  bool in_ceph_osd = false;  // what runs is a ceph-osd
+  bool is_osd = false;       // ... and has an id
+  std::string id;            // "3" for osd.3
   std::string conf;
   std::string cluster;
   std::string keyring;

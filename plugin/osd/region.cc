@@ -20,6 +20,7 @@ namespace {
 using exchange::Descriptor;
 using exchange::DescriptorState;
 using exchange::Grant;
+using exchange::LayoutState;
 using exchange::RegionHeader;
 
 constexpr int kHelloTries = 64;
@@ -123,6 +124,29 @@ std::span<Descriptor> Region::descriptors() {
           exchange::kDescriptorCount};
 }
 
+// ---- layout ----------------------------------------------------------------------------------
+
+bool Region::settle_layout(LayoutState state) {
+  LayoutState expected = LayoutState::kUnproven;
+  if (!layout_.compare_exchange_strong(expected, state, std::memory_order_acq_rel)) return false;
+  header()->layout.store(static_cast<std::uint32_t>(state), std::memory_order_release);
+  return true;
+}
+
+void Region::want_probe(std::int64_t pool_id, std::uint32_t placement_group) {
+  RegionHeader* shared = header();
+  shared->probe_pool.store(pool_id, std::memory_order_relaxed);
+  shared->probe_group.store(placement_group, std::memory_order_relaxed);
+  shared->probes_wanted.fetch_add(1, std::memory_order_release);
+}
+
+bool Region::probe_expected(std::span<const std::byte, 16> ticket) {
+  if (header()->probe_armed.load(std::memory_order_acquire) != 1) return false;
+  std::byte announced[16];
+  std::memcpy(announced, header()->probe_ticket, sizeof announced);
+  return equal_in_constant_time(announced, ticket);
+}
+
 // ---- hello -----------------------------------------------------------------------------------
 
 int Region::read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out) {
@@ -134,13 +158,19 @@ int Region::read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out)
     std::memcpy(out.data(), shared->hello, out.size());
     // Adding nothing is a load that the copy before it cannot sink below.
     if (shared->hello_seq.fetch_add(0, std::memory_order_acq_rel) != before) continue;
-    exchange::Hello ignored;
-    return exchange::Hello::decode(out, ignored) ? 0 : -EHOSTDOWN;
+    exchange::Hello hello;
+    if (!exchange::Hello::decode(out, hello)) return -EHOSTDOWN;
+    hello.layout = layout();
+    hello.encode(out);
+    return 0;
   }
   return -EHOSTDOWN;  // it keeps writing, or died half way: the caller asks again
 }
 
-void Region::forget_hello() { header()->hello_seq.store(0, std::memory_order_release); }
+void Region::forget_companion() {
+  header()->hello_seq.store(0, std::memory_order_release);
+  header()->probe_armed.store(0, std::memory_order_release);
+}
 
 // ---- grants ----------------------------------------------------------------------------------
 

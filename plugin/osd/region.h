@@ -1,4 +1,5 @@
-// The class's side of the shared-memory region: creation, hello, grants, operation descriptors.
+// The class's side of the shared-memory region: creation, layout, hello, grants, operation
+// descriptors.
 //
 // The companion maps the same pages and may write anything at any time, so nothing read from the
 // region is used before it is checked against this object's own copies of the geometry, and every
@@ -9,6 +10,7 @@
 // supervisor calls. No Ceph header here: it is tested without an OSD.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -50,10 +52,19 @@ class Region {
   std::uint64_t data_bytes() const { return data_bytes_; }
   void set_bulk_methods(bool registered);
 
-  // Copies the companion's hello. 0, or -EHOSTDOWN when it has written none.
+  // Unproven until it is settled, which happens once: false when it was settled before.
+  exchange::LayoutState layout() const { return layout_.load(std::memory_order_acquire); }
+  bool settle_layout(exchange::LayoutState state);
+  // Asks the companion for a probe of that placement group. Its caller may be anybody.
+  void want_probe(std::int64_t pool_id, std::uint32_t placement_group);
+  // Whether this is the ticket of the probe that the companion has announced.
+  bool probe_expected(std::span<const std::byte, 16> ticket);
+
+  // Copies the companion's hello, with the layout's state. 0, or -EHOSTDOWN when it has written
+  // none.
   int read_hello(std::span<std::byte, exchange::Hello::kEncodedBytes> out);
-  // The companion has gone: its hello must not be handed out any more.
-  void forget_hello();
+  // The companion has gone: its hello must not be handed out any more, nor its ticket count.
+  void forget_companion();
 
   // Remembers (nonce, pool, namespace, right) until now + ttl; a repeated grant gets the new
   // expiry. 0, or -EUSERS when every entry is in use, or all of the client's or the pool's share.
@@ -92,6 +103,7 @@ class Region {
   std::byte* const base_;
   const std::uint64_t data_bytes_;
   const std::uint64_t boot_nonce_;
+  std::atomic<exchange::LayoutState> layout_{exchange::LayoutState::kUnproven};
   std::mutex grants_mutex_;  // writers of the grant table
 };
 

@@ -139,7 +139,7 @@ CompanionEnd Supervisor::wait() {
   if (pidfd_ >= 0) close(std::exchange(pidfd_, -1));
   pid_ = -1;
   hang_up();
-  region_.forget_hello();
+  region_.forget_companion();
   const bool all_retired = region_.retire_descriptors(kRetirePatienceMs);
 
   CompanionEnd end;

@@ -73,6 +73,7 @@ class Authority(ByHand, harness.ClusterTest):
         c.create_key("least", LEAST_CAPS)
         c.create_key("other", "allow class siphon hello, allow class siphon grant_read pool=c, "
                               "allow class siphon grant_write pool=c, allow rw pool=c")
+        c.siphon("daemons")  # from now on every OSD gives grants
         cls.keys = 0
 
     @contextlib.contextmanager
@@ -148,7 +149,7 @@ class Authority(ByHand, harness.ClusterTest):
                              errno.EPERM)
             self.assertEqual(self.grant("client.other", "write", "c", nspace="n",
                                         claimed_nspace="")[0], errno.EPERM)
-            request = struct.pack("<II16s16sqII128s", 2, 0, secrets.token_bytes(16), bytes(16),
+            request = struct.pack("<II16s16sqII128s", 3, 0, secrets.token_bytes(16), bytes(16),
                                   self.cluster.pool_id("c"), 60, 0, b"")
             self.assertEqual(self.call("client.other", "c", f"siphon.grant.{'0' * 32}",
                                        "grant_write", request)[0], errno.EPERM)
@@ -272,7 +273,7 @@ class Authority(ByHand, harness.ClusterTest):
                 io.set_locator_key("e")
 
                 def grant(nonce):
-                    request = struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce,
+                    request = struct.pack("<II16s16sqII128s", 3, 0, key_id(nonce), nonce,
                                           c.pool_id("a"), 30, 0, b"")
                     io.execute(f"siphon.grant.{key_id(nonce).hex()}", "siphon", "grant_read",
                                request)

@@ -4,6 +4,7 @@ any nonce by tests/support/device_caller, which has no key at all.
 Inputs are laid out after plugin/exchange/exchange.h, without its code.
 """
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -45,12 +46,16 @@ class ByHand:
         the one that holds the pool's extent e)."""
         nonce = secrets.token_bytes(16)
         claimed_nspace = nspace if claimed_nspace is None else claimed_nspace
-        request = struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce,
+        request = struct.pack("<II16s16sqII128s", 3, 0, key_id(nonce), nonce,
                               self.cluster.pool_id(claimed_pool or pool), ttl_s,
                               len(claimed_nspace), claimed_nspace.encode())
         locator = "e" if at is None else self.locator_at(pool, at, nspace)
-        code, _ = self.call(key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}",
-                            request, locator, nspace)
+        call = (key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}", request,
+                locator, nspace)
+        code, _ = self.call(*call)
+        if code == errno.EUNATCH:  # the first one here: the command waits for the OSDs' probes
+            self.cluster.siphon("daemons", pool)
+            code, _ = self.call(*call)
         return code, nonce.hex()
 
     def granted(self, key, right, pool, **arguments):

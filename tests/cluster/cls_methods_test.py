@@ -43,7 +43,7 @@ CONF = os.environ.get("SIPHON_TEST_CONF", "")
 CLUSTER_TOOL = pathlib.Path(__file__).resolve().parents[2] / "vstart-scripts" / "cluster"
 DEADLINE_S = 30
 TRANSITIONS = ("reserve", "publish", "condemn", "forget", "seal", "restore", "discard")
-METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "write_part",
+METHODS = ("hello", "hello_head", "grant_read", "grant_write", "probe", "read_part", "write_part",
            *TRANSITIONS)
 
 # plugin/exchange/exchange.h, written down a second time on purpose.
@@ -51,6 +51,7 @@ GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 208, 1024
 DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 2048
 DATA = 512 * 1024
 FREE, ARMED, COPYING, DONE = range(4)
+UNPROVEN, FITS = range(2)
 READ, WRITE = 1, 2
 RESERVE, PUBLISH, CONDEMN, FORGET, SEAL, RESTORE, DISCARD = range(1, 8)
 ANY_GENERATION = 2**64 - 1
@@ -132,6 +133,15 @@ class Region:
     @property
     def stale_refused(self):
         return self.get("Q", 144)
+
+    @property
+    def layout(self):
+        return self.get("I", 160)
+
+    def announce_probe(self, ticket):
+        struct.pack_into("<I", self.map, 184, 0)
+        struct.pack_into("<16s", self.map, 188, ticket)
+        struct.pack_into("<I", self.map, 184, 1)
 
     def grants(self):
         """The entries that are ready and not expired."""
@@ -370,11 +380,49 @@ class ClassMethods(unittest.TestCase):
 
     # ---- grants ------------------------------------------------------------------------------
 
+    def probe(self, osd, ticket, pool_id=None):
+        """errno of a probe that runs on this OSD, which says that the pool has this id."""
+        key = next(key for key in map(str, range(200))
+                   if self.primary(self.pool_a, key, "siphon.probe") == osd)
+        name_id = secrets.token_bytes(16)
+        request = struct.pack("<II16s16sq", 1, 0, ticket, name_id,
+                              self.pool_id(self.pool_a) if pool_id is None else pool_id)
+        io = self.io(self.pool_a, "siphon.probe", key)
+        name = f"siphon.probe.{name_id.hex()}"
+        error = self.call(io, name, "probe", request)[0]
+        self.assertFalse(self.exists(io, name))
+        return error
+
+    def prove_layouts(self):
+        """After this every OSD gives grants."""
+        for osd in self.pids:
+            region = self.region(osd)
+            if region.layout == UNPROVEN:
+                ticket = secrets.token_bytes(16)
+                region.announce_probe(ticket)
+                self.assertEqual(self.probe(osd, ticket), 0)
+            self.assertEqual(region.layout, FITS)
+
+    def test_a_probe_without_its_ticket_is_refused_and_takes_nobodys_grants_away(self):
+        for osd in self.pids:
+            ticket = secrets.token_bytes(16)
+            for wrong in (bytes(16), secrets.token_bytes(16), ticket[::-1]):
+                self.region(osd).announce_probe(ticket)
+                self.assertEqual(self.probe(osd, wrong), errno.EPERM)
+                self.assertEqual(self.probe(osd, wrong, pool_id=10**6), errno.EPERM)
+        self.prove_layouts()
+        for osd in self.pids:  # what has been found holds, whatever is said later
+            ticket = secrets.token_bytes(16)
+            self.region(osd).announce_probe(ticket)
+            self.assertEqual(self.probe(osd, ticket, pool_id=10**6), 0)
+            self.assertEqual(self.region(osd).layout, FITS)
+
     def grant(self, nonce, pool, nspace="", ttl_s=60):
-        return struct.pack("<II16s16sqII128s", 2, 0, key_id(nonce), nonce, self.pool_id(pool),
+        return struct.pack("<II16s16sqII128s", 3, 0, key_id(nonce), nonce, self.pool_id(pool),
                            ttl_s, len(nspace), nspace.encode())
 
     def test_a_grant_is_recorded_where_it_is_operated(self):
+        self.prove_layouts()
         for right, method in ((1, "grant_read"), (2, "grant_write")):
             for pool, nspace, key in ((self.pool_a, "", ""), (self.pool_b, "", "an extent"),
                                       (self.pool_a, "n1", ""), (self.pool_ec, "n" * 127, "k")):
@@ -392,6 +440,7 @@ class ClassMethods(unittest.TestCase):
                     self.assertFalse(self.exists(io, name))
 
     def test_a_grant_for_another_pool_namespace_or_name_is_refused(self):
+        self.prove_layouts()
         nonce = secrets.token_bytes(16)
         name = "siphon.grant." + key_id(nonce).hex()
         a, b = self.pool_a, self.pool_b
@@ -416,6 +465,7 @@ class ClassMethods(unittest.TestCase):
             self.assertNotIn(nonce, [g[0] for g in self.region(osd).grants()])
 
     def test_caps_decide_who_may_call_what(self):
+        self.prove_layouts()
         key = self.ask("auth get-or-create", entity="client.clsm", caps=[
             "mon", "allow r",
             "osd", f"allow class siphon hello, allow class siphon grant_read pool={self.pool_a}"])
@@ -448,7 +498,8 @@ class ClassMethods(unittest.TestCase):
         rng = random.Random(seed)
         io = self.io(self.pool_a)
         io.write_full("garbage", b"untouched")
-        right_lengths = {"grant_read": 184, "grant_write": 184, "read_part": 64, "write_part": 64}
+        right_lengths = {"grant_read": 184, "grant_write": 184, "read_part": 64, "write_part": 64,
+                         "probe": 48}
         for method in METHODS:
             lengths = [*range(1, 20), 47, 48, 63, 64, 65, 127, 128, 129, 168, 183, 184, 185, 4096,
                        10**6]
@@ -457,11 +508,11 @@ class ClassMethods(unittest.TestCase):
                 self.assertEqual(error, errno.EINVAL, f"{method} of {length} bytes")
             for _ in range(50):  # a right version, the rest noise
                 length = right_lengths.get(method, 128)
-                version = 2 if method in TRANSITIONS else 1
+                version = 2 if method in TRANSITIONS else 3 if method.startswith("grant") else 1
                 request = struct.pack("<I", version) + rng.randbytes(length - 4)
                 error, _ = self.call(io, "garbage", method, request)
                 self.assertIn(error, (errno.EINVAL, errno.EPERM, errno.ENXIO, errno.ENOENT,
-                                      errno.ECANCELED), method)
+                                      errno.ECANCELED, errno.EUNATCH), method)
             if not method.startswith("hello"):
                 self.assertEqual(self.call(io, "garbage", method, b"")[0], errno.EINVAL)
         self.assertEqual(io.read("garbage"), b"untouched")

@@ -18,7 +18,7 @@ from harness import MIB, wait_until
 
 OTHER_BUILD = pathlib.Path(os.environ.get(
     "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "libcls_siphon.so"
-METHODS = ("hello", "hello_head", "grant_read", "grant_write", "read_part", "write_part",
+METHODS = ("hello", "hello_head", "grant_read", "grant_write", "probe", "read_part", "write_part",
            "reserve", "publish", "condemn", "forget", "seal", "restore", "discard")
 
 

@@ -6,11 +6,13 @@
 //   ThreeOsds*   two extents of three have their primary elsewhere: all must work all the same
 #include <gtest/gtest.h>
 
+#include "adapters/objclass/layout_probe.h"
 #include "adapters/objclass/objclass_provider.h"
 #include "adapters/rados/object_io.h"
 #include "adapters/rados/parts.h"
 #include "adapters/rados/rados_provider.h"
 #include "adapters/rados/rados_store.h"
+#include "plugin/base/ticker.h"
 #include "tests/contract/bounced_store.h"
 #include "tests/contract/cluster_under_test.h"
 #include "tests/contract/extent_store_contract.h"
@@ -758,8 +760,15 @@ TEST(OneOsdServices, GrantsFollowTheCapsOfTheKey) {
   const std::int64_t two_id = *cluster.connection().pool_id("two");
   ExchangeClient& exchange = cluster.exchange();
   using exchange::Right;
+  // What the OSD's companion does, which is none here. The first grant waits for it.
+  EXPECT_EQ(exchange.layout(), exchange::LayoutState::kUnproven);
+  auto prober = Ticker::start(Side::kNone, std::chrono::milliseconds(20), [&] {
+    return probe_layout_if_wanted(exchange, cluster.connection());
+  });
+  ASSERT_TRUE(prober) << prober.error().message;
   Status granted = reader->grant(one, "e1", Right::kRead, nonce, std::chrono::seconds(60));
   EXPECT_TRUE(granted) << granted.error().message;
+  EXPECT_EQ(exchange.layout(), exchange::LayoutState::kFits);
   Status refused = reader->grant(one, "e1", Right::kWrite, nonce, std::chrono::seconds(60));
   ASSERT_EQ(code_of(refused), "PERMISSION_DENIED");
   EXPECT_NE(refused.error().message.find("allow class siphon grant_write pool=one"),

@@ -5,7 +5,8 @@
 // answer is 0 or an errno that an OSD sends; nothing but what a method is for is changed; a
 // register that could be read can be read afterwards; a transition that has taken effect can be
 // asked for again; what belongs to somebody else stays as it is; no buffer outside the region's
-// data is touched; no client has more than its share of the grants.
+// data is touched; no client has more than its share of the grants; who has no ticket of a probe
+// changes nothing with one.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -34,15 +35,16 @@ enum class Step : std::uint8_t {
   kTransition,
   kOperation,
   kGrant,
+  kProbe,
   kRaw,
   kEnd
 };
 constexpr std::uint32_t kDescriptors = 4;  // as many as are armed here
 constexpr std::size_t kMostSteps = 24;
 
-constexpr std::array<const char*, 13> kMethods = {
-    "reserve", "publish",    "condemn",    "forget",      "seal",      "restore",   "discard",
-    "hello",   "hello_head", "grant_read", "grant_write", "read_part", "write_part"};
+constexpr std::array<const char*, 14> kMethods = {
+    "reserve", "publish",    "condemn",    "forget",      "seal",      "restore",    "discard",
+    "hello",   "hello_head", "grant_read", "grant_write", "read_part", "write_part", "probe"};
 constexpr std::size_t kTransitions = 7;
 
 // The region as its companion sees it.
@@ -221,6 +223,38 @@ void take_grant(Input& input) {
   HOLDS(host.name.nspace == std::string(request.nspace.data(), request.namespace_bytes));
 }
 
+// The class has found its layout right: no probe changes that, nor anything else.
+void take_probe(Input& input) {
+  const auto flags = input.number<std::uint8_t>();
+  const auto raw = input.bytes(exchange::ProbeRequest::kEncodedBytes);
+  exchange::ProbeRequest request;
+  const bool decodes = exchange::ProbeRequest::decode(raw, request);
+  exchange::RegionHeader& header = region_header();
+  header.probe_armed = flags & 1;
+  if ((flags & 2) != 0) std::ranges::copy(request.ticket, header.probe_ticket);
+  const bool expected =
+      (flags & 1) != 0 && std::ranges::equal(request.ticket, std::span(header.probe_ticket));
+  const int result = call("probe", std::string(text_of(raw)));
+  HOLDS(result == (!decodes ? -EINVAL : expected ? 0 : -EPERM));
+}
+
+// As the companion does before the first grant.
+void prove_layout() {
+  ClassHost& host = ClassHost::get();
+  exchange::ProbeRequest request;
+  request.ticket.fill(std::byte{1});
+  request.pool_id = 3;
+  std::ranges::copy(request.ticket, region_header().probe_ticket);
+  region_header().probe_armed = 1;
+  host.name = {};
+  host.name.name = "siphon.probe." + to_hex(request.name_id);
+  host.name.nspace = exchange::kProbeNamespace;
+  host.name.pool = request.pool_id;
+  std::array<std::byte, exchange::ProbeRequest::kEncodedBytes> raw;
+  request.encode(raw);
+  HOLDS(call("probe", std::string(text_of(raw))) == 0);
+}
+
 void take_raw(Input& input) {
   const std::string method = kMethods.at(input.number<std::uint8_t>() % kMethods.size());
   const auto flags = input.number<std::uint8_t>();
@@ -239,6 +273,7 @@ void run(std::span<const std::byte> bytes) {
       ::setenv("SIPHON_REGION_MIB", "16", /*overwrite=*/1) == 0;
   ClassHost& host = ClassHost::get();
   for (const char* method : kMethods) HOLDS(host.has(method));
+  [[maybe_unused]] static const bool proven = (prove_layout(), true);
   clean_region();
   host.object = {};
   host.name = {};
@@ -259,6 +294,9 @@ void run(std::span<const std::byte> bytes) {
         break;
       case Step::kGrant:
         take_grant(input);
+        break;
+      case Step::kProbe:
+        take_probe(input);
         break;
       default:
         take_raw(input);
@@ -353,6 +391,14 @@ std::vector<Bytes> seeds() {
     grants.request(r);
   }
   out.push_back(grants.take());
+  Steps probes;
+  for (const std::uint8_t flags : {0, 1, 3}) {
+    exchange::ProbeRequest r;
+    r.ticket.fill(std::byte{flags});
+    probes.step(Step::kProbe).number(flags);
+    probes.request(r);
+  }
+  out.push_back(probes.take());
   Steps hello;
   exchange::Hello said;
   said.control_port = 7400;

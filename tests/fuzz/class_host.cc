@@ -6,6 +6,7 @@
 #include <set>
 
 #include "tests/fuzz/fuzz.h"
+#include "tests/support/as_ceph_osd.h"
 
 using ceph::bufferlist;
 using siphon::fuzz::ClassHost;
@@ -18,6 +19,7 @@ ClassHost& ClassHost::get() {
   static ClassHost* host = nullptr;
   if (host == nullptr) {
     host = new ClassHost;
+    const test::AsCephOsd as_ceph_osd;
     __cls_init();
   }
   return *host;

@@ -85,14 +85,15 @@ void check_text(std::span<const std::byte> bytes) {
 }
 
 using Check = void (*)(std::span<const std::byte>);
-constexpr std::array<Check, 8> kChecks = {check_record<exchange::Hello>,
+constexpr std::array<Check, 9> kChecks = {check_record<exchange::Hello>,
                                           check_grant,
                                           check_record<exchange::OperationRequest>,
                                           check_record<exchange::OperationReply>,
                                           check_receipt,
                                           check_path,
                                           check_endpoint,
-                                          check_text};
+                                          check_text,
+                                          check_record<exchange::ProbeRequest>};
 
 }  // namespace
 
@@ -119,6 +120,7 @@ std::vector<Bytes> seeds() {
   add_record(1, grant);
   add_record(2, exchange::OperationRequest{});
   add_record(3, exchange::OperationReply{4096});
+  add_record(8, exchange::ProbeRequest{});
   Receipt receipt;
   receipt.transfer_id = std::string(32, 'a');
   receipt.source = {"p1", "n", 4};

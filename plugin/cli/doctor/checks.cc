@@ -80,10 +80,11 @@ std::optional<Version> parse_version(const std::string& text) {
 
 Findings check_all(const Facts& facts) {
   Findings out;
-  for (auto* check : {check_mons, check_osds_up, check_object_class, check_class_lists,
-                      check_companions, check_versions, check_reach, check_ports, check_tls,
-                      check_clocks, check_memory, check_oom_policy, check_journals, check_pools,
-                      check_leftovers, check_cephx, check_forged_tickets, check_rights}) {
+  for (auto* check :
+       {check_mons, check_osds_up, check_object_class, check_layouts, check_class_lists,
+        check_companions, check_versions, check_reach, check_ports, check_tls, check_clocks,
+        check_memory, check_oom_policy, check_journals, check_pools, check_leftovers, check_cephx,
+        check_forged_tickets, check_rights}) {
     check(facts, out);
   }
   return out;

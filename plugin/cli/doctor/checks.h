@@ -35,6 +35,7 @@ void check_pools(const Facts& facts, Findings& out);
 void check_leftovers(const Facts& facts, Findings& out);
 void check_osds_up(const Facts& facts, Findings& out);
 void check_object_class(const Facts& facts, Findings& out);
+void check_layouts(const Facts& facts, Findings& out);
 void check_class_lists(const Facts& facts, Findings& out);
 void check_companions(const Facts& facts, Findings& out);
 void check_versions(const Facts& facts, Findings& out);

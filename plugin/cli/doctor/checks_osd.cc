@@ -29,6 +29,18 @@ std::string restart_companion(const OsdFacts& osd) {
   return pid != 0 ? fmt::format("kill {}", pid) : restart(osd);
 }
 
+std::string build_of(const OsdFacts& osd) {
+  if (osd.ceph_version.empty()) return "this Ceph";
+  return "Ceph " + osd.ceph_version + " (" + osd.ceph_commit + ")";
+}
+
+std::string install_plugin(const OsdFacts& osd) {
+  return at_host(
+      osd,
+      "install -m 644 libcls_siphon.so \"$(ceph-osd --show-config-value osd_class_dir)/\" && " +
+          restart(osd));
+}
+
 bool is_loopback_endpoint(const std::string& endpoint) {
   return endpoint.starts_with("127.") || endpoint.starts_with("[::1]") || endpoint == "::1";
 }
@@ -98,14 +110,8 @@ void check_osds_up(const Facts& facts, Findings& out) {
 void check_object_class(const Facts& facts, Findings& out) {
   for (const OsdFacts* osd : living(facts, "plugin", "the plugin", out)) {
     Reporter report(out, "plugin", name_of(*osd));
-    const std::string build = osd->ceph_version.empty()
-                                  ? "this Ceph"
-                                  : "Ceph " + osd->ceph_version + " (" + osd->ceph_commit + ")";
-    const std::string install = at_host(
-        *osd,
-        "install -m 644 libcls_siphon.so \"$(ceph-osd --show-config-value osd_class_dir)/\" "
-        "&& " +
-            restart(*osd));
+    const std::string build = build_of(*osd);
+    const std::string install = install_plugin(*osd);
     if (!osd->object_class) {
       report.unseen("whether it has the plugin", osd->object_class.unseen);
       continue;
@@ -122,6 +128,45 @@ void check_object_class(const Facts& facts, Findings& out) {
       case ClassState::kAbsent:
         report.error("the plugin is not loaded", "copies from and to this OSD are refused",
                      install);
+        break;
+    }
+  }
+}
+
+void check_layouts(const Facts& facts, Findings& out) {
+  const std::string why =
+      "it cannot tell for which pool a grant is asked: copies from and to this OSD are refused";
+  for (const OsdFacts* osd : living(facts, "layout", "the layouts", out)) {
+    if (osd->object_class && *osd->object_class != ClassState::kMethods) continue;  // said there
+    Reporter report(out, "layout", name_of(*osd));
+    if (!osd->layout) {
+      report.unseen("whether it gives grants", osd->layout.unseen);
+      continue;
+    }
+    switch (*osd->layout) {
+      case exchange::LayoutState::kFits:
+        report.ok("it gives grants: its operations have the layout that was verified for " +
+                  build_of(*osd));
+        break;
+      case exchange::LayoutState::kUnproven:
+        report.unseen("whether it gives grants",
+                      "its layout is tried out when the first one is asked for");
+        break;
+      case exchange::LayoutState::kDoesNotFit:
+        report.error(
+            "it refuses every grant: its operations do not have the layout that was "
+            "verified for " +
+                build_of(*osd),
+            why,
+            at_host(*osd,
+                    fmt::format("grep 'siphon: layout' /var/log/ceph/ceph-osd.{}.log", osd->id)));
+        break;
+      case exchange::LayoutState::kUnverified:
+        report.error(
+            "it refuses every grant: nobody has verified a layout for " + build_of(*osd), why,
+            "take a Siphon that knows this release (docs/operations.md, Another release of Ceph), "
+            "then: " +
+                install_plugin(*osd));
         break;
     }
   }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "adapters/rados/rados_cluster.h"
 #include "plugin/cli/doctor/caps.h"
 
 namespace siphon::cli::doctor {
@@ -106,6 +107,7 @@ struct OsdFacts {
   Fact<std::uint64_t> memory_target_bytes;
 
   Fact<ClassState> object_class;
+  Fact<exchange::LayoutState> layout;  // whether the class gives grants
   // The control address that the OSD gives out, HOST:PORT. Known and empty: no companion runs.
   Fact<std::string> control_address;
   Fact<bool> control_tls;

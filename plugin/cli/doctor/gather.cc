@@ -363,10 +363,16 @@ class Gatherer {
           osd.control_address ? "no siphond runs there" : osd.control_address.unseen;
       osd.daemon = Fact<DaemonFacts>::not_seen(why);
       osd.local = Fact<LocalFacts>::not_seen(why);
+      osd.layout = Fact<exchange::LayoutState>::not_seen(why);
       return;
     }
     reach(osd);
     daemon(osd, way, said_hello);
+    if (said_hello) {
+      layout(osd, *way);
+    } else {
+      osd.layout = Fact<exchange::LayoutState>::not_seen("it did not say hello");
+    }
     local(osd);
   }
 
@@ -452,6 +458,13 @@ class Gatherer {
     }
   }
 
+  // Once a grant was asked for: with the first one the class finds out.
+  void layout(OsdFacts& osd, const Way& way) {
+    auto answer = cluster_.hello(way.location, way.locator);
+    osd.layout = answer ? Fact<exchange::LayoutState>(answer->layout)
+                        : Fact<exchange::LayoutState>::not_seen(because(answer.error()));
+  }
+
   const Json* service_of(const OsdFacts& osd) const {
     const auto found = services_.find("osd." + std::to_string(osd.id));
     return found == services_.end() ? nullptr : &found->second;
@@ -486,10 +499,11 @@ class Gatherer {
     if (!client) return fail(std::move(client).error());
     if (grants && way != nullptr && way->takes_part) {
       Authority authority;
-      if (request_grant(cluster_, way->location, way->locator, exchange::Right::kWrite,
-                        authority.write_nonce, kLook) ||
-          request_grant(cluster_, way->location, way->locator, exchange::Right::kRead,
-                        authority.read_nonce, kLook)) {
+      const Status write = request_grant(cluster_, way->location, way->locator,
+                                         exchange::Right::kWrite, authority.write_nonce, kLook);
+      if (write || (write.error().reason != Reason::kLayout &&
+                    request_grant(cluster_, way->location, way->locator, exchange::Right::kRead,
+                                  authority.read_nonce, kLook))) {
         auto description = (*client)->describe(authority);
         if (description || description.error().reason != Reason::kGrantUnknown) return description;
       }

@@ -25,6 +25,7 @@ OsdFacts healthy_osd(int id) {
   osd.auth_service_required = std::string("cephx");
   osd.memory_target_bytes = 4 * kGiB;
   osd.object_class = ClassState::kMethods;
+  osd.layout = exchange::LayoutState::kFits;
   osd.control_address = "127.0.0.1:740" + std::to_string(id);
   osd.control_tls = false;
   osd.control_error = std::string();
@@ -99,11 +100,11 @@ TEST(DoctorChecks, AHealthyClusterIsOkInEveryCheck) {
   for (const Finding& f : findings) checks.insert(f.check);
   EXPECT_EQ(checks,
             (std::set<std::string>{
-                "mons",          "osd-up",     "plugin", "class-load-list", "class-default-list",
-                "companion",     "version",    "reach",  "reach-devices",   "ports",
-                "tls",           "clock",      "memory", "oom-policy",      "journal",
-                "pool-tag",      "cache-tier", "trash",  "scratch",         "cephx",
-                "cve-2025-30156"}));
+                "mons",      "osd-up",        "plugin",     "class-load-list", "class-default-list",
+                "companion", "version",       "reach",      "reach-devices",   "ports",
+                "layout",    "tls",           "clock",      "memory",          "oom-policy",
+                "journal",   "pool-tag",      "cache-tier", "trash",           "scratch",
+                "cephx",     "cve-2025-30156"}));
 }
 
 // One thing that is broken: what is found of it, and that nothing else is.
@@ -133,6 +134,12 @@ TEST(DoctorChecks, EachThingThatIsBrokenIsFoundAndNothingElse) {
        Severity::kError, "not loaded", "install -m 644 libcls_siphon.so"},
       {"another build", [](Facts& f) { osd(f).object_class = ClassState::kNoMethods; }, "plugin",
        "osd.0", Severity::kError, "Ceph 16.2.15 (618f44)", "systemctl restart ceph-osd@0"},
+      {"a Ceph that nobody has verified",
+       [](Facts& f) { osd(f).layout = exchange::LayoutState::kUnverified; }, "layout", "osd.0",
+       Severity::kError, "Ceph 16.2.15 (618f44)", "systemctl restart ceph-osd@0"},
+      {"another layout than was verified",
+       [](Facts& f) { osd(f).layout = exchange::LayoutState::kDoesNotFit; }, "layout", "osd.0",
+       Severity::kError, "refuses every grant", "grep 'siphon: layout'"},
       {"not in the load list", [](Facts& f) { osd(f).class_load_list = std::string("lock log"); },
        "class-load-list", "osd.0", Severity::kError, "not in",
        "ceph config set osd osd_class_load_list \"lock log siphon\" && systemctl restart"},

@@ -47,6 +47,7 @@ TEST(CliExitCodes, AReasonWithACodeOfItsOwnComesFirst) {
   EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kDegraded), Exit::kTemporary);
   EXPECT_EQ(exit_of(Code::kOutOfRange, Reason::kClusterLimit), Exit::kNotFit);
   EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kNoPlugin), Exit::kNotFit);
+  EXPECT_EQ(exit_of(Code::kFailedPrecondition, Reason::kLayout), Exit::kNotFit);
   EXPECT_EQ(exit_of(Code::kUnavailable, Reason::kBusy), Exit::kTemporary);
   EXPECT_EQ(exit_of(Code::kNotFound, Reason::kNone), Exit::kNotFound);
 }

@@ -124,6 +124,29 @@ TEST_F(ExchangeClientTest, OtherMemoryIsNoRegion) {
   EXPECT_FALSE(closed);
 }
 
+TEST_F(ExchangeClientTest, AProbeIsWantedOncePerHintAndItsTicketIsTheNewest) {
+  EXPECT_EQ(client_->layout(), exchange::LayoutState::kUnproven);
+  EXPECT_FALSE(client_->wanted_probe());
+  region_->want_probe(3, 7);
+  region_->want_probe(4, 8);
+  const auto wanted = client_->wanted_probe();
+  ASSERT_TRUE(wanted);
+  EXPECT_EQ(wanted->pool_id, 4);
+  EXPECT_EQ(wanted->placement_group, 8u);
+  EXPECT_FALSE(client_->wanted_probe());
+  client_->announce_probe(nonce_);
+  EXPECT_TRUE(region_->probe_expected(nonce_));
+  std::array<std::byte, 16> next = nonce_;
+  next[0] ^= std::byte{1};
+  client_->announce_probe(next);
+  EXPECT_TRUE(region_->probe_expected(next));
+  EXPECT_FALSE(region_->probe_expected(nonce_));
+  client_->withdraw_probe();
+  EXPECT_FALSE(region_->probe_expected(next));
+  region_->settle_layout(exchange::LayoutState::kFits);
+  EXPECT_EQ(client_->layout(), exchange::LayoutState::kFits);
+}
+
 TEST_F(ExchangeClientTest, HelloIsReadAsItWasPublished) {
   std::array<std::byte, exchange::Hello::kEncodedBytes> bytes;
   EXPECT_EQ(region_->read_hello(bytes), -EHOSTDOWN);
@@ -138,7 +161,7 @@ TEST_F(ExchangeClientTest, HelloIsReadAsItWasPublished) {
     EXPECT_EQ(read.control_port, port);
     EXPECT_EQ(read.osd_id, 3);
   }
-  region_->forget_hello();
+  region_->forget_companion();
   EXPECT_EQ(region_->read_hello(bytes), -EHOSTDOWN);
   // A companion that died half way through writing one does not block its successor.
   region_->header()->hello_seq = 7;

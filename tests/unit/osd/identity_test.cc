@@ -56,6 +56,7 @@ TEST(OsdIdentity, OtherProcessesAreNoOsd) {
         Words{"ceph-objectstore-tool", "-i", "1"}, Words{"my-ceph-osd", "-i", "1"},
         Words{"ceph-osd", "-n", "osd"}, Words{"ceph-osd", "--id="}}) {
     EXPECT_FALSE(parse(words).is_osd);
+    EXPECT_EQ(parse(words).in_ceph_osd, !words.empty() && words[0] == "ceph-osd");
   }
 }
 
@@ -63,6 +64,7 @@ TEST(OsdIdentity, ReadsThisProcess) {
   const Words words = own_command_line();
   ASSERT_FALSE(words.empty());
   EXPECT_FALSE(parse(words).is_osd);
+  EXPECT_FALSE(parse(words).in_ceph_osd);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Loading libcls_siphon.so as an OSD does, into a process that is none.
+// Loading libcls_siphon.so as an OSD does, into a process that says it is one, or does not.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include "tests/support/as_ceph_osd.h"
 
 namespace {
 
@@ -37,15 +39,42 @@ Words load(const std::filesystem::path& library, const char* version, const char
   return registered;
 }
 
+std::size_t open_regions() {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    const auto target = std::filesystem::read_symlink(entry.path(), gone).string();
+    count += target.starts_with("/memfd:siphon-region") ? 1 : 0;
+  }
+  return count;
+}
+
+TEST(ClassLoad, ElsewhereThanInACephOsdNothingIsDone) {
+  EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
+            Words{});
+  EXPECT_EQ(open_regions(), 0u);
+}
+
 TEST(ClassLoad, OnTheExpectedBuildEveryMethodIsRegisteredWithItsFlags) {
+  const siphon::test::AsCephOsd as_ceph_osd;
   // 1: reads, 2: writes (or runs on an object that does not exist).
   EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
-            (Words{"siphon", "hello 2", "hello_head 1", "grant_read 2", "grant_write 2",
+            (Words{"siphon", "hello 2", "hello_head 1", "grant_read 2", "grant_write 2", "probe 2",
                    "read_part 1", "write_part 2", "reserve 3", "publish 3", "condemn 3", "forget 3",
                    "seal 3", "restore 3", "discard 3"}));
 }
 
+// Whether there is a verified layout decides about grants, and about nothing else.
+TEST(ClassLoad, WithoutARowForTheBuildEveryMethodIsRegisteredAllTheSame) {
+  const siphon::test::AsCephOsd as_ceph_osd;
+  const Words registered = load(build_folder() / "testlib/no_layout/libcls_siphon.so",
+                                SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT);
+  EXPECT_EQ(registered.size(), 15u);
+  EXPECT_EQ(open_regions(), 1u);
+}
+
 TEST(ClassLoad, OnAnotherBuildItLoadsAndRegistersNoMethod) {
+  const siphon::test::AsCephOsd as_ceph_osd;
   EXPECT_EQ(
       load(build_folder() / "testlib/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT),
       Words{"siphon"});
@@ -54,6 +83,7 @@ TEST(ClassLoad, OnAnotherBuildItLoadsAndRegistersNoMethod) {
 }
 
 TEST(ClassLoad, ASecondCopyUnderAnotherNameIsRefusedByTheOsdAndDoesNothing) {
+  const siphon::test::AsCephOsd as_ceph_osd;
   EXPECT_EQ(load(build_folder() / "bin/libcls_siphon.so", SIPHON_CEPH_VERSION, SIPHON_CEPH_COMMIT,
                  /*refused=*/true),
             Words{"siphon"});

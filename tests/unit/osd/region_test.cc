@@ -108,8 +108,49 @@ TEST_F(RegionTest, HelloIsAbsentUntilWrittenAndAfterItIsForgotten) {
   EXPECT_EQ(seen.control_port, 7777);
   header->hello[0] = std::byte{0};
   EXPECT_EQ(region_->read_hello(out), -EHOSTDOWN) << "garbage is not passed on";
-  region_->forget_hello();
+  region_->forget_companion();
   EXPECT_EQ(region_->read_hello(out), -EHOSTDOWN);
+}
+
+TEST_F(RegionTest, HelloTellsTheClassesOwnWordOfTheLayout) {
+  exchange::Hello hello, seen;
+  hello.layout = exchange::LayoutState::kFits;  // as a companion might claim
+  hello.encode(std::span(region_->header()->hello).first<exchange::Hello::kEncodedBytes>());
+  region_->header()->hello_seq = 2;
+  region_->header()->layout = 1;
+  std::array<std::byte, exchange::Hello::kEncodedBytes> out;
+  const auto told = [&] {
+    EXPECT_EQ(region_->read_hello(out), 0);
+    EXPECT_TRUE(exchange::Hello::decode(out, seen));
+    return seen.layout;
+  };
+  EXPECT_EQ(told(), exchange::LayoutState::kUnproven);
+  ASSERT_TRUE(region_->settle_layout(exchange::LayoutState::kDoesNotFit));
+  EXPECT_EQ(told(), exchange::LayoutState::kDoesNotFit);
+  EXPECT_EQ(region_->header()->layout, 2u);
+}
+
+TEST_F(RegionTest, TheLayoutIsSettledOnce) {
+  EXPECT_EQ(region_->layout(), exchange::LayoutState::kUnproven);
+  EXPECT_TRUE(region_->settle_layout(exchange::LayoutState::kFits));
+  EXPECT_FALSE(region_->settle_layout(exchange::LayoutState::kDoesNotFit));
+  EXPECT_EQ(region_->layout(), exchange::LayoutState::kFits);
+}
+
+TEST_F(RegionTest, AProbeIsExpectedWithTheTicketThatWasAnnounced) {
+  std::array<std::byte, 16> ticket{}, other{};
+  EXPECT_FALSE(region_->probe_expected(ticket)) << "none was announced, and zeros are none";
+  ticket.fill(std::byte{7});
+  std::memcpy(region_->header()->probe_ticket, ticket.data(), ticket.size());
+  EXPECT_FALSE(region_->probe_expected(ticket)) << "not announced yet";
+  region_->header()->probe_armed = 1;
+  EXPECT_TRUE(region_->probe_expected(ticket));
+  EXPECT_FALSE(region_->probe_expected(other));
+  other = ticket;
+  other[15] ^= std::byte{1};
+  EXPECT_FALSE(region_->probe_expected(other));
+  region_->forget_companion();
+  EXPECT_FALSE(region_->probe_expected(ticket)) << "it went with its companion";
 }
 
 TEST_F(RegionTest, GrantsAreKeptApartByEverythingButTheExpiry) {
