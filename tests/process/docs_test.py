@@ -12,9 +12,12 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import unittest
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO / "tests" / "support"))
+import results
 BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
 
 PRESENT = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
@@ -289,6 +292,15 @@ class DocumentsTest(unittest.TestCase):
             if expected not in variable and "..." not in variable:
                 wrong.append(f"{key}: {expected} is not {variable}")
         self.check(wrong)
+
+    def test_releases_are_those_of_the_runs(self):
+        """Nobody writes by hand what has passed where."""
+        found = results.published()
+        self.assertEqual(list(results.RELEASES), list(found))
+        self.assertEqual(results.page(found), read(results.PAGE), "tests/run --publish")
+        text = read(results.README)
+        self.assertIn(results.table(found), text)
+        self.assertEqual(results.readme(found, text), text, "tests/run --publish")
 
     def test_environment_variables_exist(self):
         wrong = []

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -50,7 +51,6 @@ echo "built in $SIPHON_RELEASE" > build/made
 """
 
 
-@unittest.skipIf(os.environ.get("SIPHON_RELEASE"), "in a release's chroot no other one is made")
 class ReleaseTest(unittest.TestCase):
 
     def setUp(self):
@@ -228,4 +228,7 @@ class ReleaseTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    if os.environ.get("SIPHON_RELEASE"):
+        print("in a release's chroot no other one is made")
+        sys.exit(77)
     unittest.main(verbosity=2)
