@@ -715,6 +715,11 @@ class Usage(WordsTest):
         self.assertEqual(of("--conf", CEPH_CONF="/c", SIPHON_CONF="/s"), ("/s", "SIPHON_CONF"))
         self.assertEqual(of("--conf", "-c", "/f", CEPH_CONF="/c"), ("/f", "flag"))
         none = self.home / "none.conf"
+        if os.environ.get("SIPHON_WITH_CEPH") == "OFF":
+            errors = self.siphon("ls", "p1", "-c", none, expect=FATAL).stderr.decode()
+            self.assertIn("no Ceph in it", errors)
+            self.assertIn("SIPHON_WITH_CEPH=ON", errors)
+            return
         for words, env, said in (((), {"CEPH_CONF": str(none)}, f"{none} (from CEPH_CONF): "),
                                  (("-c", none), {}, f"configuration {none}: ")):
             errors = self.siphon("ls", "p1", *words, env=env, expect=NOT_FOUND).stderr.decode()
