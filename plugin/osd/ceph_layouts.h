@@ -22,6 +22,21 @@ struct OperationLayout {
   std::size_t name, hash, max, hash_reverse_nibbles, hash_reverse_bits, pool, nspace;
 };
 
+// Pacific to Tentacle, on 64-bit Linux with libstdc++.
+inline constexpr OperationLayout kSincePacific{
+    .op = 0x00,
+    .ops = 0x28,
+    .obs = 0x30,
+    .new_obs = 0x40,
+    .name = 0x00,
+    .hash = 0x28,
+    .max = 0x2c,
+    .hash_reverse_nibbles = 0x30,
+    .hash_reverse_bits = 0x34,
+    .pool = 0x38,
+    .nspace = 0x40,
+};
+
 struct CephLayout {
   const char* name;
   const char* version;
