@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <thread>
 
@@ -131,7 +132,7 @@ class PatternReader final : public ExtentReader {
     while (!out.empty()) {
       const auto rest = pattern_.subspan(offset_bytes % pattern_.size());
       const auto piece = rest.first(std::min(rest.size(), out.size()));
-      std::ranges::copy(piece, out.begin());
+      std::memcpy(out.data(), piece.data(), piece.size());
       out = out.subspan(piece.size());
       offset_bytes += piece.size();
     }
