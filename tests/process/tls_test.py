@@ -22,7 +22,9 @@ class Authority:
         folder.mkdir()
         self._folder, self.ca = folder, folder / "ca.pem"
         (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+        # Python from 3.13 on takes no CA without its key usage.
         self._openssl("req", "-x509", *NEW_KEY, "-days", "1", "-subj", f"/CN={folder.name}",
+                      "-addext", "keyUsage=critical,keyCertSign,cRLSign",
                       "-keyout", folder / "ca.key", "-out", self.ca)
         self.cert, self.key = self.certificate("device")
 
