@@ -93,9 +93,20 @@ CLI::ParseError unknown_option(const CLI::App& app, const std::string& name) {
           CLI::ExitCodes::ExtrasError};
 }
 
+// Examples and their like stay line by line: CLI11 makes paragraphs of them since 2.5, and could
+// not before.
+template <typename Formatter>
+void keep_lines(Formatter& formatter) {
+  if constexpr (requires { formatter.enable_footer_formatting(false); }) {
+    formatter.enable_footer_formatting(false);
+    formatter.enable_description_formatting(false);
+  }
+}
+
 // "siphon copy [OPTIONS] SOURCE... TARGET"
 class VerbFormatter : public CLI::Formatter {
  public:
+  VerbFormatter() { keep_lines(*this); }
   std::string make_usage(const CLI::App* app, std::string) const override {
     std::string usage = "Usage: siphon";
     if (app->get_parent() != nullptr && app->get_parent()->get_parent() != nullptr) {
@@ -146,6 +157,7 @@ void add_every_verb(CLI::App& app, std::vector<CLI::App*>& chain) {
 class CommandLine {
  public:
   explicit CommandLine(Options& options) : options_(options) {
+    keep_lines(*app_.get_formatter());
     app_.footer(kFooter);
     app_.set_version_flag("--version", std::string("siphon ") + SIPHON_VERSION);
     app_.require_subcommand(1);
