@@ -93,7 +93,7 @@ struct StoreLimits {
   std::uint32_t read_depth = 2;   // reads in flight worth having per extent
   std::uint32_t write_depth = 4;  // writes in flight worth having per extent that is put
   // What four in five writes of a companion should take in its OSD, whose clients wait behind them.
-  std::uint32_t write_target_ms = 80;
+  std::uint32_t write_target_ms = 40;
   // Published generations that the trash of a name keeps: 1 to kMostKept, which is the limit of who
   // removes nothing but what a register has no room for.
   std::uint32_t kept_generations = 8;

@@ -26,7 +26,7 @@ namespace siphon {
 class ExchangeIo final : public ObjectIo {
  public:
   // What a write counts for the limiter, at least: a small one costs its OSD more than its bytes.
-  static constexpr std::uint64_t kLeastCharge = 96 << 10;
+  static constexpr std::uint64_t kLeastCharge = 128 << 10;
 
   // `exchange` and `writes` (units: bytes) must outlive this.
   ExchangeIo(ExchangeClient& exchange, WriteLimiter& writes, bool whole_objects);

@@ -13,10 +13,10 @@ namespace {
 // Longer than an OSD takes for a write that only waits behind others, and than any target.
 constexpr std::chrono::milliseconds kPatience{2000};
 
-// From two operations, so that one is worked on while the other one commits, to what memory holds.
+// From one operation, since two are too many beside clients on a slow disk, to what memory holds.
 WriteLimiter::Bounds bounds_of(const StoreLimits& limits) {
   const std::uint64_t operation = limits.operation_bytes;
-  return {2 * operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms),
+  return {operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms),
           kPatience};
 }
 
