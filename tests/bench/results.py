@@ -22,6 +22,13 @@ def commit():
     return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
 
 
+def code():
+    """Git's names of the folders whose content a figure depends on."""
+    return [subprocess.run(["git", "-C", REPO, "rev-parse", f"HEAD:{path}"], capture_output=True,
+                           text=True, check=False).stdout.strip()
+            for path in ("plugin", "adapters", "proto", "tests/bench/suites")]
+
+
 def cpu_model():
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -80,13 +87,20 @@ class Result:
                 metric: summary(values) for metric, values in metrics.items()
                 if all(isinstance(v, (int, float)) for v in values)}}
         return {"schema_version": 1, "suite": self.name, "quick": self.quick, "commit": commit(),
+                "code": code(), "release": os.environ.get("SIPHON_RELEASE", "pacific"),
                 "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 "command": " ".join(["tests/bench/run", *sys.argv[1:]]), "machine": self.machine,
                 "elapsed_s": self.elapsed_s, "columns": self.columns, "rows": rows,
                 "ratios": self.ratios, "notes": self.notes}
 
     def save(self):
-        self.path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        """As the suite's last result, and among all its results."""
+        found = self.as_json()
+        text = json.dumps(found, indent=1) + "\n"
+        self.path.write_text(text)
+        history = self.path.parent / "history"
+        history.mkdir(exist_ok=True)
+        (history / f"{found['date'].replace(':', '')}-{self.name}.json").write_text(text)
 
     def print(self):
         print(table(self.as_json()))

@@ -139,3 +139,6 @@ def run(arguments, result):
         result.ratio(f"citizen_p99_{size}_pool", result.median(row, "p99_ms") / alone)
     result.ratio("citizen_p99_copy_from",
                  result.median("beside copy_from, 8 in flight", "p99_ms") / alone)
+    for name in ("unthrottled", "large_pool", "small_pool"):
+        result.ratio(f"citizen_{name}_vs_copy_from",
+                     result.ratios[f"citizen_p99_{name}"] / result.ratios["citizen_p99_copy_from"])
