@@ -19,8 +19,9 @@ import subprocess
 import termios
 import unittest
 
-from folder_cli import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, OK,
-                        OTHER, SIPHON, TEMPORARY, USAGE, CliTest, clean_environment)
+from folder_cli import SIPHON, CliTest, clean_environment
+from cli import (CONFIRM, FATAL, LIMIT, NEEDS_CONFIRMATION, NOTHING_TO_DO, NOT_FOUND, OK, OTHER,
+                 TEMPORARY, USAGE)
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CLOSED_PIPE, INTERRUPTED = 141, 130
