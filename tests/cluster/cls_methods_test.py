@@ -7,7 +7,7 @@ holds, arms the last descriptors over the last bytes of the data area, and looks
 left there. Nothing else may use the cluster's Siphon meanwhile.
 
 SIPHON_TEST_CONF names the ceph.conf of a running cluster of three OSDs with the plugin, made by
-vstart-scripts/cluster (the last test kills an OSD and has it started again). No sleeps: everything
+vstart-scripts/cluster (a test kills an OSD and has it started again). No sleeps: everything
 that takes time is polled for, with a deadline.
 """
 
@@ -198,10 +198,13 @@ class ClassMethods(unittest.TestCase):
         cls.stack.callback(cls.ask, "osd pool delete", pool=name, pool2=name,
                            yes_i_really_really_mean_it=True)
         cls.ask("osd pool application enable", pool=name, app="siphon")
-        wait_until(lambda: all(pg["state"].startswith("active")
-                               for pg in cls.placement_groups(name)),
-                   DEADLINE_S, f"pool {name} serves")
+        cls.wait_serving(name, "active")
         return name
+
+    @classmethod
+    def wait_serving(cls, pool, state):
+        wait_until(lambda: all(pg["state"].startswith(state) for pg in cls.placement_groups(pool)),
+                   2 * DEADLINE_S, f"pool {pool} to be {state}")
 
     @classmethod
     def placement_groups(cls, pool):
@@ -756,7 +759,7 @@ class ClassMethods(unittest.TestCase):
         wait_until(down, DEADLINE_S, "hello is refused")
         wait_until(lambda: self.call(io, "gone", "hello")[0] == 0, 60, "hello again")
 
-    def test_z_a_killed_osd_takes_its_companion_along(self):
+    def test_a_killed_osd_takes_its_companion_along(self):
         osd = 2
         child = wait_until(lambda: self.companion(osd), DEADLINE_S, "a companion")
         os.kill(self.pids[osd], signal.SIGKILL)
@@ -767,6 +770,10 @@ class ClassMethods(unittest.TestCase):
         type(self).pids = osd_pids(CONF)
         self.assertIn(osd, self.pids)
         wait_until(lambda: self.companion(osd), DEADLINE_S, "a new companion")
+        # Every test finds the cluster whole, and no mapping of a region that has gone.
+        self.regions.pop(osd, None)
+        for pool in (self.pool_a, self.pool_b, self.pool_ec):
+            self.wait_serving(pool, "active+clean")
 
 
 if __name__ == "__main__":

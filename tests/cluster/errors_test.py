@@ -461,7 +461,7 @@ class Errors(ByHand, harness.ClusterTest):
 
     # ---- a daemon without the plugin
 
-    def test_z_a_daemon_without_the_plugin_is_named(self):
+    def test_a_daemon_without_the_plugin_is_named(self):
         c, osd = self.cluster, 2
         text = c.conf.read_text()
         stock = subprocess.run(["ceph-osd", "-c", "/dev/null", "--show-config-value",
@@ -500,6 +500,8 @@ class Errors(ByHand, harness.ClusterTest):
             c.tool("stop", f"osd.{osd}")
             c.tool("start", f"osd.{osd}")
         c.wait_companions()
+        for pool in ("a", "b"):  # as every test finds them
+            wait_until(lambda pool=pool: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
         for name in names:
             c.siphon("copy", f"a/{name}", f"b/{name}")
         self.purge(*(f"{pool}/{name}" for pool in "ab" for name in names))

@@ -1,6 +1,6 @@
 """What Siphon stores and what its class methods take, read and made without its code: written after
 docs/extent_format.md and plugin/exchange/exchange.h, so that a test can hold the product to its own
-documents.
+documents. That the numbers here are still the product's is what tests/process/formats_test.py shows.
 """
 
 import dataclasses
