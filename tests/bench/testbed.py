@@ -3,8 +3,6 @@ process that takes part, and the OSDs' own counters, before and after one comman
 
 import concurrent.futures
 import contextlib
-import importlib.machinery
-import importlib.util
 import itertools
 import json
 import os
@@ -13,6 +11,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,8 +20,10 @@ import rados
 
 import results
 
+sys.path.insert(0, str(results.REPO / "tests" / "lib"))
+from ports import port_range  # noqa: E402 (after the path is known)
+
 CLUSTER = results.REPO / "vstart-scripts" / "cluster"
-WITH_CLUSTER = results.REPO / "tests" / "support" / "with_cluster"
 TICKS = os.sysconf("SC_CLK_TCK")
 TIMEOUT_S = 300
 MIB = 1 << 20
@@ -127,14 +128,6 @@ def run_clients(pipeline):
             raise Failed("; ".join(failed) + "\n" + output[-1500:]
                          + errors.read().decode(errors="replace")[-1500:])
     return cpu, output
-
-
-def port_range():
-    """A context of a range of ports that no test on this machine takes meanwhile."""
-    loader = importlib.machinery.SourceFileLoader("with_cluster", str(WITH_CLUSTER))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module.port_range()
 
 
 # ---- the cluster --------------------------------------------------------------------------------

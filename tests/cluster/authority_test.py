@@ -14,8 +14,11 @@ import threading
 import rados
 
 import harness
-from by_hand import NONE, ByHand, key_id
-from harness import MIB, wait_until
+from by_hand import NONE, ByHand
+from cli import NOT_FOUND, PERMISSION
+from formats import MIB, key_id
+from ports import listening_ports
+from waiting import wait_until
 
 POOLS = ("a", "b", "c")
 
@@ -84,14 +87,14 @@ class Authority(ByHand, harness.ClusterTest):
         yield
         self.assertEqual({pool: c.rados_tool("-p", pool, "ls", "--all") for pool in POOLS}, before)
         self.assertEqual({pool: harness.fingerprint(c, pool) for pool in POOLS}, prints)
-        self.assertEqual(harness.listening_ports(*c.data_ports), [])
+        self.assertEqual(listening_ports(*c.data_ports), [])
 
     def assert_copy_refused(self, osd_caps, *words, target="b/refused"):
         type(self).keys += 1
         key = self.cluster.create_key(f"k{self.keys}", osd_caps)
         with self.subTest(caps=osd_caps, target=target), self.nothing_is_written():
             ran = self.cluster.siphon("copy", "a/e", target, key=key, check=False)
-            self.assert_fails(ran, harness.PERMISSION, *words)
+            self.assert_fails(ran, PERMISSION, *words)
 
     # ---- keys that lack a cap, through the CLI
 
@@ -124,7 +127,7 @@ class Authority(ByHand, harness.ClusterTest):
     def test_a_user_without_a_key_gets_nothing(self):
         with self.nothing_is_written():
             ran = self.cluster.siphon("copy", "a/e", "b/refused", key="client.nobody", check=False)
-            self.assertIn(ran.code, (harness.PERMISSION, harness.NOT_FOUND), str(ran))
+            self.assertIn(ran.code, (PERMISSION, NOT_FOUND), str(ran))
             self.assertRegex(ran.problem["message"], "key")
 
     def test_the_lifecycle_methods_are_for_administrators(self):

@@ -1,11 +1,10 @@
 """Requests that the CLI would never make: class methods with hand-made inputs, and gRPC calls with
 any nonce by tests/support/device_caller, which has no key at all.
 
-Inputs are laid out after plugin/exchange/exchange.h, without its code.
+Inputs are laid out by tests/lib/formats.py, without the product's code.
 """
 
 import errno
-import hashlib
 import os
 import pathlib
 import secrets
@@ -15,16 +14,11 @@ import subprocess
 
 import rados
 
-import harness
+from cli import REPO, RUN_DEADLINE_S
+from formats import grant_name, grant_request
 
 DEVICE_CALLER = pathlib.Path(os.environ.get(
-    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "device_caller"
-
-
-def key_id(nonce):
-    """What a grant's object is named after (plugin/base/types.h, grant_key_id)."""
-    return hashlib.sha256(b"siphon grant key id\n" + nonce).digest()[:16]
-
+    "SIPHON_TEST_LIB_DIR", REPO / "build" / "release" / "testlib")) / "device_caller"
 
 NONE = "-"  # no nonce
 
@@ -46,11 +40,10 @@ class ByHand:
         the one that holds the pool's extent e)."""
         nonce = secrets.token_bytes(16)
         claimed_nspace = nspace if claimed_nspace is None else claimed_nspace
-        request = struct.pack("<II16s16sqII128s", 3, 0, key_id(nonce), nonce,
-                              self.cluster.pool_id(claimed_pool or pool), ttl_s,
-                              len(claimed_nspace), claimed_nspace.encode())
+        request = grant_request(nonce, self.cluster.pool_id(claimed_pool or pool), ttl_s,
+                                claimed_nspace)
         locator = "e" if at is None else self.locator_at(pool, at, nspace)
-        call = (key, pool, f"siphon.grant.{key_id(nonce).hex()}", f"grant_{right}", request,
+        call = (key, pool, grant_name(nonce), f"grant_{right}", request,
                 locator, nspace)
         code, _ = self.call(*call)
         if code == errno.EUNATCH:  # the first one here: the command waits for the OSDs' probes
@@ -90,7 +83,7 @@ class ByHand:
     def device(self, address, *words):
         """(code, sentence) of a gRPC call without a key."""
         ran = subprocess.run([DEVICE_CALLER, address, *words], capture_output=True, text=True,
-                             timeout=harness.RUN_DEADLINE_S, check=True)
+                             timeout=RUN_DEADLINE_S, check=True)
         code, _, sentence = ran.stdout.strip().partition(" ")
         return code, sentence
 

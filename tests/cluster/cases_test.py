@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 
 import harness
+from cli import BIN_DIR
 
 CASES = pathlib.Path(__file__).resolve().parent / "cases"
 CASE_DEADLINE_S = 300
@@ -19,7 +20,7 @@ class CasesTest(harness.ClusterTest):
 
     def run_case(self, name):
         environment = dict(os.environ, CEPH_CONF=str(self.cluster.conf),
-                           PATH=f"{harness.BIN_DIR}:{os.environ['PATH']}")
+                           PATH=f"{BIN_DIR}:{os.environ['PATH']}")
         ran = subprocess.run([str(CASES / f"{name}.sh")], env=environment, text=True, check=False,
                              timeout=CASE_DEADLINE_S, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT)

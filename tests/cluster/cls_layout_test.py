@@ -13,10 +13,12 @@ import re
 
 import harness
 from by_hand import ByHand
-from harness import MIB, wait_until
+from cli import NOT_FIT, OK, REPO
+from formats import MIB
+from waiting import wait_until
 
 TESTLIB = pathlib.Path(os.environ.get(
-    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib"))
+    "SIPHON_TEST_LIB_DIR", REPO / "build" / "release" / "testlib"))
 
 
 class LayoutTest(ByHand, harness.ClusterTest):
@@ -68,7 +70,7 @@ class Refused:
         pid, companion = c.osd_pid(0), c.companion_pid(0)
         c.put("a/e", 3 * MIB, 2)
         ran = c.siphon("copy", "a/e", "b/e", check=False)
-        self.assert_fails(ran, harness.NOT_FIT, r"osd\.0 refuses every grant", self.said)
+        self.assert_fails(ran, NOT_FIT, r"osd\.0 refuses every grant", self.said)
         self.assertEqual(self.layouts(), {"osd.0": self.layout})
         ran = c.siphon("daemons", "a", as_json=False)
         self.assertRegex(ran.stdout, r"no grants")
@@ -90,9 +92,9 @@ class Refused:
         # A companion that is started again changes nothing.
         os.kill(companion, 9)
         wait_until(lambda: c.companion_pid(0) not in (None, companion), what="a new companion")
-        wait_until(lambda: c.siphon("daemons", "a", check=False).code == harness.OK,
+        wait_until(lambda: c.siphon("daemons", "a", check=False).code == OK,
                    what="a companion that answers")
-        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), harness.NOT_FIT,
+        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), NOT_FIT,
                           r"osd\.0 refuses every grant")
         # All that needs no grant works.
         c.siphon("verify", "--local", "a/e")

@@ -7,13 +7,12 @@ holds, arms the last descriptors over the last bytes of the data area, and looks
 left there. Nothing else may use the cluster's Siphon meanwhile.
 
 SIPHON_TEST_CONF names the ceph.conf of a running cluster of three OSDs with the plugin, made by
-vstart-scripts/cluster (the last test kills an OSD and has it started again). No sleeps: everything
+vstart-scripts/cluster (a test kills an OSD and has it started again). No sleeps: everything
 that takes time is polled for, with a deadline.
 """
 
 import contextlib
 import errno
-import hashlib
 import json
 import mmap
 import os
@@ -30,88 +29,29 @@ import unittest
 
 import rados
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from crc32c import crc32c as inverted_crc32c  # noqa: E402 (after the path is known)
-
-
-def key_id(nonce):
-    """What a grant's object is named after (plugin/base/types.h, grant_key_id)."""
-    return hashlib.sha256(b"siphon grant key id\n" + nonce).digest()[:16]
-
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from formats import (ARMED, BOOT_NONCE_AT, COPYING, DATA, DATA_BYTES_AT, DESCRIPTORS,  # noqa: E402
+                     DESCRIPTOR_BYTES, DESCRIPTOR_COUNT, DONE, FITS, FREE, GRANTS, GRANT_BYTES,
+                     GRANT_COUNT, HELLO_SEQ_AT, LAYOUT_AT, METHODS, PROBE_ARMED_AT, READ,
+                     STALE_REFUSED_AT, TRANSITIONS, UNPROVEN, WRITE, Head, ceph_crc32c,
+                     grant_name, grant_request, key_id)
+from processes import companion_of, descriptors, osd_pids, parent_of, region_of  # noqa: E402
+from waiting import wait_until  # noqa: E402
 
 CONF = os.environ.get("SIPHON_TEST_CONF", "")
 CLUSTER_TOOL = pathlib.Path(__file__).resolve().parents[2] / "vstart-scripts" / "cluster"
 DEADLINE_S = 30
-TRANSITIONS = ("reserve", "publish", "condemn", "forget", "seal", "restore", "discard")
-METHODS = ("hello", "hello_head", "grant_read", "grant_write", "probe", "read_part", "write_part",
-           *TRANSITIONS)
-
-# plugin/exchange/exchange.h, written down a second time on purpose.
-GRANTS, GRANT_BYTES, GRANT_COUNT = 4096, 208, 1024
-DESCRIPTORS, DESCRIPTOR_BYTES, DESCRIPTOR_COUNT = 256 * 1024, 128, 2048
-DATA = 512 * 1024
-FREE, ARMED, COPYING, DONE = range(4)
-UNPROVEN, FITS = range(2)
-READ, WRITE = 1, 2
+# Kinds of transitions.
 RESERVE, PUBLISH, CONDEMN, FORGET, SEAL, RESTORE, DISCARD = range(1, 8)
 ANY_GENERATION = 2**64 - 1
 SLOT_BYTES = 4 << 20
-
-
-def until(what, condition, timeout_s=DEADLINE_S):
-    deadline = time.monotonic() + timeout_s
-    while True:
-        result = condition()
-        if result:
-            return result
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.05)
-
-
-def crc32c(data):
-    """As Ceph's: seed ~0, no final inversion."""
-    return inverted_crc32c(data) ^ 0xFFFFFFFF
-
-
-def link(path):
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
-
-def command_line(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-    except OSError:
-        return []
-
-
-def parent(pid):
-    try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, ppid = stat.rpartition(")")[2].split()[:2]
-    return None if state == "Z" else int(ppid)
-
-
-def processes():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 class Region:
     """The region of one OSD, mapped as the companion would."""
 
     def __init__(self, osd_pid):
-        for name in os.listdir(f"/proc/{osd_pid}/fd"):
-            path = f"/proc/{osd_pid}/fd/{name}"
-            if link(path).startswith("/memfd:siphon-region"):
-                break
-        else:
-            raise AssertionError(f"process {osd_pid} holds no region")
-        fd = os.open(path, os.O_RDWR)
+        fd = os.open(region_of(osd_pid), os.O_RDWR)
         self.map = mmap.mmap(fd, os.fstat(fd).st_size)
         self.fd = fd
 
@@ -124,24 +64,24 @@ class Region:
 
     @property
     def boot_nonce(self):
-        return self.get("Q", 48)
+        return self.get("Q", BOOT_NONCE_AT)
 
     @property
     def data_bytes(self):
-        return self.get("Q", 40)
+        return self.get("Q", DATA_BYTES_AT)
 
     @property
     def stale_refused(self):
-        return self.get("Q", 144)
+        return self.get("Q", STALE_REFUSED_AT)
 
     @property
     def layout(self):
-        return self.get("I", 160)
+        return self.get("I", LAYOUT_AT)
 
     def announce_probe(self, ticket):
-        struct.pack_into("<I", self.map, 184, 0)
-        struct.pack_into("<16s", self.map, 188, ticket)
-        struct.pack_into("<I", self.map, 184, 1)
+        struct.pack_into("<I", self.map, PROBE_ARMED_AT, 0)
+        struct.pack_into("<16s", self.map, PROBE_ARMED_AT + 4, ticket)
+        struct.pack_into("<I", self.map, PROBE_ARMED_AT, 1)
 
     def grants(self):
         """The entries that are ready and not expired."""
@@ -211,12 +151,10 @@ def transition(kind, private_id, replace=False, is_open=False, inline=False,
 
 def decode_head(stored):
     """(generation, state, inline, current, reservations, trash): ids of the lists."""
-    _magic, version, state, inline, generation, current = struct.unpack_from("<IHBBQ16s", stored)
-    assert version == 2, stored
-    trash = 128 + 48 * stored[62]
-    return (generation, state, inline, current,
-            [stored[at:at + 16] for at in range(128, trash, 48)],
-            [stored[at:at + 16] for at in range(trash, trash + 96 * stored[63], 96)])
+    head = Head.parse(stored)
+    current, *lists = [[bytes.fromhex(one) for one in ids] for ids in
+                       ([head.current or "00" * 16], head.reservations, head.trash)]
+    return head.generation, head.state, head.inline, current[0], *lists
 
 
 @unittest.skipUnless(CONF, "SIPHON_TEST_CONF names no cluster")
@@ -234,7 +172,7 @@ class ClassMethods(unittest.TestCase):
                 profile=["k=2", "m=1", "crush-failure-domain=osd"])
         cls.pool_ec = cls.make_pool(f"clsm-ec-{tag}", pool_type="erasure",
                                     erasure_code_profile=f"clsm-{tag}")
-        cls.pids = cls.osd_pids()
+        cls.pids = osd_pids(CONF)
         cls.regions = {}
 
     @classmethod
@@ -260,9 +198,13 @@ class ClassMethods(unittest.TestCase):
         cls.stack.callback(cls.ask, "osd pool delete", pool=name, pool2=name,
                            yes_i_really_really_mean_it=True)
         cls.ask("osd pool application enable", pool=name, app="siphon")
-        until(f"pool {name} serves",
-              lambda: all(pg["state"].startswith("active") for pg in cls.placement_groups(name)))
+        cls.wait_serving(name, "active")
         return name
+
+    @classmethod
+    def wait_serving(cls, pool, state):
+        wait_until(lambda: all(pg["state"].startswith(state) for pg in cls.placement_groups(pool)),
+                   2 * DEADLINE_S, f"pool {pool} to be {state}")
 
     @classmethod
     def placement_groups(cls, pool):
@@ -272,22 +214,9 @@ class ClassMethods(unittest.TestCase):
             raise AssertionError(message)
         return json.loads(out)["pg_stats"] or [{"state": "none"}]
 
-    @classmethod
-    def osd_pids(cls):
-        """OSD id to pid, of the OSDs of this cluster."""
-        found = {}
-        for pid in processes():
-            words = command_line(pid)
-            if words and words[0].endswith(b"ceph-osd") and CONF.encode() in words:
-                found[int(words[words.index(b"-i") + 1])] = pid
-        return found
-
     def companion(self, osd):
         """The pid of the OSD's live companion, or None."""
-        for pid in processes():
-            if parent(pid) == self.pids[osd] and b"--companion" in command_line(pid):
-                return pid
-        return None
+        return companion_of(self.pids[osd])
 
     def io(self, pool, nspace="", key=""):
         io = self.cluster.open_ioctx(pool)
@@ -339,7 +268,7 @@ class ClassMethods(unittest.TestCase):
             return False
 
     def assert_osds_unharmed(self):
-        self.assertEqual(self.osd_pids(), self.pids)
+        self.assertEqual(osd_pids(CONF), self.pids)
 
     # ---- hello -------------------------------------------------------------------------------
 
@@ -348,7 +277,8 @@ class ClassMethods(unittest.TestCase):
         for i in range(8):
             name = f"hello-{i}"
             osd = self.primary(self.pool_a, name)
-            until("the companion has said hello", lambda: self.region(osd).get("Q", 56) >= 2)
+            wait_until(lambda: self.region(osd).get("Q", HELLO_SEQ_AT) >= 2,
+                       DEADLINE_S, "the companion has said hello")
             error, out = self.call(io, name, "hello")
             self.assertEqual((error, len(out)), (0, 48))
             magic, version, port, osd_id, _flags, nonce, family = struct.unpack("<IHHiIQB",
@@ -418,8 +348,7 @@ class ClassMethods(unittest.TestCase):
             self.assertEqual(self.region(osd).layout, FITS)
 
     def grant(self, nonce, pool, nspace="", ttl_s=60):
-        return struct.pack("<II16s16sqII128s", 3, 0, key_id(nonce), nonce, self.pool_id(pool),
-                           ttl_s, len(nspace), nspace.encode())
+        return grant_request(nonce, self.pool_id(pool), ttl_s, nspace)
 
     def test_a_grant_is_recorded_where_it_is_operated(self):
         self.prove_layouts()
@@ -428,7 +357,7 @@ class ClassMethods(unittest.TestCase):
                                       (self.pool_a, "n1", ""), (self.pool_ec, "n" * 127, "k")):
                 with self.subTest(method=method, pool=pool, nspace=nspace, key=key):
                     nonce = secrets.token_bytes(16)
-                    name = "siphon.grant." + key_id(nonce).hex()
+                    name = grant_name(nonce)
                     io = self.io(pool, nspace, key)
                     request = self.grant(nonce, pool, nspace)
                     self.assertEqual(self.call(io, name, method, request)[0], 0)
@@ -442,7 +371,7 @@ class ClassMethods(unittest.TestCase):
     def test_a_grant_for_another_pool_namespace_or_name_is_refused(self):
         self.prove_layouts()
         nonce = secrets.token_bytes(16)
-        name = "siphon.grant." + key_id(nonce).hex()
+        name = grant_name(nonce)
         a, b = self.pool_a, self.pool_b
         wrong = (
             ("pool", self.io(a), name, self.grant(nonce, b)),
@@ -452,7 +381,7 @@ class ClassMethods(unittest.TestCase):
             ("namespace operated", self.io(a, "n1"), name, self.grant(nonce, a)),
             ("longer namespace", self.io(a, "n1"), name, self.grant(nonce, a, "n12")),
             ("name", self.io(a), "siphon.grant." + secrets.token_hex(16), self.grant(nonce, a)),
-            ("upper case name", self.io(a), "siphon.grant." + key_id(nonce).hex().upper(),
+            ("upper case name", self.io(a), grant_name(nonce).replace(key_id(nonce).hex(), key_id(nonce).hex().upper()),
              self.grant(nonce, a)),
             ("long name", self.io(a), name + "x" * 1000, self.grant(nonce, a)),
             ("short name", self.io(a), "x", self.grant(nonce, a)),
@@ -472,7 +401,7 @@ class ClassMethods(unittest.TestCase):
         self.stack.callback(self.ask, "auth del", entity="client.clsm")
         user = self.connect(name="client.clsm", key=key[0]["key"])
         nonce = secrets.token_bytes(16)
-        name = "siphon.grant." + key_id(nonce).hex()
+        name = grant_name(nonce)
         with user.open_ioctx(self.pool_a) as a, user.open_ioctx(self.pool_b) as b:
             self.assertEqual(self.call(a, name, "hello")[0], 0)
             self.assertEqual(self.call(a, name, "grant_read", self.grant(nonce, self.pool_a))[0], 0)
@@ -616,7 +545,7 @@ class ClassMethods(unittest.TestCase):
             data = secrets.token_bytes(300_000)
             slot = self.slot(WRITE, pool, "write")
             slot.write(data)
-            request = slot.request(len(data), crc=crc32c(data))
+            request = slot.request(len(data), crc=ceph_crc32c(data))
             # Again is fine, but an erasure-coded pool takes no overwrite.
             for expected in (0, 0 if pool == self.pool_a else errno.EOPNOTSUPP):
                 self.assertEqual(self.apply(io, "write", ("write_part", request)), expected)
@@ -626,7 +555,7 @@ class ClassMethods(unittest.TestCase):
         io = self.io(self.pool_a)
         slot = self.slot(WRITE, self.pool_a, "write")
         slot.write(b"middle")
-        request = slot.request(6, 5001, crc32c(b"middle"))
+        request = slot.request(6, 5001, ceph_crc32c(b"middle"))
         self.assertEqual(self.apply(io, "write", ("write_part", request)), 0)
         self.assertEqual(io.read("write", 8, 5000)[1:7], b"middle")
 
@@ -636,7 +565,7 @@ class ClassMethods(unittest.TestCase):
         slot = self.slot(WRITE, self.pool_a, "flipped")
         slot.write(data)
         slot.write(bytes([data[0] ^ 1]))
-        request = slot.request(len(data), crc=crc32c(data))
+        request = slot.request(len(data), crc=ceph_crc32c(data))
         self.assertEqual(self.apply(io, "flipped", ("write_part", request)), errno.EBADMSG)
         self.assertFalse(self.exists(io, "flipped"))
         slot.region.set_word(slot.index, slot.epoch, FREE)  # cancelled by its owner
@@ -708,7 +637,7 @@ class ClassMethods(unittest.TestCase):
                 data = secrets.token_bytes(5000)
                 slot = self.slot(WRITE, pool, name)
                 slot.write(data)
-                steps = (("write_part", slot.request(len(data), crc=crc32c(data))),
+                steps = (("write_part", slot.request(len(data), crc=ceph_crc32c(data))),
                          ("publish", transition(PUBLISH, a, inline=True, extent_bytes=5000)))
                 bad = (("write_part", slot.request(len(data), crc=1)), steps[1])
                 self.assertEqual(self.apply(io, name, *bad, create=True), errno.EBADMSG)
@@ -736,7 +665,7 @@ class ClassMethods(unittest.TestCase):
         slot = self.slot(WRITE, self.pool_a, name)
         slot.write(b"x" * 100)
         self.assertEqual(self.apply(
-            io, name, ("write_part", slot.request(100, crc=crc32c(b"x" * 100))),
+            io, name, ("write_part", slot.request(100, crc=ceph_crc32c(b"x" * 100))),
             ("publish", transition(PUBLISH, a, inline=True, extent_bytes=100)), create=True), 0)
         self.assertEqual(self.apply(io, name, ("condemn", transition(CONDEMN, a))), 0)
         self.assertEqual(self.apply(io, name, ("forget", transition(FORGET, a))), 0)
@@ -789,8 +718,8 @@ class ClassMethods(unittest.TestCase):
 
     def test_the_companion_holds_what_it_was_given_and_nothing_else(self):
         for osd, pid in self.pids.items():
-            child = until("a companion", lambda osd=osd: self.companion(osd))
-            given = {int(n): link(f"/proc/{child}/fd/{n}") for n in os.listdir(f"/proc/{child}/fd")}
+            child = wait_until(lambda osd=osd: self.companion(osd), DEADLINE_S, "a companion")
+            given = descriptors(child)
             self.assertEqual(given[0], "/dev/null")
             self.assertTrue(given[3].startswith("/memfd:siphon-region"), given)
             self.assertTrue(given[4].startswith("socket:"), given)
@@ -799,20 +728,20 @@ class ClassMethods(unittest.TestCase):
                       and not pathlib.Path(path).name.startswith("siphon.journal")]
             self.assertEqual(stores, [])
             self.assertEqual(os.getpgid(child), child)
-            self.assertEqual(parent(child), pid)
+            self.assertEqual(parent_of(child), pid)
 
     def test_a_killed_companion_is_back_and_its_operations_are_void(self):
         io = self.io(self.pool_a)
         osd = self.primary(self.pool_a, "killed")
         io.write_full("killed", b"k" * 100)
-        first = until("a companion", lambda: self.companion(osd))
+        first = wait_until(lambda: self.companion(osd), DEADLINE_S, "a companion")
         slot = self.slot(READ, self.pool_a, "killed")
         os.kill(first, signal.SIGKILL)
-        second = until("another companion", lambda: self.companion(osd) not in (None, first)
-                       and self.companion(osd))
+        second = wait_until(lambda: self.companion(osd) not in (None, first)
+                            and self.companion(osd), DEADLINE_S, "another companion")
         self.assertNotEqual(first, second)
         self.assertEqual(self.call(io, "killed", "read_part", slot.request(100))[0], errno.ENXIO)
-        until("hello again", lambda: self.call(io, "killed", "hello")[0] == 0)
+        wait_until(lambda: self.call(io, "killed", "hello")[0] == 0, DEADLINE_S, "hello again")
         self.assert_osds_unharmed()
 
     def test_hello_says_host_down_while_the_companion_is_gone(self):
@@ -827,20 +756,24 @@ class ClassMethods(unittest.TestCase):
                     os.kill(child, signal.SIGKILL)
             return self.call(io, "gone", "hello")[0] == errno.EHOSTDOWN
 
-        until("hello is refused", down)
-        until("hello again", lambda: self.call(io, "gone", "hello")[0] == 0, 60)
+        wait_until(down, DEADLINE_S, "hello is refused")
+        wait_until(lambda: self.call(io, "gone", "hello")[0] == 0, 60, "hello again")
 
-    def test_z_a_killed_osd_takes_its_companion_along(self):
+    def test_a_killed_osd_takes_its_companion_along(self):
         osd = 2
-        child = until("a companion", lambda: self.companion(osd))
+        child = wait_until(lambda: self.companion(osd), DEADLINE_S, "a companion")
         os.kill(self.pids[osd], signal.SIGKILL)
-        until("the companion is gone", lambda: parent(child) is None, 10)
-        until("the OSD is gone", lambda: parent(self.pids[osd]) is None)
+        wait_until(lambda: parent_of(child) is None, 10, "the companion is gone")
+        wait_until(lambda: parent_of(self.pids[osd]) is None, DEADLINE_S, "the OSD is gone")
         subprocess.run([CLUSTER_TOOL, "start", "--dir", os.path.dirname(CONF), f"osd.{osd}"],
                        check=True, stdout=subprocess.DEVNULL, timeout=120)
-        type(self).pids = self.osd_pids()
+        type(self).pids = osd_pids(CONF)
         self.assertIn(osd, self.pids)
-        until("a new companion", lambda: self.companion(osd))
+        wait_until(lambda: self.companion(osd), DEADLINE_S, "a new companion")
+        # Every test finds the cluster whole, and no mapping of a region that has gone.
+        self.regions.pop(osd, None)
+        for pool in (self.pool_a, self.pool_b, self.pool_ec):
+            self.wait_serving(pool, "active+clean")
 
 
 if __name__ == "__main__":

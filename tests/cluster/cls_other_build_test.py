@@ -14,12 +14,13 @@ import struct
 import rados
 
 import harness
-from harness import MIB, wait_until
+from cli import NOT_FIT, REPO
+from formats import BOOT_NONCE_AT, BULK_METHODS_AT, METHODS, MIB
+from processes import region_of
+from waiting import wait_until
 
 OTHER_BUILD = pathlib.Path(os.environ.get(
-    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib")) / "libcls_siphon.so"
-METHODS = ("hello", "hello_head", "grant_read", "grant_write", "probe", "read_part", "write_part",
-           "reserve", "publish", "condemn", "forget", "seal", "restore", "discard")
+    "SIPHON_TEST_LIB_DIR", REPO / "build" / "release" / "testlib")) / "libcls_siphon.so"
 
 
 class OtherBuild(harness.ClusterTest):
@@ -53,12 +54,10 @@ class OtherBuild(harness.ClusterTest):
         c = self.cluster
         osd = c.osd_pid(0)
         wait_until(lambda: c.companion_pid(0), what="a companion")
-        fd = next(n for n, what in harness.descriptors(osd).items()
-                  if what.startswith("/memfd:siphon-region"))
-        with open(f"/proc/{osd}/fd/{fd}", "rb") as file:
+        with open(region_of(osd), "rb") as file:
             with mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ) as header:
-                bulk_methods, = struct.unpack_from("<I", header, 20)
-                boot_nonce, = struct.unpack_from("<Q", header, 48)
+                bulk_methods, = struct.unpack_from("<I", header, BULK_METHODS_AT)
+                boot_nonce, = struct.unpack_from("<Q", header, BOOT_NONCE_AT)
         self.assertEqual(bulk_methods, 0)
         self.assertNotEqual(boot_nonce, 0)
         wait_until(lambda: "(rados)" in (c.dir / "log" / "osd.0.out").read_text(),
@@ -68,7 +67,7 @@ class OtherBuild(harness.ClusterTest):
         c = self.cluster
         pid = c.osd_pid(0)
         c.put("a/e", 3 * MIB, 2)
-        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), harness.NOT_FIT, "plugin")
+        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), NOT_FIT, "plugin")
         # As a plain client one reads and writes on.
         c.siphon("verify", "--local", "a/e")
         self.assertEqual(c.osd_pid(0), pid)

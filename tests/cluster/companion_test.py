@@ -14,10 +14,14 @@ import unittest
 
 import harness
 import hostile_peer  # after harness, which knows where it is
-from harness import MIB, wait_until
+from cli import NOTHING_TO_DO, NOT_FIT, OK, REPO, SIPHOND, TEMPORARY
+from formats import MIB
+from ports import listening_ports
+from processes import descriptors, is_running, read_proc
+from waiting import wait_until
 
 TEST_LIB_DIR = pathlib.Path(os.environ.get(
-    "SIPHON_TEST_LIB_DIR", harness.REPO / "build" / "release" / "testlib"))
+    "SIPHON_TEST_LIB_DIR", REPO / "build" / "release" / "testlib"))
 WITNESS = TEST_LIB_DIR / "companion_witness"
 EXIT_CONFIG = 78
 
@@ -43,9 +47,9 @@ class Companion(harness.ClusterTest):
         def copied():
             # A daemon that has just come up may still be away for a moment: exit code 5 says so.
             ran = self.cluster.siphon("copy", "a/e", target, check=False)
-            self.assertIn(ran.code, (harness.OK, harness.TEMPORARY, harness.NOT_FIT,
-                                     harness.NOTHING_TO_DO), str(ran))
-            return ran.code in (harness.OK, harness.NOTHING_TO_DO)
+            self.assertIn(ran.code, (OK, TEMPORARY, NOT_FIT,
+                                     NOTHING_TO_DO), str(ran))
+            return ran.code in (OK, NOTHING_TO_DO)
         wait_until(copied, 120, "a copy that works")
         self.assertEqual(harness.Extent(self.cluster, "b", target[2:]).read(),
                          harness.Extent(self.cluster, "a", "e").read())
@@ -93,7 +97,7 @@ class Companion(harness.ClusterTest):
         c = self.cluster
         self.assert_copy_works()
         for osd, pid in c.wait_companions().items():
-            held = harness.descriptors(pid)
+            held = descriptors(pid)
             self.assertEqual(held[0], "/dev/null")
             self.assertRegex(held[3], r"^/memfd:siphon-region")
             self.assertRegex(held[4], r"^socket:")
@@ -106,7 +110,7 @@ class Companion(harness.ClusterTest):
     @unittest.skipIf(os.environ.get("SIPHON_SANITIZER"), "a sanitizer's shadow counts as data")
     def test_its_data_limit_is_set(self):
         for pid in self.cluster.wait_companions().values():
-            limits = harness.read_proc(pid, "limits").decode()
+            limits = read_proc(pid, "limits").decode()
             soft = re.search(r"Max data size\s+(\S+)", limits)[1]
             self.assertNotEqual(soft, "unlimited")
             self.assertLessEqual(int(soft), 2 << 30)
@@ -122,7 +126,7 @@ class Companion(harness.ClusterTest):
             address, _, port = own[0].rpartition(":")
             self.assertIn(address, ("127.0.0.1", "[::ffff:127.0.0.1]"))
             self.assertIn(int(port), range(c.control_ports[0], c.control_ports[1] + 1))
-        self.assertEqual(harness.listening_ports(*c.data_ports), [])
+        self.assertEqual(listening_ports(*c.data_ports), [])
 
     def test_the_service_map_shows_every_daemon(self):
         c = self.cluster
@@ -160,8 +164,8 @@ class Companion(harness.ClusterTest):
                 osd_pid = c.osd_pid(osd)
                 old = wait_until(lambda osd=osd: c.companion_pid(osd), what="a companion")
                 os.kill(osd_pid, number)
-                wait_until(lambda pid=osd_pid: not harness.is_running(pid), what="the OSD's end")
-                wait_until(lambda pid=old: not harness.is_running(pid), what="the companion's end")
+                wait_until(lambda pid=osd_pid: not is_running(pid), what="the OSD's end")
+                wait_until(lambda pid=old: not is_running(pid), what="the companion's end")
                 c.tool("start", f"osd.{osd}")
                 wait_until(lambda osd=osd: c.companion_pid(osd), what="a new companion")
         c.wait_companions()
@@ -181,7 +185,7 @@ class Companion(harness.ClusterTest):
         def copy(number):
             c.siphon("copy", "a/e-secret-name", f"b/t{number}", "--bwlimit", "4M")
             self.assertEqual(harness.Extent(c, "b", f"t{number}").read(), content)
-        copies, heard, counts = hostile_peer.flooded(harness.listening_ports(*c.control_ports),
+        copies, heard, counts = hostile_peer.flooded(listening_ports(*c.control_ports),
                                                  range(c.data_ports[0], c.data_ports[0] + 20), copy)
         peaks = [hostile_peer.memory(pid) for pid in pids.values()]
         print(f"{copies} copies; {counts}; RSS before {[b // MIB for b in before]}, "
@@ -205,7 +209,7 @@ class Configuration(unittest.TestCase):
             config.write_text(text)
             os.mkdir(f"{folder}/store")
             return subprocess.run(
-                [harness.SIPHOND, "--config", config, "--store", f"posix:{folder}/store",
+                [SIPHOND, "--config", config, "--store", f"posix:{folder}/store",
                  *arguments], capture_output=True, text=True, timeout=60, check=False,
                 env={**os.environ, **(environment or {})})
 

@@ -14,7 +14,9 @@ import subprocess
 
 import harness
 from cls_other_build_test import OTHER_BUILD
-from harness import MIB, wait_until
+from cli import NOT_FIT, NOT_FOUND, OK, SIPHOND, TEMPORARY
+from formats import MIB
+from waiting import wait_until
 
 BAD = ("warning", "error")
 
@@ -28,7 +30,7 @@ class DoctorTest(harness.ClusterTest):
         self.assertIn("findings", ran.document, str(ran))
         findings = ran.document["findings"]
         bad = any(f["severity"] in BAD for f in findings)
-        self.assertEqual(ran.code, harness.NOT_FIT if bad else harness.OK, str(ran))
+        self.assertEqual(ran.code, NOT_FIT if bad else OK, str(ran))
         if code is not None:
             self.assertEqual(ran.code, code, str(ran))
         for f in findings:
@@ -76,7 +78,7 @@ class Doctor(DoctorTest):
         c = self.cluster
         objects, dump = self.all_objects(), c.ceph("osd", "dump", as_json=True)
         config, keys = c.ceph("config", "dump", as_json=True), c.ceph("auth", "ls")
-        findings = self.doctor(code=harness.OK)
+        findings = self.doctor(code=OK)
         self.assertEqual(self.bad(findings), set())
         for check in ("osd-up", "plugin", "class-load-list", "class-default-list", "companion",
                       "reach", "reach-devices", "ports", "tls", "clock", "memory", "oom-policy",
@@ -101,7 +103,7 @@ class Doctor(DoctorTest):
 
     def test_a_pool_that_is_not_there_is_not_found(self):
         ran = self.cluster.siphon("doctor", "nowhere", check=False)
-        self.assert_fails(ran, harness.NOT_FOUND, "nowhere")
+        self.assert_fails(ran, NOT_FOUND, "nowhere")
 
     # ---- the plugin and its lists
 
@@ -135,7 +137,7 @@ class Doctor(DoctorTest):
             c.conf.write_text(plain.replace("[osd.1]\n",
                                             f"[osd.1]\nosd_class_load_list = {without}\n"))
             self.restart("osd.1", "osd.2", companions=(0, 2))
-            findings = self.doctor(code=harness.NOT_FIT)
+            findings = self.doctor(code=NOT_FIT)
             # The one that was not started again has the list that it had.
             self.assertEqual({about for check, about in self.bad(findings)
                               if check == "class-default-list"}, {"osd.1", "osd.2"})
@@ -146,7 +148,7 @@ class Doctor(DoctorTest):
             self.mend(self.finding(findings, "class-default-list", "osd.2"))
             c.conf.write_text(plain)
             self.restart("osd.1", "osd.2")
-            self.assertEqual(self.bad(self.doctor(code=harness.OK)), set())
+            self.assertEqual(self.bad(self.doctor(code=OK)), set())
         finally:
             c.conf.write_text(plain)
             c.ceph("config", "rm", "osd", default_list)
@@ -166,7 +168,7 @@ class Doctor(DoctorTest):
             type(self).plain_config = config.read_text()
         config.write_text(settings or self.plain_config)
         new = link.with_name("new")
-        new.symlink_to(program or harness.SIPHOND)
+        new.symlink_to(program or SIPHOND)
         os.replace(new, link)
         pids = {osd: c.companion_pid(osd) for osd in range(c.osds)}
         for pid in filter(None, pids.values()):
@@ -193,7 +195,7 @@ class Doctor(DoctorTest):
         pid = self.cluster.companion_pid(1)
         os.kill(pid, signal.SIGSTOP)
         try:
-            findings = self.doctor(code=harness.NOT_FIT)
+            findings = self.doctor(code=NOT_FIT)
         finally:
             os.kill(pid, signal.SIGCONT)
         self.assertEqual(self.bad(findings), {("companion", "osd.1")})
@@ -213,7 +215,7 @@ class Doctor(DoctorTest):
         config = re.sub(r'(?m)^ports = .*$', f'ports = "{first}-{first + 1}"', config)
         journal = f'"{memory}/siphon-test-{os.getpid()}.$id"'
         self.set_companions(f"{config}[journal]\nfile = {journal}\n")
-        findings = self.doctor(code=harness.NOT_FIT)
+        findings = self.doctor(code=NOT_FIT)
         self.assertEqual(self.bad(findings), {(check, osd) for osd in self.osd_names()
                                               for check in ("ports", "journal")})
         self.assertIn("2 ports", self.finding(findings, "ports", "osd.0")["what"])
@@ -242,12 +244,12 @@ class Doctor(DoctorTest):
 
         sign(90, "127.0.0.1")
         self.set_companions(config + tls, ready=lambda: self.all_answer(*with_ours))
-        self.assertEqual(self.bad(self.doctor(*with_ours, code=harness.OK)), set())
-        self.assertIn(("tls", "this command"), self.bad(self.doctor(code=harness.NOT_FIT)))
+        self.assertEqual(self.bad(self.doctor(*with_ours, code=OK)), set())
+        self.assertIn(("tls", "this command"), self.bad(self.doctor(code=NOT_FIT)))
 
         sign(7, "127.0.0.1")
         self.set_companions(config + tls, ready=lambda: self.all_answer(*with_ours))
-        findings = self.doctor(*with_ours, code=harness.NOT_FIT)
+        findings = self.doctor(*with_ours, code=NOT_FIT)
         self.assertEqual(self.bad(findings), {("tls", osd) for osd in self.osd_names()}
                          | {("tls", str(cert))})
 
@@ -264,12 +266,12 @@ class Doctor(DoctorTest):
     def test_a_pool_without_the_tag_is_found(self):
         self.cluster.create_pool("plain", tag=False)
         try:
-            findings = self.doctor(code=harness.OK)
+            findings = self.doctor(code=OK)
             self.assertEqual(self.finding(findings, "pool-tag", "pool plain")["severity"], "note")
-            findings = self.doctor("plain", code=harness.NOT_FIT)
+            findings = self.doctor("plain", code=NOT_FIT)
             self.assertEqual(self.bad(findings), {("pool-tag", "pool plain")})
             self.mend(self.finding(findings, "pool-tag", "pool plain"))
-            self.assertEqual(self.bad(self.doctor("plain", code=harness.OK)), set())
+            self.assertEqual(self.bad(self.doctor("plain", code=OK)), set())
         finally:
             self.cluster.ceph("osd", "pool", "rm", "plain", "plain",
                               "--yes-i-really-really-mean-it")
@@ -280,18 +282,18 @@ class Doctor(DoctorTest):
                                     "allow class siphon grant_read pool=a, allow r pool=a")
         objects = self.all_objects()
         lacks = "for copy it lacks allow class siphon grant_write pool=b"
-        findings = self.doctor("--as", key, "--for", "copy,get", "a", "b", code=harness.NOT_FIT)
+        findings = self.doctor("--as", key, "--for", "copy,get", "a", "b", code=NOT_FIT)
         self.assertEqual(self.bad(findings), {("rights", key)})
         bad = [f for f in findings if f["check"] == "rights" and f["severity"] == "error"]
         self.assertEqual([f["what"] for f in bad], [lacks, "for get it lacks allow r pool=b"])
 
-        tried = self.doctor("--for", "copy", "a", "b", key=key, code=harness.NOT_FIT)
+        tried = self.doctor("--for", "copy", "a", "b", key=key, code=NOT_FIT)
         self.assertEqual([f["what"] for f in tried
                           if f["check"] == "rights" and f["severity"] == "error"], [lacks])
 
         self.mend(bad[0])
-        for findings in (self.doctor("--as", key, "--for", "copy", "a", "b", code=harness.OK),
-                         self.doctor("--for", "copy", "a", "b", key=key, code=harness.OK)):
+        for findings in (self.doctor("--as", key, "--for", "copy", "a", "b", code=OK),
+                         self.doctor("--for", "copy", "a", "b", key=key, code=OK)):
             self.assertIn("it may copy", [f["what"] for f in findings if f["check"] == "rights"])
         c.siphon("copy", "a/e", "b/told", key=key)  # so it is
         c.siphon("rm", "--purge", "b/told", "--yes-i-really-mean-it")
@@ -306,13 +308,13 @@ class Doctor(DoctorTest):
         objects = self.all_objects()
         findings = self.doctor("--for", "put,get", "a", key=key)
         self.assertNotIn(("rights", key), self.bad(findings))
-        findings = self.doctor("--for", "put", "b", key=key, code=harness.NOT_FIT)
+        findings = self.doctor("--for", "put", "b", key=key, code=NOT_FIT)
         self.assertIn(("rights", key), self.bad(findings))
         self.assertEqual(self.all_objects(), objects)
 
     def test_a_key_that_is_not_there_is_not_found(self):
         ran = self.cluster.siphon("doctor", "--as", "client.nobody", check=False)
-        self.assert_fails(ran, harness.NOT_FOUND, "client.nobody")
+        self.assert_fails(ran, NOT_FOUND, "client.nobody")
 
     def test_a_cache_tier_is_found(self):
         c = self.cluster
@@ -322,10 +324,10 @@ class Doctor(DoctorTest):
                       ("set-overlay", "cold", "hot")):
             c.ceph("osd", "tier", *words)
         try:
-            findings = self.doctor("cold", code=harness.NOT_FIT)
+            findings = self.doctor("cold", code=NOT_FIT)
             self.assertIn(("cache-tier", "pool cold"), self.bad(findings))
             self.mend(self.finding(findings, "cache-tier", "pool cold"))
-            self.assertEqual(self.bad(self.doctor("cold", code=harness.OK)), set())
+            self.assertEqual(self.bad(self.doctor("cold", code=OK)), set())
         finally:
             for words in (("remove-overlay", "cold"), ("remove", "cold", "hot")):
                 c.ceph("osd", "tier", *words, check=False)
@@ -352,7 +354,7 @@ class Doctor(DoctorTest):
         c.ceph("osd", "set", "nodown")
         os.kill(pid, signal.SIGSTOP)
         try:
-            findings = self.doctor("--timeout", "3", code=harness.NOT_FIT)
+            findings = self.doctor("--timeout", "3", code=NOT_FIT)
             self.assertEqual(self.finding(findings, "osd-up", "osd.2")["severity"], "error")
             for check in ("plugin", "class-load-list", "companion"):
                 self.assertEqual(self.finding(findings, check, "osd.0")["severity"], "ok")
@@ -363,7 +365,7 @@ class Doctor(DoctorTest):
         c.tool("stop", "osd.2")
         try:
             wait_until(lambda: not c.osd_is_up(2), what="the mons to notice")
-            findings = self.doctor(code=harness.NOT_FIT)
+            findings = self.doctor(code=NOT_FIT)
             self.assertIn(("osd-up", "osd.2"), self.bad(findings))
             self.assertEqual(self.finding(findings, "companion", "osd.0")["severity"], "ok")
         finally:
@@ -379,7 +381,7 @@ class Doctor(DoctorTest):
             ran = self.cluster.siphon("doctor", "--timeout", "3", check=False, timeout=60)
         finally:
             os.kill(mon, signal.SIGCONT)
-        self.assert_fails(ran, harness.TEMPORARY, "no answer")
+        self.assert_fails(ran, TEMPORARY, "no answer")
 
 
 class AnotherBuild(DoctorTest):
@@ -388,7 +390,7 @@ class AnotherBuild(DoctorTest):
 
     def test_a_plugin_of_another_build_is_found(self):
         self.cluster.create_pool("a", size=1)
-        findings = self.doctor(code=harness.NOT_FIT)
+        findings = self.doctor(code=NOT_FIT)
         self.assertEqual(self.bad(findings), {("plugin", "osd.0")})
         self.assertIn("not compiled for what runs",
                       self.finding(findings, "plugin", "osd.0")["what"])
@@ -400,7 +402,7 @@ class NoPlugin(DoctorTest):
 
     def test_an_osd_without_the_plugin_is_found_before_any_pool_has_the_tag(self):
         self.cluster.create_pool("a", size=1, tag=False)
-        findings = self.doctor(code=harness.NOT_FIT)
+        findings = self.doctor(code=NOT_FIT)
         self.assertLessEqual({("plugin", "osd.0"), ("class-load-list", "osd.0"),
                               ("pool-tag", "cluster")}, self.bad(findings))
         self.assertFalse(self.finding(findings, "companion", "osd.0")["seen"])

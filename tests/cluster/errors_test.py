@@ -12,13 +12,16 @@ import struct
 import subprocess
 import zlib
 
-import harness  # it knows the way to tests/support
+import harness  # it knows the way to tests/lib
 from by_hand import DEVICE_CALLER, ByHand
-from crc32c import crc32c
-from harness import MIB, Extent, read_head, wait_until
+from cli import (CONFIRM, FATAL, INTERRUPTED, LIMIT, NEEDS_CONFIRMATION, NOTHING_TO_DO, NOT_FIT,
+                 NOT_FOUND, OK, PARTIAL, RUN_DEADLINE_S, TEMPORARY, USAGE)
+from formats import MIB, content_of, crc32c, write_random_file
+from ports import listening_ports
+from waiting import wait_until
+from harness import Extent, read_head
 
 E_BYTES = 20 * MIB
-CONFIRM = "--yes-i-really-mean-it"
 
 
 class Errors(ByHand, harness.ClusterTest):
@@ -53,7 +56,7 @@ class Errors(ByHand, harness.ClusterTest):
         self.assertEqual(harness.fingerprint(self.cluster, "a"), self.sources)
         for name in gone:
             self.assertIsNone(read_head(self.cluster, "b", name))
-        self.assertEqual(harness.listening_ports(*self.cluster.data_ports), [])
+        self.assertEqual(listening_ports(*self.cluster.data_ports), [])
 
     def assert_same(self, source, target):
         self.assertTrue(Extent(self.cluster, "a", source).read() ==
@@ -62,7 +65,7 @@ class Errors(ByHand, harness.ClusterTest):
     def purge(self, *addresses):
         """For good, those that are there."""
         ran = self.cluster.siphon("rm", "--purge", CONFIRM, *addresses, check=False)
-        self.assertIn(ran.code, (harness.OK, harness.NOT_FOUND, harness.PARTIAL), str(ran))
+        self.assertIn(ran.code, (OK, NOT_FOUND, PARTIAL), str(ran))
 
     def the_transfer(self, pool="b"):
         return wait_until(lambda: self.cluster.running_transfers(pool), what="a transfer")[0]["id"]
@@ -71,12 +74,12 @@ class Errors(ByHand, harness.ClusterTest):
 
     def test_an_open_extent_is_refused(self):
         c = self.cluster
-        path = harness.write_random_file(c.scratch / "open", 9 * MIB, 4)
+        path = write_random_file(c.scratch / "open", 9 * MIB, 4)
         c.siphon("put", "--open", "a/open", path)
         try:
             self.sources = harness.fingerprint(c, "a")
             for ran in self.both_keys("a/open", "b/open"):
-                self.assert_fails(ran, harness.FATAL, "open")
+                self.assert_fails(ran, FATAL, "open")
             for ran in self.both_keys("--dry-run", "a/open", "b/open"):
                 self.assertEqual([e["bytes"] for e in ran.extents], [None], str(ran))
             self.assert_unharmed("open")
@@ -88,7 +91,7 @@ class Errors(ByHand, harness.ClusterTest):
 
     def test_a_missing_extent_is_not_found(self):
         for ran in self.both_keys("a/missing", "b/missing"):
-            self.assert_fails(ran, harness.NOT_FOUND, "missing", "does not exist|no extent")
+            self.assert_fails(ran, NOT_FOUND, "missing", "does not exist|no extent")
         self.assert_unharmed("missing")
 
     def rot(self, name, object_name, change):
@@ -116,12 +119,12 @@ class Errors(ByHand, harness.ClusterTest):
             self.sources = harness.fingerprint(self.cluster, "a")
             with self.subTest(what):
                 for ran in self.both_keys(f"a/{name}", "b/rotten"):
-                    self.assert_fails(ran, harness.FATAL, name)
+                    self.assert_fails(ran, FATAL, name)
                     self.assertEqual(ran.problem["code"], "DATA_LOSS", str(ran))
                     self.assertEqual(ran.problem["suspect"], "source", str(ran))
                 self.assert_unharmed("rotten")
                 ran = self.cluster.siphon("verify", f"a/{name}", check=False)
-                self.assertEqual(ran.code, harness.FATAL, str(ran))
+                self.assertEqual(ran.code, FATAL, str(ran))
             mend()
         self.cluster.siphon("copy", "a/e", "b/rotten")
         self.assert_same("e", "rotten")
@@ -143,7 +146,7 @@ class Errors(ByHand, harness.ClusterTest):
                          anew + struct.pack("<I", crc32c(anew)))
             self.sources = harness.fingerprint(c, "a")
             for ran in self.both_keys("--deep", f"a/{name}", "b/rotten"):
-                self.assert_fails(ran, harness.FATAL, f"extent {name}: ", "SHA-256")
+                self.assert_fails(ran, FATAL, f"extent {name}: ", "SHA-256")
                 self.assertEqual(ran.problem["suspect"], "source", str(ran))
             self.assert_unharmed("rotten")
             io.set_xattr(f"siphon.{name}", "siphon.head", register)
@@ -169,14 +172,14 @@ class Errors(ByHand, harness.ClusterTest):
             raw[name] = good[:50] + bytes([good[50] ^ 0xFF]) + good[51:]
             io.set_xattr(f"siphon.{name}", "siphon.head", raw[name])
         listed = c.siphon("ls", "c", check=False)
-        self.assertEqual(listed.code, harness.PARTIAL, str(listed))
+        self.assertEqual(listed.code, PARTIAL, str(listed))
         bad = {e["name"]: e["problem"] for e in listed.document["extents"] if e.get("problem")}
         self.assertEqual(sorted(bad), ["large", "small"], str(listed))
         for name, problem in bad.items():
             self.assertEqual(problem["code"], "DATA_LOSS")
             self.assertIn("--corrupt-head", problem["next_step"])
             for verb in (("rm", CONFIRM), ("rm", "--purge", CONFIRM)):
-                self.assertEqual(c.siphon(*verb, f"c/{name}", check=False).code, harness.FATAL)
+                self.assertEqual(c.siphon(*verb, f"c/{name}", check=False).code, FATAL)
             record = c.scratch / f"record-{name}"
             io = c.io("c", locator=name)
             self.addCleanup(io.close)
@@ -185,12 +188,12 @@ class Errors(ByHand, harness.ClusterTest):
             self.assertEqual(record.read_bytes(), raw[name])
             if data:  # inline: its bytes went with the head
                 self.assertEqual((c.scratch / f"record-{name}.data").read_bytes(), data)
-            self.assertEqual(c.siphon("stat", f"c/{name}", check=False).code, harness.NOT_FOUND)
+            self.assertEqual(c.siphon("stat", f"c/{name}", check=False).code, NOT_FOUND)
             c.put(f"c/{name}", 6000, 8)  # the name is free again
-        self.assertEqual(c.siphon("ls", "c").code, harness.OK)
+        self.assertEqual(c.siphon("ls", "c").code, OK)
         ran = c.siphon("rm", "--corrupt-head", "--save", str(c.scratch / "none"), CONFIRM,
                        "c/sound", check=False)
-        self.assertEqual(ran.code, harness.FATAL, str(ran))
+        self.assertEqual(ran.code, FATAL, str(ran))
         c.siphon("verify", "c/sound")
 
     def test_one_rotten_extent_of_a_batch_fails_alone(self):
@@ -198,7 +201,7 @@ class Errors(ByHand, harness.ClusterTest):
         mend = self.rot("e", Extent(c, "a", "e").object_names()[0],
                         lambda data: data[:100] + b"rot" + data[103:])
         ran = c.siphon("copy", "a/e", "a/other", "a/small", "b", check=False)
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
         states = {e["source"]: e["status"] for e in ran.extents}
         self.assertEqual(states, {"a/e": "failed", "a/other": "copied", "a/small": "copied"})
         mend()
@@ -214,7 +217,7 @@ class Errors(ByHand, harness.ClusterTest):
 
     def test_a_source_that_is_replaced_or_removed_meanwhile_is_not_published(self):
         c = self.cluster
-        replacement = harness.write_random_file(c.scratch / "replacement", E_BYTES, 5)
+        replacement = write_random_file(c.scratch / "replacement", E_BYTES, 5)
         verbs = {
             "replaced": lambda: c.siphon("put", "--replace", CONFIRM, "a/moving", replacement),
             "removed": lambda: c.siphon("rm", CONFIRM, "a/moving"),
@@ -236,10 +239,10 @@ class Errors(ByHand, harness.ClusterTest):
                 if what == "replaced":
                     self.assertEqual(ran.code, 0, str(ran))
                     stream = Extent(c, "b", "moving").read()
-                    self.assertTrue(harness.content_of(stream) == replacement.read_bytes())
+                    self.assertTrue(content_of(stream) == replacement.read_bytes())
                     self.purge("b/moving")
                 else:
-                    self.assertIn(ran.code, (harness.NOT_FOUND, harness.TEMPORARY), str(ran))
+                    self.assertIn(ran.code, (NOT_FOUND, TEMPORARY), str(ran))
                 self.assertIsNone(read_head(c, "b", "moving"))
                 self.assert_nothing_left("b")
                 self.purge("a/moving")
@@ -253,12 +256,12 @@ class Errors(ByHand, harness.ClusterTest):
         before = harness.fingerprint(c, "b")
         # The same once more is no error: nothing to do.
         ran = c.siphon("copy", "a/e", "b/kept", check=False)
-        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        self.assertEqual(ran.code, NOTHING_TO_DO, str(ran))
         for ran in self.both_keys("a/other", "b/kept"):
-            self.assert_fails(ran, harness.FATAL, "already", "--replace")
+            self.assert_fails(ran, FATAL, "already", "--replace")
             self.assertEqual(ran.problem["code"], "ALREADY_EXISTS")
         ran = c.siphon("copy", "--replace", "a/other", "b/kept", check=False)
-        self.assert_fails(ran, harness.NEEDS_CONFIRMATION, "confirmation")
+        self.assert_fails(ran, NEEDS_CONFIRMATION, "confirmation")
         self.assertEqual(harness.fingerprint(c, "b"), before)
 
         old = read_head(c, "b", "kept")
@@ -283,7 +286,7 @@ class Errors(ByHand, harness.ClusterTest):
         self.assertEqual(len(winners), 1, "\n".join(map(str, ran.values())))
         (loser,) = set(ran) - set(winners)
         self.assertIn(ran[loser].problem["code"], ("ALREADY_EXISTS", "ABORTED"), str(ran[loser]))
-        self.assertIn(ran[loser].code, (harness.FATAL, harness.TEMPORARY))
+        self.assertIn(ran[loser].code, (FATAL, TEMPORARY))
         self.assert_same(winners[0], "contested")
         self.assert_nothing_left("b")
         self.purge("b/contested")
@@ -294,7 +297,7 @@ class Errors(ByHand, harness.ClusterTest):
         c.create_pool("untagged", tag=False)
         for arguments in (("a/e", "untagged/e"), ("untagged/e", "b/untagged")):
             ran = c.siphon("copy", *arguments, check=False)
-            self.assert_fails(ran, harness.NOT_FIT,
+            self.assert_fails(ran, NOT_FIT,
                               f"ceph --conf {c.conf} osd pool application enable untagged siphon")
         # The devices look for themselves.
         write = self.granted("client.blind", "write", "untagged",
@@ -324,7 +327,7 @@ class Errors(ByHand, harness.ClusterTest):
         wait_until(lambda: self.pool_is_full("tight"), what="the pool to be full")
         with self.subTest("full from the start"):
             ran = c.siphon("copy", "a/e", "tight/e", check=False)
-            self.assert_fails(ran, harness.LIMIT, "tight is full", "quota")
+            self.assert_fails(ran, LIMIT, "tight is full", "quota")
             self.assertEqual(harness.fingerprint(c, "tight"), resident)
         self.set_quota("tight", 0)
         wait_until(lambda: not self.pool_is_full("tight"), what="the pool to have room")
@@ -333,7 +336,7 @@ class Errors(ByHand, harness.ClusterTest):
             run.wait_streaming()
             self.set_quota("tight", MIB)
             ran = run.wait()
-            self.assertIn(ran.code, (harness.LIMIT, harness.TEMPORARY), str(ran))
+            self.assertIn(ran.code, (LIMIT, TEMPORARY), str(ran))
             self.assertIn(ran.problem["code"], ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED",
                                                 "UNAVAILABLE"), str(ran))
             self.assertTrue(self.pool_is_full("tight"))
@@ -364,10 +367,10 @@ class Errors(ByHand, harness.ClusterTest):
             run.wait_streaming()
             c.ceph("osd", "pause")
             ran = run.wait()
-            self.assertIn(ran.code, (harness.TEMPORARY, harness.FATAL, harness.NOT_FIT), str(ran))
+            self.assertIn(ran.code, (TEMPORARY, FATAL, NOT_FIT), str(ran))
             self.assertIsNotNone(ran.problem, str(ran))
             ran = c.siphon("copy", "a/e", "b/paused", "--timeout", "6", check=False)
-            self.assert_fails(ran, harness.NOT_FIT, "paused", f"ceph --conf {c.conf} osd unpause")
+            self.assert_fails(ran, NOT_FIT, "paused", f"ceph --conf {c.conf} osd unpause")
         finally:
             c.ceph("osd", "unpause")
         self.assert_nothing_left("b")
@@ -387,7 +390,7 @@ class Errors(ByHand, harness.ClusterTest):
                  self.control_address("a", "e"), "a", "b", "e", "forged", read, write]
         pair = [subprocess.Popen([DEVICE_CALLER, *words], stdout=subprocess.PIPE, text=True)
                 for _ in range(2)]
-        said = [process.communicate(timeout=harness.RUN_DEADLINE_S)[0] for process in pair]
+        said = [process.communicate(timeout=RUN_DEADLINE_S)[0] for process in pair]
         self.assertEqual(said, ["OK 1 extents\n"] * 2)
         head = read_head(c, "b", "forged")
         self.assertEqual((head.generation, head.trash, head.reservations), (1, [], []))
@@ -421,7 +424,7 @@ class Errors(ByHand, harness.ClusterTest):
         run.wait_streaming()
         run.send(signal.SIGINT)
         ran = run.wait()
-        self.assertEqual(ran.code, harness.INTERRUPTED, str(ran))
+        self.assertEqual(ran.code, INTERRUPTED, str(ran))
         (transfer,) = ran.document["going_on"]
         self.assertRegex(ran.stderr, f"siphon .*watch {transfer}")
         self.assertRegex(ran.stderr, f"siphon .*cancel {transfer}")
@@ -442,7 +445,7 @@ class Errors(ByHand, harness.ClusterTest):
         for words in (("ls", "nopool"), ("daemons", "nopool"), ("transfers", "nopool"),
                       ("stat", "nopool/e"), ("verify", "nopool"), ("copy", "a/e", "nopool")):
             ran = self.cluster.siphon(*words, check=False)
-            self.assert_fails(ran, harness.NOT_FOUND, "there is no pool 'nopool'")
+            self.assert_fails(ran, NOT_FOUND, "there is no pool 'nopool'")
 
     def test_a_pool_can_be_copied_to_a_folders_daemon_and_not_the_other_way(self):
         c = self.cluster
@@ -453,12 +456,12 @@ class Errors(ByHand, harness.ClusterTest):
             for name in ("e", "other", "small"):
                 self.assertTrue((folder / name).read_bytes() == Extent(c, "a", name).read(), name)
             ran = c.siphon("copy", "--secret-file", secret, f"{there}/e", "b", check=False)
-            self.assert_fails(ran, harness.USAGE, r"posix:DIR/e - \| siphon .*put b/e -")
+            self.assert_fails(ran, USAGE, r"posix:DIR/e - \| siphon .*put b/e -")
         self.assert_unharmed("e")
 
     # ---- a daemon without the plugin
 
-    def test_z_a_daemon_without_the_plugin_is_named(self):
+    def test_a_daemon_without_the_plugin_is_named(self):
         c, osd = self.cluster, 2
         text = c.conf.read_text()
         stock = subprocess.run(["ceph-osd", "-c", "/dev/null", "--show-config-value",
@@ -476,27 +479,29 @@ class Errors(ByHand, harness.ClusterTest):
             self.assertIsNone(c.companion_pid(osd))
             for name in names:
                 ran = c.siphon("copy", f"a/{name}", f"b/{name}", check=False)
-                self.assert_fails(ran, harness.NOT_FIT, "plugin")
+                self.assert_fails(ran, NOT_FIT, "plugin")
             # The others serve: a list of daemons says who does not.
             ran = c.siphon("daemons", "a", check=False)
             self.assertEqual({d["device"] for d in ran.document["devices"]}, {"osd.0", "osd.1"})
             self.assertEqual(len(ran.document["silent"]), 1, str(ran))
             # What was not asked may have transfers, all the same.
             ran = c.siphon("transfers", "a", check=False)
-            self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+            self.assertEqual(ran.code, PARTIAL, str(ran))
             self.assertEqual(len(ran.document["silent"]), 1, str(ran))
             ran = c.siphon("transfers", "a", check=False, as_json=False)
             self.assertIn("no transfers under way at the devices that answered", ran.stdout)
             self.assertRegex(ran.stderr, r"pool a: \d+ placement groups? could not be asked: ")
             for verb in ("watch", "cancel"):
                 ran = c.siphon(verb, "0" * 32, "a", check=False)
-                self.assert_fails(ran, harness.NOT_FIT, "no device that could be asked knows a")
+                self.assert_fails(ran, NOT_FIT, "no device that could be asked knows a")
             self.assert_unharmed(*names)
         finally:
             c.conf.write_text(text)
             c.tool("stop", f"osd.{osd}")
             c.tool("start", f"osd.{osd}")
         c.wait_companions()
+        for pool in ("a", "b"):  # as every test finds them
+            wait_until(lambda pool=pool: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
         for name in names:
             c.siphon("copy", f"a/{name}", f"b/{name}")
         self.purge(*(f"{pool}/{name}" for pool in "ab" for name in names))

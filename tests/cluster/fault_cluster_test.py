@@ -18,14 +18,14 @@ import sys
 import threading
 
 import harness
-from harness import FATAL, MIB, NOT_FIT, NOTHING_TO_DO, OK, TEMPORARY, wait_until
+from cli import BIN_DIR, FATAL, NOTHING_TO_DO, NOT_FIT, OK, TEMPORARY
+from formats import MIB, Head
+from waiting import wait_until
 
-sys.path.insert(0, str(harness.REPO / "tests" / "support"))
-
-from lane_proxy import Fault, LaneProxy  # noqa: E402 (after the path is known)
+from lane_proxy import Fault, LaneProxy
 
 SEED = int(os.environ.get("SIPHON_TEST_SEED", secrets.randbits(32)))
-REDIRECT = harness.BIN_DIR / "redirect_connect.so"
+REDIRECT = BIN_DIR / "redirect_connect.so"
 EXTENT_BYTES = 24 * MIB
 SLOW = ("--bwlimit", "8M")
 COPY_DEADLINE_S = 180  # for a copy that has to wait for a daemon to come back
@@ -58,7 +58,7 @@ class PublicNameWatch(threading.Thread):
                 head = harness.read_head(*self._where)
                 if head is None or not head.current or head.current == self._seen:
                     continue
-                if head.state != harness.Head.SEALED or digest_of(*self._where) != self._digest:
+                if head.state != Head.SEALED or digest_of(*self._where) != self._digest:
                     self.partial = f"partial under its public name: {head}"
                     return
                 self._seen = head.current

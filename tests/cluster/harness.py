@@ -1,8 +1,6 @@
 """What the cluster tests share: a cluster of their own, the CLI, and checks from outside.
 
-Nothing here imports or links code of Siphon: the head register, the parts and the blocks are read
-by struct definitions of this file, written after docs/extent_format.md, so that a test can hold the
-product to its own documents.
+Nothing here imports or links code of Siphon; what it stores is read as tests/lib/formats.py has it.
 
     class MyTest(harness.ClusterTest):
         cluster_options = {"size": 2}            # optional, see Cluster
@@ -19,53 +17,35 @@ free range), SIPHON_KEEP_CLUSTER=1 (a cluster stays up after a failure).
 
 import atexit
 import contextlib
-import dataclasses
-import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import os
 import pathlib
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import unittest
 import zlib
 
 import rados
 
 sys.dont_write_bytecode = True
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1] / name)
+                for name in ("lib", "support")]
 
-REPO = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO / "tests" / "support"))
+import clusters  # noqa: E402 (after the path is known)
+from cli import (BIN_DIR, REPO, RUN_DEADLINE_S, SIPHON, SIPHOND, Ran, Run,  # noqa: E402
+                 parse_document)
+from formats import MIB, Head, write_random_file  # noqa: E402
+from ports import listening_ports, own_ports  # noqa: E402
+from processes import companion_of, descriptors, osd_pids, thread_count  # noqa: E402
+from waiting import DEADLINE_S, wait_until  # noqa: E402
 
-BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
 CLUSTER_TOOL = REPO / "vstart-scripts" / "cluster"
-WITH_CLUSTER = REPO / "tests" / "support" / "with_cluster"
 PLUGIN = BIN_DIR / "libcls_siphon.so"
-SIPHON = BIN_DIR / "siphon"
-SIPHOND = BIN_DIR / "siphond"
-
-DEADLINE_S = 60  # for what takes a second on an idle machine
-RUN_DEADLINE_S = 180  # for one run of the CLI
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-# Exit codes of the CLI.
-OK, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, PARTIAL, FATAL, LIMIT, NOTHING_TO_DO = (
-    0, 2, 3, 4, 5, 6, 7, 8, 9)
-NEEDS_CONFIRMATION, NOT_FIT, INTERRUPTED = 11, 12, 130
-
-
-# ------------------------------------------------------------------------------------- small ones
 
 
 def require_binaries():
@@ -75,222 +55,7 @@ def require_binaries():
         raise RuntimeError("not built: " + ", ".join(missing))
 
 
-def wait_until(predicate, deadline_s=DEADLINE_S, what="the condition", poll_s=0.05):
-    """Polls until `predicate` returns something true, and returns that."""
-    end = time.monotonic() + deadline_s
-    while True:
-        value = predicate()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s} s: {what}")
-        time.sleep(poll_s)
-
-
-def write_random_file(path, size_bytes, seed):
-    """A file of reproducible bytes that no compression or zero detection can shorten."""
-    generator = random.Random(seed)
-    with open(path, "wb") as file:
-        left = size_bytes
-        while left > 0:
-            piece = generator.randbytes(min(left, 4 * MIB))
-            file.write(piece)
-            left -= len(piece)
-    return pathlib.Path(path)
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(4 * MIB), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def read_proc(pid, name):
-    try:
-        return pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
-def is_running(pid):
-    """False for a zombie."""
-    stat = read_proc(pid, "stat").decode(errors="replace")
-    return bool(stat) and stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def parent_of(pid):
-    """The parent's pid; None when the process is gone or a zombie."""
-    stat = read_proc(pid, "stat").decode(errors="replace")
-    state, parent = stat.rpartition(")")[2].split()[:2] if stat else ("Z", "0")
-    return None if state == "Z" else int(parent)
-
-
-def descriptors(pid):
-    """{number: what /proc/PID/fd says}."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
-    return found
-
-
-def thread_count(pid):
-    match = re.search(rb"Threads:\s*(\d+)", read_proc(pid, "status"))
-    return int(match[1]) if match else 0
-
-
-def listening_ports(first, last):
-    """TCP ports of [first, last] that somebody listens on, as the kernel says."""
-    text = subprocess.run(["ss", "-ltnH"], check=True, capture_output=True, text=True,
-                          timeout=DEADLINE_S).stdout
-    ports = (int(line.split()[3].rpartition(":")[2]) for line in text.splitlines())
-    return sorted({port for port in ports if first <= port <= last})
-
-
-# ------------------------------------------------------------------------------------------ the CLI
-
-
-@dataclasses.dataclass
-class Ran:
-    """How a run of the CLI ended."""
-
-    command: list
-    code: int
-    stdout: str
-    stderr: str
-    document: dict  # of -f json; None when there was none
-
-    def __str__(self):
-        return (f"{' '.join(map(str, self.command))}\nexit code {self.code}\n"
-                f"--- stdout\n{self.stdout[-3000:]}\n--- stderr\n{self.stderr[-3000:]}")
-
-    @property
-    def extents(self):
-        return self.document["extents"]
-
-    @property
-    def problem(self):
-        """The first error that is told: {"code", "message", "suspect", "next_step"}."""
-        if self.document is None:
-            return None
-        if self.document.get("error"):
-            return self.document["error"]
-        return next((e["problem"] for e in self.document.get("extents", []) if e.get("problem")),
-                    None)
-
-
-class Run:
-    """The CLI in the background, its progress read as it comes.
-
-    `transfer_ids` and the receipts are in the document at the end; while it runs the ids are found
-    with `siphon transfers`, as an operator would (Cluster.running_transfers).
-    """
-
-    def __init__(self, command, environment=None):
-        self.command = [str(word) for word in command]
-        self.progress = []  # the objects of --progress json, as they come
-        self._lines = []
-        self._changed = threading.Condition()
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, env=environment)
-        self.stdout = ""
-        self._readers = [threading.Thread(target=self._read_stderr, daemon=True),
-                         threading.Thread(target=self._read_stdout, daemon=True)]
-        for reader in self._readers:
-            reader.start()
-
-    def _read_stdout(self):
-        self.stdout = self.process.stdout.read()
-
-    def _read_stderr(self):
-        for line in self.process.stderr:
-            with self._changed:
-                self._lines.append(line)
-                if line.startswith('{"schema_version"'):
-                    with contextlib.suppress(ValueError, KeyError):
-                        self.progress.append(json.loads(line)["progress"])
-                self._changed.notify_all()
-
-    @property
-    def pid(self):
-        return self.process.pid
-
-    def ended(self):
-        return self.process.poll() is not None
-
-    def wait_progress(self, predicate, deadline_s=DEADLINE_S, what="the progress"):
-        """Waits for a progress object that satisfies `predicate`, and returns it."""
-        end = time.monotonic() + deadline_s
-        with self._changed:
-            seen = 0
-            while True:
-                for seen in range(seen, len(self.progress)):
-                    if predicate(self.progress[seen]):
-                        return self.progress[seen]
-                seen = len(self.progress)
-                if self.ended() or time.monotonic() > end:
-                    break
-                self._changed.wait(0.2)
-        raise AssertionError(f"{what} was not seen; it {'has ended' if self.ended() else 'runs'}\n"
-                             + "".join(self._lines[-20:]))
-
-    def wait_streaming(self, at_least_bytes=1, deadline_s=DEADLINE_S):
-        """Waits until some bytes, and not yet all, are durable at the target."""
-        return self.wait_progress(
-            lambda p: p["done_bytes"] >= at_least_bytes and not p["finished"], deadline_s,
-            f"a transfer with {at_least_bytes} bytes done")
-
-    def send(self, number):
-        self.process.send_signal(number)
-
-    def wait(self, deadline_s=RUN_DEADLINE_S):
-        """How it ended, as `Cluster.siphon` says it. Kills it, and fails, when it does not end."""
-        try:
-            code = self.process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f"did not end within {deadline_s} s: {' '.join(self.command)}\n"
-                                 + "".join(self._lines[-20:])) from None
-        for reader in self._readers:
-            reader.join(DEADLINE_S)
-        return Ran(self.command, code, self.stdout, "".join(self._lines),
-                   parse_document(self.stdout))
-
-    def close(self):
-        """Ends it whatever it does; for addCleanup."""
-        if not self.ended():
-            self.process.kill()
-        self.process.wait()
-        for reader in self._readers:
-            reader.join(DEADLINE_S)
-        self.process.stdout.close()
-        self.process.stderr.close()
-
-
-def parse_document(text):
-    with contextlib.suppress(ValueError):
-        return json.loads(text)
-    return None
-
-
 # -------------------------------------------------------------------------------------- the cluster
-
-
-def _port_range():
-    """A range of ports nobody else has: what with_cluster takes for itself."""
-    fixed = os.environ.get("SIPHON_TEST_PORT")
-    if fixed:
-        return contextlib.nullcontext(int(fixed))
-    loader = importlib.machinery.SourceFileLoader("with_cluster", str(WITH_CLUSTER))
-    spec = importlib.util.spec_from_loader("with_cluster", loader)
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module.port_range()
 
 
 class Cluster:
@@ -316,7 +81,7 @@ class Cluster:
         self._connections = {}
         self._is_down = False
         atexit.register(self.down)  # unittest runs no clean-ups after a KeyboardInterrupt
-        self.port = self._stack.enter_context(_port_range())
+        self.port = self._stack.enter_context(own_ports())
         self.data_ports = (self.port + 300, self.port + 499)
         self.control_ports = (self.port + 200, self.port + 299)
 
@@ -406,14 +171,7 @@ class Cluster:
 
     def admin_socket(self, osd, prefix, **arguments):
         """What `ceph daemon osd.N PREFIX` asks; the parsed answer."""
-        path = self.dir / "run" / f"ceph-osd.{osd}.asok"
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE_S)
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"prefix": prefix, **arguments}).encode() + b"\0")
-            with connection.makefile("rb") as answer:
-                (length,) = struct.unpack(">I", answer.read(4))
-                return json.loads(answer.read(length))
+        return clusters.ask_admin_socket(self.dir, osd, prefix, **arguments)
 
     def messenger_received_bytes(self):
         """What the messengers of all OSDs have received, in bytes."""
@@ -460,21 +218,11 @@ class Cluster:
 
     def osd_pid(self, osd):
         """The pid of the live ceph-osd, or None."""
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            words = read_proc(name, "cmdline").split(b"\0")
-            if (os.path.basename(words[0]) == b"ceph-osd" and is_running(name)
-                    and words[1:5] == [b"-i", str(osd).encode(), b"-c", str(self.conf).encode()]):
-                return int(name)
-        return None
+        return osd_pids(self.conf).get(osd)
 
     def companion_pid(self, osd):
         """The pid of the live siphond that this OSD has started, or None."""
-        parent = self.osd_pid(osd)
-        for name in filter(str.isdigit, os.listdir("/proc")) if parent else ():
-            words = read_proc(name, "cmdline").split(b"\0")
-            if b"--companion" in words and parent_of(name) == parent:
-                return int(name)
-        return None
+        return companion_of(self.osd_pid(osd))
 
     def osd_is_up(self, osd):
         dump = self.ceph("osd", "dump", as_json=True)
@@ -521,7 +269,7 @@ class Cluster:
         """Runs the CLI in the background, with --progress json. See Run. `environment`: beside our
         own."""
         return Run([*self.command(*arguments, key=key), "--progress", "json"],
-                   {**os.environ, **(environment or {})})
+                   environment)
 
     def put(self, address, size_bytes, seed):
         """Makes an extent of reproducible bytes; returns the file with its content."""
@@ -535,47 +283,6 @@ class Cluster:
 
 
 # ------------------------------------------------------------------- extents, read from the outside
-
-
-@dataclasses.dataclass
-class Head:
-    """The register in the xattr siphon.head, as docs/extent_format.md lays it out: version 2, or 1,
-    which has no digest."""
-
-    state: int
-    inline: bool
-    generation: int
-    current: str  # private id, hex; "" for none
-    extent_bytes: int
-    content_bytes: int
-    crc32: int
-    block_count: int
-    part_bytes: int
-    reservations: list  # private ids
-    trash: list  # private ids
-    format_version: int = 1
-    content_digest: str = ""  # SHA-256, hex; "" where it is not known
-
-    OPEN, SEALED = 1, 2
-
-    @staticmethod
-    def parse(raw):
-        (magic, version, state, inline, generation, current, extent_bytes, content_bytes, crc,
-         blocks, part_bytes, format_version, reserved, trashed, _sealed) = struct.unpack_from(
-             "<4sHBBQ16sQQIIIHBBQ", raw)
-        fixed, trash_bytes = {1: (96, 48), 2: (128, 96)}.get(version, (0, 0))
-        trash = fixed + 48 * reserved
-        if magic != b"SPHD" or not fixed or len(raw) != trash + trash_bytes * trashed + 4:
-            raise AssertionError(f"not a head register: {raw.hex()}")
-        digest = raw[72:104] if version == 2 and any(raw[72:104]) else b""
-        return Head(state, bool(inline), generation, current.hex() if any(current) else "",
-                    extent_bytes, content_bytes, crc, blocks, part_bytes,
-                    [raw[at:at + 16].hex() for at in range(fixed, trash, 48)],
-                    [raw[at:at + 16].hex() for at in range(trash, len(raw) - 4, trash_bytes)],
-                    format_version, digest.hex())
-
-    def part_count(self):
-        return 0 if self.inline else -(-self.extent_bytes // self.part_bytes)
 
 
 def read_head(cluster, pool, name, nspace=""):
@@ -648,25 +355,6 @@ def folder_daemon(cluster, name, environment=None):
     finally:
         daemon.kill()
         daemon.wait()
-
-
-def content_of(stream):
-    """The content of an extent's byte stream: every block, its SHA-256 checked."""
-    magic, version, _reserved, count, _crc, index_offset, content_bytes = struct.unpack_from(
-        "<4sHHIIQQ", stream, len(stream) - 64)
-    if magic != b"SFOT" or version != 1 or index_offset != content_bytes + 48 * count:
-        raise AssertionError("not a sealed extent's footer")
-    content, offset = [], 0
-    for number in range(count):
-        block_magic, _version, _r, length, digest = struct.unpack_from("<4sHHI32s", stream, offset)
-        block = stream[offset + 48:offset + 48 + length]
-        if block_magic != b"SBLK" or hashlib.sha256(block).digest() != digest:
-            raise AssertionError(f"block {number} at {offset} is not right")
-        content.append(block)
-        offset += 48 + length
-    if offset != index_offset:
-        raise AssertionError("the blocks do not end where the index begins")
-    return b"".join(content)
 
 
 def list_objects(cluster, pool):

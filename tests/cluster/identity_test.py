@@ -10,17 +10,18 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 
 import harness
-from harness import MIB, wait_until
+from cli import (BIN_DIR, CONFIRM, FATAL, NOTHING_TO_DO, NOT_FIT, OK, PARTIAL, PERMISSION,
+                 RUN_DEADLINE_S, SIPHON, TEMPORARY, USAGE, Ran, parse_document)
+from formats import MIB
+from ports import listening_ports
+from waiting import wait_until
 
-sys.path.insert(0, str(harness.REPO / "tests" / "support"))
-from lane_proxy import LaneProxy  # noqa: E402 (after the path is known)
+from lane_proxy import LaneProxy
 
-CONFIRM = "--yes-i-really-mean-it"
-REDIRECT = harness.BIN_DIR / "redirect_connect.so"
+REDIRECT = BIN_DIR / "redirect_connect.so"
 
 
 class Identity(harness.ClusterTest):
@@ -71,7 +72,7 @@ class Identity(harness.ClusterTest):
                     with self.subTest(options=options, source=source, target=target, verb=verb):
                         words = [CONFIRM] if verb == "move" else []
                         ran = c.siphon(verb, *options, source, target, *words, check=False)
-                        self.assert_fails(ran, harness.USAGE, "one and the same")
+                        self.assert_fails(ran, USAGE, "one and the same")
                         self.assertEqual(harness.fingerprint(c, self.a), before)
         # Elsewhere in the same pool is another place.
         self.move(f"{self.a}/e", f"{self.a}/f")
@@ -93,12 +94,12 @@ class Identity(harness.ClusterTest):
         before = harness.fingerprint(c, self.a)
 
         def run(*words):
-            command = [str(word) for word in (harness.SIPHON, *words, "-f", "json")]
+            command = [str(word) for word in (SIPHON, *words, "-f", "json")]
             done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL,
                                   capture_output=True, text=True, check=False,
-                                  timeout=harness.RUN_DEADLINE_S)
-            return harness.Ran(command, done.returncode, done.stdout, done.stderr,
-                               harness.parse_document(done.stdout))
+                                  timeout=RUN_DEADLINE_S)
+            return Ran(command, done.returncode, done.stdout, done.stderr,
+                               parse_document(done.stdout))
         names = (["--source-cluster", "other", "--target-conf", c.conf],
                  ["--source-conf", c.conf, "--target-cluster", "third"],
                  ["--source-cluster", "other", "--target-cluster", "third"],
@@ -108,12 +109,12 @@ class Identity(harness.ClusterTest):
                 for verb in (("move", CONFIRM), ("copy",)):
                     with self.subTest(options=options, source=source, verb=verb):
                         ran = run(*verb, *options, source, target)
-                        self.assert_fails(ran, harness.USAGE, "one and the same")
+                        self.assert_fails(ran, USAGE, "one and the same")
                         self.assertEqual(harness.fingerprint(c, self.a), before)
         # It is the cluster that was meant: what is not the same is moved.
         ran = run("move", CONFIRM, "--source-cluster", "other", "--target-cluster", "third",
                   f"{self.a}/e", self.b)
-        self.assertEqual(ran.code, harness.OK, str(ran))
+        self.assertEqual(ran.code, OK, str(ran))
         self.assertEqual((self.names(self.a), self.names(self.b)), (set(), {"e"}))
 
     def test_a_target_with_the_sources_own_private_ids_lets_no_source_go(self):
@@ -130,7 +131,7 @@ class Identity(harness.ClusterTest):
                     target.set_xattr(name, key, value)
         before = harness.fingerprint(c, self.a)
         ran = self.move(self.a, self.b, check=False)
-        self.assertEqual(ran.code, harness.USAGE, str(ran))
+        self.assertEqual(ran.code, USAGE, str(ran))
         self.assertEqual(ran.document["trashed_sources"], [], str(ran))
         for extent in ran.extents:
             self.assertRegex(extent["problem"]["message"], "the source stays.*private id")
@@ -158,7 +159,7 @@ class Identity(harness.ClusterTest):
                 for command in tier:
                     code, _, words = monitors.mon_command(json.dumps(command), b"")
                     self.assertEqual(code, 0, words)
-        ports = harness.listening_ports(*c.control_ports)
+        ports = listening_ports(*c.control_ports)
         door = LaneProxy(ports)  # of the calls, here: the first is made when all is planned
         self.addCleanup(door.close)
         door.before_connect = overlay
@@ -172,7 +173,7 @@ class Identity(harness.ClusterTest):
             c.ceph("osd", "tier", "cache-mode", self.b, "none", "--yes-i-really-mean-it",
                    check=False)
             c.ceph("osd", "tier", "remove", self.a, self.b, check=False)
-        self.assert_fails(ran, harness.USAGE, "the source stays.*private id")
+        self.assert_fails(ran, USAGE, "the source stays.*private id")
         self.assertEqual(ran.document["trashed_sources"], [], str(ran))
         for pool, was in before.items():
             self.assertEqual(harness.fingerprint(c, pool), was)
@@ -191,12 +192,12 @@ class Identity(harness.ClusterTest):
             for source, target in ((self.a, self.b), (self.b, self.a)):
                 for one in ("", "/e"):
                     ran = self.move(source + one, target + one, check=False)
-                    self.assert_fails(ran, harness.USAGE, "one and the same")
+                    self.assert_fails(ran, USAGE, "one and the same")
             # Elsewhere, from either name: refused before anything is granted, the tier by its name.
             for source in (self.a, self.b):
                 for verb in (("copy", f"{source}/e", self.name + "c"), ("verify", f"{source}/e")):
                     ran = c.siphon(*verb, check=False)
-                    self.assertEqual(ran.code, harness.NOT_FIT, str(ran))
+                    self.assertEqual(ran.code, NOT_FIT, str(ran))
                     self.assertRegex(ran.stdout + ran.stderr,
                                      f"cache tier.*remove-overlay {self.a}")
             self.assertEqual([o for pool in (self.a, self.b, self.name + "c")
@@ -247,7 +248,7 @@ class Identity(harness.ClusterTest):
                                 "LD_PRELOAD": str(REDIRECT),
                                 "SIPHON_TEST_REDIRECT_PORTS": f"{control}-{control}"})
             self.assertTrue(removed.is_set(), str(ran))
-            self.assert_fails(ran, harness.PARTIAL)
+            self.assert_fails(ran, PARTIAL)
             self.assertEqual(ran.document["trashed_sources"],
                              [f"{self.a}/e", f"{self.a}/small"], str(ran))
             problem = next(e["problem"] for e in ran.extents if e["problem"])
@@ -271,7 +272,7 @@ class Identity(harness.ClusterTest):
         self.assertEqual(set(dry.document["would_trash"]), {f"{self.a}/{p}" for p in everything})
         for odd in (f"{self.a}/", f"ceph:{self.a}/"):
             ran = self.move(odd, self.b, check=False)
-            self.assert_fails(ran, harness.USAGE, "nothing after the slash")
+            self.assert_fails(ran, USAGE, "nothing after the slash")
         self.assertEqual(self.names(self.a), everything)
         ran = self.move(self.a, self.b)
         self.assertEqual(ran.document["sources_left"],
@@ -295,7 +296,7 @@ class Identity(harness.ClusterTest):
         for words in (("ls", self.a), ("copy", self.a, self.b),
                       ("move", self.a, self.b, "--accept-degraded", CONFIRM)):
             ran = c.siphon(*words, key=key, check=False)
-            self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+            self.assertEqual(ran.code, PARTIAL, str(ran))
             self.assertEqual([u["problem"]["code"] for u in ran.document["unlisted"]],
                              ["PERMISSION_DENIED"], str(ran))
         self.assertEqual(ran.document["trashed_sources"], [f"{self.a}/e1"], str(ran))
@@ -336,7 +337,7 @@ class Identity(harness.ClusterTest):
         self.assertEqual(ran.document["only_in_target"], [f"{self.b}/n1/more"])
         self.assertEqual(ran.document["verified"], 2)
         ran = c.siphon("verify", "--exact", self.a, self.b, check=False)
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
 
     # ---- A15, D13
 
@@ -345,17 +346,17 @@ class Identity(harness.ClusterTest):
         c.put(f"{self.a}/e", 20 * MIB, 7)
         c.siphon("copy", f"{self.a}/e", self.b)
         ran = c.siphon("copy", f"{self.a}/e", self.b, check=False)
-        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        self.assertEqual(ran.code, NOTHING_TO_DO, str(ran))
         ran = c.siphon("copy", "--check", f"{self.a}/e", self.b, check=False)
-        self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+        self.assertEqual(ran.code, NOTHING_TO_DO, str(ran))
         part = harness.Extent(c, self.b, "e").part_name(1)
         io = c.io(self.b, locator="e")
         io.remove_object(part)
         ran = c.siphon("copy", f"{self.a}/e", self.b, check=False)
         whole = f"whole up to byte {8 * MIB} alone"
-        self.assert_fails(ran, harness.FATAL, "missing or short", whole)
+        self.assert_fails(ran, FATAL, "missing or short", whole)
         ran = self.move(f"{self.a}/e", self.b, check=False)
-        self.assertEqual(ran.code, harness.FATAL, str(ran))
+        self.assertEqual(ran.code, FATAL, str(ran))
         self.assertEqual(self.names(self.a), {"e"})
         c.siphon("copy", "--replace", CONFIRM, f"{self.a}/e", self.b)
         # The parts behind the missing one are there still, and so they are not called gone.
@@ -367,13 +368,13 @@ class Identity(harness.ClusterTest):
                          f"trash purge --private-id {kept['private_id']} {self.b}/e$")
         # All is there: what was done is that the source went.
         ran = self.move(f"{self.a}/e", self.b)
-        self.assertEqual(ran.code, harness.OK)
+        self.assertEqual(ran.code, OK)
         self.assertEqual(self.names(self.a), set())
         # A source that is short: its plan says what the copy does.
         c.io(self.b, locator="e").remove_object(harness.Extent(c, self.b, "e").part_name(1))
         for plan in (("--dry-run",), ()):
             ran = c.siphon("copy", *plan, f"{self.b}/e", f"{self.a}/again", check=False)
-            self.assert_fails(ran, harness.FATAL)
+            self.assert_fails(ran, FATAL)
             self.assertEqual(ran.problem["suspect"], "source", str(ran))
 
     def test_what_may_not_be_read_at_the_target_is_not_called_damaged(self):
@@ -384,7 +385,7 @@ class Identity(harness.ClusterTest):
                                      f"pool={self.a}, allow class siphon grant_write "
                                      f"pool={self.b}, allow r pool={self.a}")
         ran = c.siphon("copy", "--check", f"{self.a}/e", self.b, key=key, check=False)
-        self.assert_fails(ran, harness.PERMISSION, "there already|at the target already",
+        self.assert_fails(ran, PERMISSION, "there already|at the target already",
                           "grant_read")
         self.assertNotIn("damaged", str(ran))
 
@@ -412,7 +413,7 @@ class Identity(harness.ClusterTest):
             if used_again:
                 c.put(f"{self.a}/n/gone", 1000, 9)
             ran = c.siphon("scratch", "purge", self.a, check=False)
-            self.assertEqual(ran.code, harness.NOTHING_TO_DO, str(ran))
+            self.assertEqual(ran.code, NOTHING_TO_DO, str(ran))
             self.assertRegex(ran.stderr, "2 private ids: bytes that no head names")
             self.assertEqual(shown(), both)
         c.siphon("rm", "--purge", CONFIRM, f"{self.a}/n/gone")
@@ -436,10 +437,10 @@ class Identity(harness.ClusterTest):
             wait_until(lambda: not c.osd_is_up(osd), what="the OSD is down")
             dry = c.siphon("move", "--dry-run", "--timeout", "3", f"{self.a}/e", self.name + "c",
                            check=False)
-            self.assert_fails(dry, harness.TEMPORARY, "the source would stay.*of 3 OSDs")
+            self.assert_fails(dry, TEMPORARY, "the source would stay.*of 3 OSDs")
             self.assertEqual(dry.document["would_trash"], [])
             ran = self.move("--timeout", "3", f"{self.a}/e", self.name + "c", check=False)
-            self.assert_fails(ran, harness.TEMPORARY, "of 3 OSDs",
+            self.assert_fails(ran, TEMPORARY, "of 3 OSDs",
                               f"the source stays: {self.a}/e .{self.name}c/e is there")
             # It is no failure of the copy, whose number it is.
             told = {k: ran.document["summary"][k] for k in ("copied", "failed", "sources_staying")}

@@ -3,11 +3,11 @@
 
 import struct
 
-import harness  # it knows the way to tests/support
-from crc32c import crc32c
-from harness import MIB, NOT_FIT, OK, wait_until
+import harness  # it knows the way to tests/lib
+from cli import CONFIRM, NOT_FIT, OK
+from formats import MIB, crc32c
+from waiting import wait_until
 
-CONFIRM = "--yes-i-really-mean-it"
 TRASH_COUNT, FIXED, ENTRY = 63, 128, 96  # docs/extent_format.md: the head register, version 2
 ENTRY_SIZE, ENTRY_PART_SIZE = 16, 40
 

@@ -16,6 +16,9 @@ import signal
 import time
 
 import harness
+from cli import CONFIRM, INTERRUPTED, NOTHING_TO_DO, OK, PARTIAL
+from formats import KIB
+from waiting import wait_until
 from harness import Extent
 
 COUNT = int(os.environ.get("SIPHON_TEST_BATCH_EXTENTS", 300))  # the CLI looks at fewer one by one
@@ -23,11 +26,10 @@ BYTES = int(os.environ.get("SIPHON_TEST_BATCH_BYTES", 3000))
 KILLS = int(os.environ.get("SIPHON_TEST_BATCH_KILLS", 2))
 HOLDS = int(os.environ.get("SIPHON_TEST_BATCH_HOLDS", 1))
 # So that a fault comes before the end: four transfers, of the least rate, or 4 s.
-RATE = max(COUNT * BYTES // 4, 4 * 64 * harness.KIB)
+RATE = max(COUNT * BYTES // 4, 4 * 64 * KIB)
 OSD_TIMEOUT_S = 3  # of the companions, where an OSD is silent for longer
 TRASHED = ("s-0007", "s-0123")
 SEED = os.environ.get("SIPHON_TEST_SEED") or str(random.randrange(1 << 32))
-CONFIRM = "--yes-i-really-mean-it"
 
 
 class ManySmall(harness.ClusterTest):
@@ -62,7 +64,7 @@ class ManySmall(harness.ClusterTest):
         c = self.cluster
         run = c.start_siphon("copy", "a", "b")
         ran = run.wait()
-        self.assertEqual(ran.code, harness.OK, str(ran))
+        self.assertEqual(ran.code, OK, str(ran))
         # A name with nothing but trash behind it is no extent, and no failure.
         self.assertEqual(self.copied(ran, "b"), self.live)
         self.assertEqual(len(ran.extents), len(self.live))
@@ -72,7 +74,7 @@ class ManySmall(harness.ClusterTest):
         self.assertEqual(last["total_extents"], COUNT)
 
         # Names stand at the target now, so all are looked at: nothing to do, or just what is missing.
-        self.assertEqual(c.siphon("copy", "a", "b", check=False).code, harness.NOTHING_TO_DO)
+        self.assertEqual(c.siphon("copy", "a", "b", check=False).code, NOTHING_TO_DO)
         c.siphon("rm", "--purge", CONFIRM, "b/s-0200")
         again = c.siphon("copy", "a", "b")
         self.assertEqual(self.copied_statuses(again), {"copied": 1, "already there":
@@ -90,7 +92,7 @@ class ManySmall(harness.ClusterTest):
         run.wait_progress(lambda p: p["active"] > 0, what="a transfer under way")
         run.send(signal.SIGINT)
         ran = run.wait()
-        self.assertEqual(ran.code, harness.INTERRUPTED, str(ran))
+        self.assertEqual(ran.code, INTERRUPTED, str(ran))
         for transfer in ran.document["going_on"]:
             c.siphon("cancel", transfer, "left", check=False)
         unseen = [e for e in ran.extents if e["status"] in ("failed", "goes on")]
@@ -112,7 +114,7 @@ class ManySmall(harness.ClusterTest):
         run.wait_progress(lambda p: p["active"] > 0, what="a transfer under way")
         c.ceph("osd", "pool", "rm", "going", "going", "--yes-i-really-really-mean-it")
         ran = run.wait()
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
         self.assertEqual(len(ran.extents), len(self.live))
         not_found = [e for e in ran.extents
                      if e["problem"] and e["problem"]["code"] == "NOT_FOUND"]
@@ -136,18 +138,18 @@ class ManySmall(harness.ClusterTest):
 
         def lines():
             return receipts.read_text().splitlines() if receipts.exists() else []
-        harness.wait_until(lambda: run.ended() or len(lines()) >= at, what="some receipts")
+        wait_until(lambda: run.ended() or len(lines()) >= at, what="some receipts")
         self.assertFalse(run.ended(), f"{what}: over before the fault")
         yield osd
         ran = run.wait(300)
-        self.assertEqual(ran.code, harness.OK, f"{what}: {ran}")
+        self.assertEqual(ran.code, OK, f"{what}: {ran}")
         self.assertNotIn("already exists", ran.stdout + ran.stderr, what)
         told = [json.loads(line) for line in lines()]
         self.assertEqual(sorted(line["target_extent"] for line in told), self.live, what)
         self.assertEqual([e["source"].removeprefix("a/") for e in ran.extents
                           if e["status"] in ("copied", "already there")], self.live)
         c.wait_companions()
-        harness.wait_until(lambda: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
+        wait_until(lambda: c.pool_is_clean(pool), what=f"pool {pool} to be clean")
         self.assert_nothing_left(pool)
         self.assertEqual(c.siphon("scratch", "ls", pool).document["entries"], [])
         self.assert_companions_have_all_back(before, "a", pool)
@@ -161,7 +163,7 @@ class ManySmall(harness.ClusterTest):
             # There with the private id that its receipt names.
             self.assertEqual(extent.head.current, receipt["private_id"])
         again = c.siphon("copy", "a", pool, check=False)
-        self.assertEqual(again.code, harness.NOTHING_TO_DO, str(again))
+        self.assertEqual(again.code, NOTHING_TO_DO, str(again))
         for name in (pool, f"{pool}-warm"):
             c.ceph("osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
         print(f"{what}: {len(told)} receipts, {ran.document['summary']}", flush=True)

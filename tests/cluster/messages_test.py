@@ -5,18 +5,17 @@ there is to do. A field that nobody sets fails here: it is to be set, or to go.
 """
 
 import os
-import sys
 import unittest
 
 import harness
-from harness import FATAL, MIB, NOTHING_TO_DO, OK, PARTIAL, wait_until
+from cli import BIN_DIR, CONFIRM, FATAL, NOTHING_TO_DO, OK, PARTIAL
+from formats import MIB
+from waiting import wait_until
 
-sys.path.insert(0, str(harness.REPO / "tests" / "support"))
-from lane_proxy import Fault, LaneProxy, RawConnection  # noqa: E402 (after the path is known)
+from lane_proxy import Fault, LaneProxy, RawConnection
 
-WITNESS = harness.BIN_DIR / "field_witness.so"
-REDIRECT = harness.BIN_DIR / "redirect_connect.so"
-CONFIRM = "--yes-i-really-mean-it"
+WITNESS = BIN_DIR / "field_witness.so"
+REDIRECT = BIN_DIR / "redirect_connect.so"
 
 # {field: why none of this can set it}
 EXCEPTIONS = {

@@ -16,9 +16,10 @@ import time
 
 import rados
 
-import harness  # it knows the way to tests/support
-from crc32c import crc32c
-from harness import MIB, wait_until
+import harness  # it knows the way to tests/lib
+from cli import CONFIRM, PARTIAL, TEMPORARY
+from formats import MIB, crc32c, write_random_file
+from waiting import wait_until
 
 COUNT = int(os.environ.get("SIPHON_TEST_COUNT", 1000))
 GROUPS = int(os.environ.get("SIPHON_TEST_GROUPS", 8))
@@ -26,7 +27,6 @@ MOST_BYTES = 4 * MIB  # transfer.max_extent_bytes of the companions
 IN_FLIGHT = 64
 SILENCE_S = 6  # what the companions wait for an operation, and the commands while a group is down
 RUN_S = 600
-CONFIRM = "--yes-i-really-mean-it"
 
 
 class OneBadItem(harness.ClusterTest):
@@ -120,7 +120,7 @@ class OneBadItem(harness.ClusterTest):
         bad = {what: self.names(pool, what, 1, lost)[0]
                for what in ("rotten", "open", "large", "foreign")}
         for what in ("rotten", "open"):
-            path = harness.write_random_file(c.scratch / what, 300, 2)
+            path = write_random_file(c.scratch / what, 300, 2)
             c.siphon("put", *(["--open"] if what == "open" else []), f"{pool}/{bad[what]}", path)
         c.put(f"{pool}/{bad['large']}", MOST_BYTES + MIB, 3)
         with c.io(pool, locator=bad["rotten"]) as io:
@@ -159,7 +159,7 @@ class OneBadItem(harness.ClusterTest):
 
     def assert_unlisted(self, ran, group):
         """Whatever could not be listed is that group, and there is something."""
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
         self.assertTrue(ran.document["unlisted"], str(ran))
         for entry in ran.document["unlisted"]:
             self.assertIn(f"placement group {group} ", entry["problem"]["message"])
@@ -206,7 +206,7 @@ class OneBadItem(harness.ClusterTest):
         into = [self.start_siphon(*verb, "d", "few", "--timeout", str(SILENCE_S))
                 for verb in (("copy",), ("verify",))] if lost else []
         ran = self.timed("copied", "copy", "a", *named, "b", check=False)
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
         self.summary(ran, listed=COUNT, copied=len(good), already_there=0)
         self.assert_five_problems(ran, bad)
         if lost:
@@ -215,7 +215,7 @@ class OneBadItem(harness.ClusterTest):
             # One silence is waited for, or a few: not one for each extent.
             for run in into:
                 ran = run.wait()
-                self.assertEqual(ran.code, harness.TEMPORARY, str(ran))
+                self.assertEqual(ran.code, TEMPORARY, str(ran))
                 self.assertEqual(len(ran.extents), 500)
                 self.assertEqual({e["problem"]["code"] for e in ran.extents},
                                  {"DEADLINE_EXCEEDED"}, str(ran))
@@ -270,11 +270,11 @@ class OneBadItem(harness.ClusterTest):
         found = [bad["down"]] if "down" in bad else []  # its group is back
         there = good + found
         again = c.siphon("copy", "a", "b", check=False, as_json=False, timeout=RUN_S)
-        self.assertEqual(again.code, harness.PARTIAL, str(again))
+        self.assertEqual(again.code, PARTIAL, str(again))
         self.assertRegex(again.stdout, rf"{COUNT} extents listed: {len(found)} copied and proven, "
                                        rf"{len(good)} already there, \d refused, \d failed")
         listed = self.timed("listed", "ls", "a", check=False)
-        self.assertEqual(listed.code, harness.PARTIAL, str(listed))
+        self.assertEqual(listed.code, PARTIAL, str(listed))
         self.assertEqual(len(listed.extents), COUNT)
         self.assertEqual([e["name"] for e in listed.extents if e.get("problem")], [bad["foreign"]])
         with c.io("a", locator=bad["foreign"]) as io:
@@ -286,14 +286,14 @@ class OneBadItem(harness.ClusterTest):
         self.assertEqual(c.siphon("scratch", "ls", "b").document["entries"], [])
 
         ran = self.timed("moved", "move", "a", "b", CONFIRM, check=False)
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))
+        self.assertEqual(ran.code, PARTIAL, str(ran))
         self.summary(ran, listed=COUNT, copied=0, already_there=len(there))
         self.assertEqual(len(ran.document["trashed_sources"]), len(there))
         (left,) = ran.document["sources_left"]
         self.assertEqual(left["extents"], COUNT - len(there))
 
         ran = self.timed("trash listed", "trash", "ls", "a", check=False)
-        self.assertEqual(ran.code, harness.PARTIAL, str(ran))  # what is foreign has no register
+        self.assertEqual(ran.code, PARTIAL, str(ran))  # what is foreign has no register
         self.assertEqual(len(ran.document["entries"]), len(there))
         c.siphon("trash", "restore", f"a/{there[-1]}")
         ran = c.siphon("verify", f"a/{there[-1]}", f"b/{there[-1]}")

@@ -14,7 +14,10 @@ import subprocess
 import threading
 
 import harness
-from harness import MIB, wait_until
+from formats import MIB, content_of, sha256_of
+from ports import listening_ports
+from processes import descriptors, thread_count
+from waiting import DEADLINE_S, wait_until
 
 EXTENTS = 4
 EXTENT_BYTES = 256 * MIB
@@ -71,7 +74,7 @@ class KernelTcpCounts:
     def close(self):
         self._process.kill()
         self._process.wait()
-        self._reader.join(harness.DEADLINE_S)
+        self._reader.join(DEADLINE_S)
         self._process.stdout.close()
         self._process.stderr.close()
 
@@ -79,7 +82,7 @@ class KernelTcpCounts:
 def live_bytes_at_ports(first, last):
     """The same for connections that are still open."""
     text = subprocess.run(["ss", "-tinHO"], check=True, capture_output=True, text=True,
-                          timeout=harness.DEADLINE_S).stdout
+                          timeout=DEADLINE_S).stdout
     total = 0
     for line in text.splitlines():
         found = KernelTcpCounts.LINE.search(line)
@@ -141,7 +144,7 @@ class Proof(harness.ClusterTest):
         print(f"\n  {moved} bytes copied; the kernel counted {received} on the data ports and "
               f"{control} on gRPC; all messengers together received {messengers}")
         with self.subTest("no data port while idle"):
-            self.assertEqual(harness.listening_ports(*c.data_ports), [])
+            self.assertEqual(listening_ports(*c.data_ports), [])
         with self.subTest("descriptors and threads are back"):
             self.assert_resources_back(before)
         self.assert_identical()
@@ -184,8 +187,8 @@ class Proof(harness.ClusterTest):
                         for where in ("source", "target")]
                 source, target = (end.result() for end in ends)
             self.assertTrue(source == target, f"{name}: the two ends differ")
-            content = hashlib.sha256(harness.content_of(target)).hexdigest()
-            self.assertEqual(content, harness.sha256_of(self.files[name]), name)
+            content = hashlib.sha256(content_of(target)).hexdigest()
+            self.assertEqual(content, sha256_of(self.files[name]), name)
 
     def assert_deep_scrub_is_clean(self):
         c = self.cluster
@@ -210,9 +213,9 @@ class Proof(harness.ClusterTest):
         c, found = self.cluster, {}
         for osd, companion in c.wait_companions().items():
             for name, pid in ((f"osd.{osd}", c.osd_pid(osd)), (f"siphond.{osd}", companion)):
-                held = harness.descriptors(pid).values()
+                held = descriptors(pid).values()
                 sockets = sum(what.startswith("socket:") for what in held)
-                found[name] = (len(held) - sockets, harness.thread_count(pid), sockets)
+                found[name] = (len(held) - sockets, thread_count(pid), sockets)
         return found
 
     def assert_resources_back(self, before):
@@ -227,7 +230,7 @@ class Proof(harness.ClusterTest):
                        and seen[name][2] <= sockets + slack
                        for name, (others, threads, sockets) in before.items())
         try:
-            wait_until(back, harness.DEADLINE_S, "back", poll_s=0.5)
+            wait_until(back, DEADLINE_S, "back", poll_s=0.5)
         except AssertionError:
             self.assertEqual(before, seen)
 

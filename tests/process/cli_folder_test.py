@@ -7,7 +7,8 @@ import shlex
 import subprocess
 import unittest
 
-from folder_cli import (CONFIRM, FATAL, LIMIT, NOTHING_TO_DO, SIPHON, TEMPORARY, CliTest)
+from folder_cli import SIPHON, CliTest
+from cli import CONFIRM, FATAL, LIMIT, NOTHING_TO_DO, TEMPORARY
 
 
 class WhatIsNotTheCommandLines(CliTest):

@@ -10,8 +10,9 @@ import time
 import unittest
 import zlib
 
-from folder_cli import (BLOCK_HEADER, CONFIRM, FATAL, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO,
-                        PARTIAL, SIPHON, USAGE, CliTest, clean_environment)
+from folder_cli import SIPHON, CliTest, clean_environment
+from cli import CONFIRM, FATAL, NEEDS_CONFIRMATION, NOTHING_TO_DO, NOT_FOUND, PARTIAL, USAGE
+from formats import BLOCK_HEADER
 
 
 class PutAndGet(CliTest):

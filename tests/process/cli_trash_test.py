@@ -5,8 +5,8 @@ import re
 import shlex
 import unittest
 
-from folder_cli import (CONFIRM, FATAL, NEEDS_CONFIRMATION, NOT_FOUND, NOTHING_TO_DO, PARTIAL,
-                        USAGE, CliTest)
+from folder_cli import CliTest
+from cli import CONFIRM, FATAL, NEEDS_CONFIRMATION, NOTHING_TO_DO, NOT_FOUND, PARTIAL, USAGE
 
 
 class Removing(CliTest):

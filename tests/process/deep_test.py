@@ -7,8 +7,9 @@ import struct
 import zlib
 
 import two_daemons  # it knows the way to tests/support
-from crc32c import crc32c
-from two_daemons import FATAL, MIB, NOTHING_TO_DO, TwoDaemonsTest, sha256_of
+from cli import FATAL, NOTHING_TO_DO
+from formats import MIB, crc32c, sha256_of
+from two_daemons import TwoDaemonsTest
 
 PARTIAL = 6
 HEAD_FIXED, REGISTER_CRC32 = 16, 48  # docs/extent_format.md: the head file, and the register's crc32

@@ -3,10 +3,10 @@
 dry runs write nothing. Over two folders' daemons."""
 
 import two_daemons
-from folder_cli import CONFIRM, NEEDS_CONFIRMATION
+from cli import CONFIRM, NEEDS_CONFIRMATION, NOTHING_TO_DO, NOT_FOUND, OK, PERMISSION, SIPHON
 from cli_words_test import EveryEnd
 from told_test import ToldTest
-from two_daemons import KIB, MIB, NOT_FOUND, NOTHING_TO_DO, OK, PERMISSION, SIPHON
+from formats import KIB, MIB
 
 NO_TRANSFER = "0" * 32
 

@@ -2,8 +2,10 @@
 """What says that it is on the disk is: where a sync fails, it says so and does not count."""
 
 import two_daemons
-from two_daemons import (BIN_DIR, FATAL, KIB, MIB, NOTHING_TO_DO, OK, SIPHON, TEMPORARY,
-                         TwoDaemonsTest, sha256_of)
+from cli import BIN_DIR, FATAL, NOTHING_TO_DO, OK, SIPHON, TEMPORARY
+from formats import KIB, MIB, sha256_of
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 FAILING_SYNC = BIN_DIR / "failing_sync.so"
 GENERAL, PARTIAL = 1, 6
@@ -116,8 +118,8 @@ class WatchersTest(TwoDaemonsTest):
         words = [SIPHON, "watch", transfer["id"], f"{self.target.address}/", "-f", "json",
                  "--secret-file", self.secret]
         watchers = [self.start(words) for _ in range(self.WATCHERS)]
-        two_daemons.wait_for(lambda: sum(w.ended() for w in watchers) >= self.WATCHERS - self.MOST,
-                             two_daemons.DEADLINE_S, "those beyond the cap are turned away")
+        wait_until(lambda: sum(w.ended() for w in watchers) >= self.WATCHERS - self.MOST,
+                   DEADLINE_S, "those beyond the cap are turned away")
         refused = [w for w in watchers if w.ended()]
         self.assertEqual(len(refused), self.WATCHERS - self.MOST)
         for watcher in refused:

@@ -21,9 +21,13 @@ import subprocess
 import threading
 
 import two_daemons
-from lane_proxy import HELLO_BYTES, PROOF_BYTES, Fault, RawConnection, wait_for
-from two_daemons import (DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, LIMIT, MIB, OK, PERMISSION,
-                         SIPHON, SIPHOND, TEMPORARY, TwoDaemonsTest)
+from lane_proxy import HELLO_BYTES, PROOF_BYTES, Fault, RawConnection
+from cli import (EXIT_CONFIG, FATAL, INTERRUPTED, LIMIT, NOTHING_TO_DO, OK, PERMISSION, SIPHON,
+                 SIPHOND, TEMPORARY)
+from formats import MIB, sha256_of
+from ports import listening
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 EXTENT_BYTES = 12 * MIB
 SLOW = ("--bwlimit", "6M")  # mid-stream lasts two seconds
@@ -54,7 +58,7 @@ class AuthorityTest(FaultTest):
         self.assertLess(ran.summary["rpc_bytes"], EXTENT_BYTES / 1000)
         self.assert_source_untouched()
         self.assert_nothing_left()
-        again = self.copy("e1", code=two_daemons.NOTHING_TO_DO)
+        again = self.copy("e1", code=NOTHING_TO_DO)
         self.assertEqual(again.document["extents"][0]["status"], "already there")
         self.assert_copied()
 
@@ -138,8 +142,8 @@ class BatchFaultTest(TwoDaemonsTest):
                           str(self.COUNT * self.BYTES // self.SECONDS), "-f", "json",
                           "--secret-file", self.secret])
         at = self.random.randrange(1, self.COUNT * 3 // 4)
-        wait_for(lambda: run.ended() or len(os.listdir(self.target.folder)) - 2 >= at, DEADLINE_S,
-                 "some of them are public")
+        wait_until(lambda: run.ended() or len(os.listdir(self.target.folder)) - 2 >= at, DEADLINE_S,
+                   "some of them are public")
         self.assertFalse(run.ended(), "over before the fault")
         fault()
         ran = run.wait()
@@ -149,7 +153,7 @@ class BatchFaultTest(TwoDaemonsTest):
         lines = [json.loads(line) for line in receipts.read_text().splitlines()]
         self.assertEqual(sorted(line["target_extent"] for line in lines), self.names)
         with contextlib.suppress(AssertionError):
-            wait_for(lambda: self.target.leftovers() == [], DEADLINE_S, "nothing is left over")
+            wait_until(lambda: self.target.leftovers() == [], DEADLINE_S, "nothing is left over")
         self.assertEqual(self.target.leftovers(), [], self.target.log_tail())
         scratch = self.siphon("scratch", "ls", f"posix:{self.target.folder}/",
                               secret=False).document
@@ -191,8 +195,8 @@ class BatchFaultTest(TwoDaemonsTest):
     def test_the_target_is_held_among_the_publishes_of_a_batch(self):
         def hold():
             self.target.hold()
-            wait_for(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
-                     "the source gives up")
+            wait_until(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
+                       "the source gives up")
             self.target.go_on()
         for _ in range(self.HOLDS):
             self.copy_through(hold)
@@ -232,8 +236,8 @@ class ProcessFaultTest(FaultTest):
         self.assertNotEqual(self.target.leftovers(), [], "killed too early to leave anything")
         self.assertEqual(set(self.target.public_names()), {"warm"})
         # The source notices, and is idle again, without anybody's help.
-        wait_for(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
-                 "the source gives up")
+        wait_until(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
+                   "the source gives up")
         self.target.start()
         ran = run.wait()
         self.assertEqual(ran.code, OK, str(ran))
@@ -308,8 +312,8 @@ class HeldProcessTest(FaultTest):
     def test_the_target_hangs(self):
         run, _ = self.stream()
         self.target.hold()
-        wait_for(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
-                 "the source gives up")
+        wait_until(lambda: self.describe(self.source)["transfers_out"] == 0, DEADLINE_S,
+                   "the source gives up")
         self.assertNotIn("e1", self.target.public_names())
         self.target.go_on()
         ran = run.wait()
@@ -349,7 +353,7 @@ class HungPeerTest(TwoDaemonsTest):
             now = (daemon.thread_count(), self.settled_descriptors(daemon))
             before, last[0] = last[0], now
             return now == before
-        wait_for(same, DEADLINE_S, "a steady number of threads and descriptors")
+        wait_until(same, DEADLINE_S, "a steady number of threads and descriptors")
         return last[0]
 
     def assert_has_all_back(self, daemon):
@@ -365,7 +369,7 @@ class HungPeerTest(TwoDaemonsTest):
                 left.extend(f"port {p} listens" for p in listening(self.data_ports))
             return not left
         with contextlib.suppress(AssertionError):
-            wait_for(back, DEADLINE_S, "all is back")
+            wait_until(back, DEADLINE_S, "all is back")
         self.assertEqual(left, [], daemon.log_tail())
 
     def stream(self):
@@ -395,13 +399,13 @@ class HungPeerTest(TwoDaemonsTest):
         run = self.start([SIPHON, "copy", *(f"{self.source.address}/{n}" for n in self.NAMES),
                           f"{self.target.address}/", "--bwlimit", "64K", "-f", "json",
                           "--secret-file", self.secret])
-        wait_for(lambda: run.ended() or len(self.target.public_names()) > 2, DEADLINE_S,
-                 "some of them are public")
+        wait_until(lambda: run.ended() or len(self.target.public_names()) > 2, DEADLINE_S,
+                   "some of them are public")
         self.assertFalse(run.ended(), "over before it was stopped")
         run.send(signal.SIGSTOP)
         # The copy goes on without it.
-        wait_for(lambda: len(self.target.public_names()) > len(self.NAMES), DEADLINE_S,
-                 "all of them are public")
+        wait_until(lambda: len(self.target.public_names()) > len(self.NAMES), DEADLINE_S,
+                   "all of them are public")
         self.assert_has_all_back(self.target)
         self.assert_has_all_back(self.source)
         run.send(signal.SIGCONT)
@@ -722,7 +726,7 @@ class StoreFaultTest(FaultTest):
     def test_the_source_is_trashed_meanwhile(self):
         """The reader keeps what it has pinned: the copy ends well, or says that the source went."""
         run, _ = self.stream()
-        removed = self.start([two_daemons.SIPHON, "rm", f"posix:{self.source.folder}/e1",
+        removed = self.start([SIPHON, "rm", f"posix:{self.source.folder}/e1",
                               "--yes-i-really-mean-it"]).wait()
         self.assertEqual(removed.code, OK, str(removed))
         ran = run.wait()
@@ -735,19 +739,19 @@ class StoreFaultTest(FaultTest):
 
     def test_the_name_is_taken_at_the_target_meanwhile(self):
         # Slow enough that a put under a sanitizer, beside others, is the first to publish.
-        run = self.start([two_daemons.SIPHON, *self.copy_words("e1", "--bwlimit", "1M"), "-f",
+        run = self.start([SIPHON, *self.copy_words("e1", "--bwlimit", "1M"), "-f",
                           "json", "--secret-file", self.secret])
         self.wait_streaming(run, self.random.randrange(1, EXTENT_BYTES // 4))
         content = self.dir / "other"
         content.write_bytes(self.random.randbytes(MIB))
-        put = self.start([two_daemons.SIPHON, "put", f"posix:{self.target.folder}/e1",
+        put = self.start([SIPHON, "put", f"posix:{self.target.folder}/e1",
                           content]).wait()
         self.assertEqual(put.code, OK, str(put))
-        other = two_daemons.sha256_of(self.target.folder / "e1")
+        other = sha256_of(self.target.folder / "e1")
         ran = run.wait()
         self.assertEqual(ran.code, FATAL, str(ran))
         self.assert_is_problem(ran.problem, "already|generation|changed", suspect="target")
-        self.assertEqual(two_daemons.sha256_of(self.target.folder / "e1"), other)
+        self.assertEqual(sha256_of(self.target.folder / "e1"), other)
         self.assert_source_untouched()
         self.assert_nothing_left()
         self.copy("e1", "--replace", "--yes-i-really-mean-it")  # the other one goes to the trash
@@ -768,7 +772,7 @@ class TrashTest(FaultTest):
         self.assertEqual([e["extent"].rpartition("/")[2] for e in self.trash()], ["e1"])
         self.target.settings.append("trash.grace_hours=0")
         self.target.restart()
-        wait_for(lambda: self.trash() == [], DEADLINE_S, "an empty trash")
+        wait_until(lambda: self.trash() == [], DEADLINE_S, "an empty trash")
         self.assertEqual(self.target.leftovers(), [])
         self.assertEqual(set(self.target.public_names()), {"warm"})  # what is current stays
 
@@ -776,10 +780,6 @@ class TrashTest(FaultTest):
 def hello(ticket_id, lane=0):
     """The first message of a source, as docs/wire_format.md has it."""
     return struct.pack("<4sHH16s32s8s", b"SPHL", 1, lane, ticket_id, os.urandom(32), bytes(8))
-
-
-def listening(ports):
-    return two_daemons.listening(ports)
 
 
 def mount(folder, size_bytes, remount=""):

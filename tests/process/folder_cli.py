@@ -11,15 +11,14 @@ import tempfile
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from crc32c import crc32c  # noqa: E402 (after the path is known)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 
-SIPHON = str(pathlib.Path(os.environ["SIPHON_BIN_DIR"]) / "siphon")
-BLOCK_HEADER = 48
-CONFIRM = "--yes-i-really-mean-it"
+import cli  # noqa: E402 (after the path is known)
+from cli import OK  # noqa: E402
+from formats import Head, crc32c  # noqa: E402
+from waiting import wait_until  # noqa: E402
 
-(OK, OTHER, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, PARTIAL, FATAL, LIMIT, NOTHING_TO_DO,
- _, NEEDS_CONFIRMATION, NOT_FIT) = range(13)
+SIPHON = str(cli.SIPHON)
 
 
 def clean_environment(**more):
@@ -73,9 +72,8 @@ class CliTest(unittest.TestCase):
         try:
             writer.stdin.write(self.content(8 << 20))
             writer.stdin.flush()
-            deadline = time.monotonic() + 30
-            while not self.json("scratch", "ls", self.address())["entries"]:
-                self.assertLess(time.monotonic(), deadline)
+            wait_until(lambda: self.json("scratch", "ls", self.address())["entries"],
+                       what="a scratch extent")
         finally:
             writer.kill()
             writer.communicate()
@@ -92,8 +90,10 @@ class CliTest(unittest.TestCase):
             at += size
             if register:
                 reservations, entries = register[62:64]
+                fixed, entry_bytes = Head.SIZES[2]
+                trash = fixed + Head.RESERVATION * reservations
                 for back, hours in enumerate(hours_of[:entries]):
-                    entry = 128 + 48 * reservations + 96 * (entries - 1 - back)
+                    entry = trash + entry_bytes * (entries - 1 - back)
                     struct.pack_into("<Q", register, entry + 56, int((now - hours * 3600) * 1000))
                 struct.pack_into("<I", register, size - 4, crc32c(register[:-4]))
             registers.append(bytes(register))

@@ -19,7 +19,10 @@ import threading
 
 import two_daemons
 import hostile_peer as h2  # after two_daemons, which knows where it is
-from two_daemons import DEADLINE_S, MIB, OK, SIPHON, SIPHOND, TwoDaemonsTest
+from cli import OK, SIPHON, SIPHOND
+from formats import MIB, sha256_of
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 CONFIG_EXIT = 78
 
@@ -194,7 +197,7 @@ class Flood(TwoDaemonsTest):
             ran = self.siphon("copy", f"{self.source.address}/e-secret-name",
                               f"{self.target.address}/t{number}", "--bwlimit", "4M", code=None)
             self.assertEqual(ran.code, OK, f"copy {number} under a flood: {ran}")
-            self.assertEqual(two_daemons.sha256_of(self.target.folder / f"t{number}"),
+            self.assertEqual(sha256_of(self.target.folder / f"t{number}"),
                              self.digests["e-secret-name"])
         copies, heard, counts = h2.flooded(
             [self.base_port, self.base_port + 1],
@@ -243,8 +246,8 @@ class Flood(TwoDaemonsTest):
             with self.subTest(victim.folder.name), Recorder(port, settings) as recorder:
                 run = self.start([SIPHON, *self.copy_words("e-secret-name"), "-f", "json",
                                   "--secret-file", self.secret])
-                two_daemons.wait_for(lambda: b"Challenge" in recorder.said or run.ended(),
-                                     DEADLINE_S, "a caller")
+                wait_until(lambda: b"Challenge" in recorder.said or run.ended(),
+                           DEADLINE_S, "a caller")
                 run.send(signal.SIGKILL)
                 run.wait()
                 said = bytes(recorder.said)

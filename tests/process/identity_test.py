@@ -8,7 +8,9 @@ import shutil
 
 import two_daemons
 from lane_proxy import LaneProxy
-from two_daemons import MIB, PERMISSION, TEMPORARY, USAGE, TwoDaemonsTest, sha256_of
+from cli import PERMISSION, TEMPORARY, USAGE
+from formats import MIB, sha256_of
+from two_daemons import TwoDaemonsTest
 
 CONFIRM = "--yes-i-really-mean-it"
 

@@ -14,9 +14,12 @@ import signal
 import subprocess
 
 import two_daemons
-from folder_cli import CONFIRM, CliTest, clean_environment
+from cli import CONFIRM, INTERRUPTED, SIPHON
+from folder_cli import CliTest, clean_environment
 from told_test import DeafControl, ToldTest
-from two_daemons import DEADLINE_S, INTERRUPTED, KIB, MIB, SIPHON, end_with_parent, wait_for
+from formats import KIB, MIB
+from processes import end_with_parent
+from waiting import DEADLINE_S, wait_until
 
 # For what must take a second at most: nothing that it might wait for has a shorter timeout.
 SOON_S = 15
@@ -53,7 +56,7 @@ class DeafDevices(ToldTest):
             at_it = [str(w).replace("DEAF", f"127.0.0.1:{deaf.port}") for w in words]
             with self.subTest(words=at_it, secret=bool(secret)):
                 run = self.start([SIPHON, *at_it, *secret])
-                wait_for(lambda: run.ended() or deaf.asked, DEADLINE_S, "the question")
+                wait_until(lambda: run.ended() or deaf.asked, DEADLINE_S, "the question")
                 self.assertFalse(run.ended())
                 run.send(signal.SIGINT)
                 self.assertEqual(run.wait(SOON_S).code, INTERRUPTED)
@@ -84,7 +87,7 @@ class UnreadReceipts(ToldTest):
 
     def interrupted(self):
         unread = Unread(self, self.copy_words_unread())
-        wait_for(unread.is_full, DEADLINE_S, "a full pipe")
+        wait_until(unread.is_full, DEADLINE_S, "a full pipe")
         unread.process.send_signal(signal.SIGINT)
         _, said = unread.process.communicate(timeout=SOON_S)
         self.assertEqual(unread.process.returncode, INTERRUPTED, said)
@@ -111,7 +114,7 @@ class ATurn(ToldTest):
         # With the copy's own call that is one too many, which says when there is no place left.
         watchers = [self.start([SIPHON, "watch", transfer, f"{self.target.address}/",
                                 "--secret-file", self.secret]) for _ in range(self.PLACES)]
-        wait_for(lambda: any(w.ended() for w in watchers), DEADLINE_S, "one too many")
+        wait_until(lambda: any(w.ended() for w in watchers), DEADLINE_S, "one too many")
         waiting = Unread(self, [*self.copy_words("e2"), "--secret-file", self.secret]).process
         self.assertIn(b"busy; waiting for a turn", waiting.stderr.readline())
         waiting.send_signal(signal.SIGINT)
@@ -143,7 +146,7 @@ class Many(CliTest):
 
     def test_an_interrupt_ends_a_removal_of_many_and_each_that_went_is_told(self):
         process = self.start("rm", CONFIRM, *(self.address(n) for n in self.names))
-        wait_for(lambda: len(self.there()) < self.COUNT, DEADLINE_S, "the first to go")
+        wait_until(lambda: len(self.there()) < self.COUNT, DEADLINE_S, "the first to go")
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=SOON_S)
         self.assertEqual(process.returncode, INTERRUPTED, errors)
@@ -176,8 +179,8 @@ class Twice(CliTest):
         process = self.start("put", self.address("e 1"), "-")
         process.stdin.write(self.content(8 * MIB))
         process.stdin.flush()
-        wait_for(lambda: self.json("scratch", "ls", self.address("e 1"))["entries"], DEADLINE_S,
-                 "the attempt")
+        wait_until(lambda: self.json("scratch", "ls", self.address("e 1"))["entries"], DEADLINE_S,
+                   "the attempt")
         said = self.ended_at_once(process)
         self.assertNotIn("devices", said)
         command = re.search(r"may be left: siphon (scratch ls .*)$", said, re.MULTILINE).group(1)
@@ -196,7 +199,7 @@ class Twice(CliTest):
         for _ in range(50):  # until it is met
             file.unlink(missing_ok=True)
             process = self.start("get", self.address("e1"), file)
-            wait_for(lambda: process.poll() is not None or at_work(), DEADLINE_S, "its file")
+            wait_until(lambda: process.poll() is not None or at_work(), DEADLINE_S, "its file")
             process.send_signal(signal.SIGSTOP)
             if process.poll() is None and at_work():
                 break
@@ -212,7 +215,7 @@ class Twice(CliTest):
     def test_what_leaves_nothing_says_no_more(self):
         self.put("e1", self.content(1000 * 4096), "--block-size", "4K")
         unread = Unread(self, ["blocks", self.address("e1")])
-        wait_for(unread.is_full, DEADLINE_S, "a full pipe")
+        wait_until(unread.is_full, DEADLINE_S, "a full pipe")
         self.assertEqual(self.ended_at_once(unread.process), "siphon: ended at once\n")
 
 

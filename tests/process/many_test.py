@@ -11,8 +11,9 @@ import shutil
 import subprocess
 
 import two_daemons
-from lane_proxy import wait_for
-from two_daemons import DEADLINE_S, OK, SIPHON, TwoDaemonsTest
+from cli import OK, SIPHON
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 COUNT = int(os.environ.get("SIPHON_TEST_MANY", 10_050))
 PER_TRANSFER = 10_000
@@ -84,7 +85,7 @@ class ManyTest(TwoDaemonsTest):
             data = folder / ".siphon" / "data"
             writer.stdin.write(b"x" * (8 << 20))
             writer.stdin.flush()
-            wait_for(lambda: data.exists() and list(data.iterdir()), DEADLINE_S, "its scratch")
+            wait_until(lambda: data.exists() and list(data.iterdir()), DEADLINE_S, "its scratch")
         finally:
             writer.kill()
             writer.wait()

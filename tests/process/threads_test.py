@@ -13,7 +13,10 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import two_daemons  # noqa: E402 (after the path is known)
-from two_daemons import KIB, OK, SIPHON, TwoDaemonsTest, wait_for  # noqa: E402
+from cli import OK, SIPHON, SIPHOND
+from formats import KIB
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 USER = 64_771  # nobody's
 MOST_SPARE = 12
@@ -27,7 +30,7 @@ class NoThreadTest(TwoDaemonsTest):
     def run_as_a_user_of_its_own(self, daemon):
         self.dir.chmod(0o755)
         daemon.program = self.dir / "siphond"  # the build may be in a folder that he cannot enter
-        shutil.copy2(two_daemons.SIPHOND, daemon.program)
+        shutil.copy2(SIPHOND, daemon.program)
         daemon.user = USER
         secret = self.dir / f"secret of {daemon.folder.name}"
         shutil.copy2(self.secret, secret)
@@ -66,12 +69,12 @@ class NoThreadTest(TwoDaemonsTest):
                     [SIPHON, *self.copy_words(name, "--lanes", "2"), "--secret-file", self.secret],
                     stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
             self.addCleanup(run.kill)
-            wait_for(lambda: run.poll() is not None or b"busy" in told.read_bytes(),
-                     two_daemons.DEADLINE_S, "the copy ends, or waits for its turn")
+            wait_until(lambda: run.poll() is not None or b"busy" in told.read_bytes(),
+                         DEADLINE_S, "the copy ends, or waits for its turn")
             refused += run.poll() is None
             self.assertTrue(daemon.is_alive(), daemon.log_tail())
             self.limit_threads(daemon, 10_000)
-            self.assertEqual(run.wait(two_daemons.DEADLINE_S), OK,
+            self.assertEqual(run.wait(DEADLINE_S), OK,
                              f"{spare} threads to spare\n{told.read_text()}")
             self.assertTrue(daemon.is_alive(), daemon.log_tail())
             self.assert_copied(name)

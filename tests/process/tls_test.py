@@ -10,7 +10,10 @@ import subprocess
 
 import two_daemons
 import hostile_peer as h2  # after two_daemons, which knows where it is
-from two_daemons import DEADLINE_S, MIB, OK, TwoDaemonsTest
+from cli import EXIT_CONFIG, OK
+from formats import MIB
+from waiting import DEADLINE_S
+from two_daemons import TwoDaemonsTest
 
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
@@ -127,7 +130,7 @@ class TlsTest(TwoDaemonsTest):
     def test_half_of_the_files_is_refused_at_start(self):
         self.target.kill()
         self.target.settings[:] = self.ours.settings[:2]
-        with self.assertRaisesRegex(AssertionError, f"ended: {two_daemons.EXIT_CONFIG}"):
+        with self.assertRaisesRegex(AssertionError, f"ended: {EXIT_CONFIG}"):
             self.target.start()
         self.assertIn("tls.key", self.target.log_tail())
         ran = self.siphon("daemons", f"{self.target.address}/", *self.ours.options[:4], code=None)

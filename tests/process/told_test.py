@@ -14,9 +14,12 @@ import subprocess
 import threading
 
 import two_daemons
-from two_daemons import (BIN_DIR, DEADLINE_S, EXIT_CONFIG, FATAL, INTERRUPTED, KIB, MIB,
-                         NOT_FOUND, NOTHING_TO_DO, OK, PERMISSION, SIPHON, SIPHOND, TEMPORARY,
-                         USAGE, TwoDaemonsTest, is_connected_to, wait_for)
+from cli import (BIN_DIR, EXIT_CONFIG, FATAL, INTERRUPTED, NOTHING_TO_DO, NOT_FOUND, OK,
+                 PERMISSION, SIPHON, SIPHOND, TEMPORARY, USAGE)
+from formats import KIB, MIB
+from ports import is_connected_to
+from waiting import DEADLINE_S, wait_until
+from two_daemons import TwoDaemonsTest
 
 PARTIAL = 6
 
@@ -398,7 +401,7 @@ class DryRun(ToldTest):
         self.addCleanup(proxy.close)
         run = self.start([SIPHON, "copy", "--dry-run", f"127.0.0.1:{proxy.port}/e1",
                           f"{self.target.address}/", "--secret-file", self.secret])
-        wait_for(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
+        wait_until(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
         self.assertFalse(run.ended())
         run.send(signal.SIGINT)
         self.assertEqual(run.wait(15).code, INTERRUPTED)
@@ -434,7 +437,7 @@ class Interrupted(ToldTest):
         self.addCleanup(proxy.close)
         run = self.start([SIPHON, "copy", f"{self.source.address}/e1", f"127.0.0.1:{proxy.port}/",
                           "--secret-file", self.secret, "-f", "json"])
-        wait_for(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
+        wait_until(lambda: run.ended() or proxy.asked, DEADLINE_S, "the question")
         self.assertFalse(run.ended())
         run.send(signal.SIGINT)
         ran = run.wait()
@@ -455,8 +458,8 @@ class Interrupted(ToldTest):
                           self.secret, "-f", "json"])
         transfer = self.wait_streaming(run)["id"]
         self.target.kill()
-        wait_for(lambda: run.ended() or not is_connected_to(self.target.port), DEADLINE_S,
-                 "the requester to see that its target is gone")
+        wait_until(lambda: run.ended() or not is_connected_to(self.target.port), DEADLINE_S,
+                   "the requester to see that its target is gone")
         self.assertFalse(run.ended())
         run.send(signal.SIGINT)
         ran = run.wait()

@@ -15,11 +15,6 @@ free range); SIPHON_TEST_SEED (repeats a run: its seed is printed).
 """
 
 import contextlib
-import ctypes
-import hashlib
-import importlib.machinery
-import importlib.util
-import json
 import os
 import pathlib
 import random
@@ -28,7 +23,6 @@ import resource
 import secrets
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -37,80 +31,23 @@ import threading
 import time
 import unittest
 
-REPO = pathlib.Path(__file__).resolve().parents[2]
-BIN_DIR = pathlib.Path(os.environ.get("SIPHON_BIN_DIR", REPO / "build" / "release" / "bin"))
-SIPHON, SIPHOND = BIN_DIR / "siphon", BIN_DIR / "siphond"
-REDIRECT = BIN_DIR / "redirect_connect.so"
-WITH_CLUSTER = REPO / "tests" / "support" / "with_cluster"
-sys.path.insert(0, str(REPO / "tests" / "support"))
 sys.dont_write_bytecode = True
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1] / name)
+                for name in ("lib", "support")]
 
-from lane_proxy import LaneProxy, wait_for  # noqa: E402 (after the path is known)
+from cli import BIN_DIR, OK, SIPHON, SIPHOND, Run  # noqa: E402 (after the path is known)
+from formats import KIB, sha256_of  # noqa: E402
+from lane_proxy import LaneProxy  # noqa: E402
+from ports import listening, own_ports  # noqa: E402
+from processes import descriptors, end_with_parent, thread_count  # noqa: E402
+from waiting import DEADLINE_S, wait_until  # noqa: E402
 
+REDIRECT = BIN_DIR / "redirect_connect.so"
 SEED = int(os.environ.get("SIPHON_TEST_SEED", secrets.randbits(32)))
-DEADLINE_S = 60  # for what takes a second on an idle machine
-KIB, MIB = 1 << 10, 1 << 20
-
-# Exit codes of the CLI.
-OK, USAGE, NOT_FOUND, PERMISSION, TEMPORARY, FATAL, LIMIT, NOTHING_TO_DO, INTERRUPTED = (
-    0, 2, 3, 4, 5, 7, 8, 9, 130)
-EXIT_CONFIG = 78  # of siphond
-
-# In /proc/net/tcp.
-ESTABLISHED, CLOSE_WAIT, LISTEN = "01", "08", "0A"
-LOOPBACK = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), sys.byteorder):08X}"
 
 
 def random_bytes(size, seed):
     return random.Random(seed).randbytes(size)
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(MIB), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def port_range():
-    """A range of ports nobody else has: what with_cluster takes for itself."""
-    fixed = os.environ.get("SIPHON_TEST_PORT")
-    if fixed:
-        return contextlib.nullcontext(int(fixed))
-    loader = importlib.machinery.SourceFileLoader("with_cluster", str(WITH_CLUSTER))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module.port_range()
-
-
-def sockets():
-    """(own address, peer's address, state) of every TCP socket, as the kernel says."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):  # gRPC's sockets are IPv6 ones
-        for line in pathlib.Path(table).read_text().splitlines()[1:]:
-            yield tuple(line.split()[1:4])
-
-
-def port_of(address):
-    return int(address.rpartition(":")[2], 16)
-
-
-def listening(ports):
-    """Those of `ports` that somebody listens on at 127.0.0.1."""
-    taken = {port_of(own) for own, _, state in sockets()
-             if state == LISTEN and own.partition(":")[0].endswith(LOOPBACK)}
-    return sorted(taken & set(ports))
-
-
-def is_connected_to(port):
-    """Whether anybody here still has a connection to it, even one that its end has left."""
-    return any(port_of(peer) == port and state in (ESTABLISHED, CLOSE_WAIT)
-               for _, peer, state in sockets())
-
-
-def end_with_parent():
-    """In a child before exec: it goes when this process goes, however it goes."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 # ----------------------------------------------------------------------------------------- daemons
@@ -141,7 +78,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **self._environment}, user=self.user, preexec_fn=end_with_parent)
-        wait_for(self._serves, DEADLINE_S, f"{self.folder.name} serves\n{self.log_tail()}")
+        wait_until(self._serves, DEADLINE_S, f"{self.folder.name} serves\n{self.log_tail()}")
         return self
 
     def _serves(self):
@@ -171,10 +108,10 @@ class Daemon:
         self.process.send_signal(signal.SIGCONT)
 
     def descriptor_count(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return len(descriptors(self.pid))
 
     def thread_count(self):
-        return len(os.listdir(f"/proc/{self.pid}/task"))
+        return thread_count(self.pid)
 
     def log_tail(self):
         with contextlib.suppress(OSError):
@@ -208,76 +145,6 @@ class Daemon:
                 (rows,) = journal.execute(f'SELECT count(*) FROM "{table}"').fetchone()
                 found += [f"journal: {rows} rows in {table}"] if rows else []
         return found
-
-
-# --------------------------------------------------------------------------------------- requesters
-
-
-class Ran:
-    """How a run of the CLI ended. `document`: its -f json, None without one."""
-
-    def __init__(self, command, code, stdout, stderr):
-        self.command, self.code, self.stdout, self.stderr = command, code, stdout, stderr
-        self.document = None
-        with contextlib.suppress(ValueError):
-            self.document = json.loads(stdout)
-
-    def __str__(self):
-        return (f"{' '.join(self.command)}\nexit code {self.code}\n--- stdout\n"
-                f"{self.stdout[-3000:]}\n--- stderr\n{self.stderr[-3000:]}")
-
-    @property
-    def problem(self):
-        """The first error told: {"code", "message", "suspect", "next_step"}."""
-        document = self.document or {}
-        if document.get("error"):
-            return document["error"]
-        return next((e["problem"] for e in document.get("extents", []) if e.get("problem")), None)
-
-    @property
-    def receipt(self):
-        return self.document["extents"][0]["receipt"]
-
-    @property
-    def summary(self):
-        return self.document["summary"]
-
-
-class Run:
-    """The CLI in the background."""
-
-    def __init__(self, command, environment=None):
-        """`environment`: beside our own."""
-        self.command = [str(word) for word in command]
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, preexec_fn=end_with_parent, env={**os.environ, **(environment or {})})
-        self._output = ("", "")
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        self._output = self.process.communicate()
-
-    def ended(self):
-        return self.process.poll() is not None
-
-    def send(self, number):
-        self.process.send_signal(number)
-
-    def wait(self, deadline_s=3 * DEADLINE_S):
-        self._reader.join(deadline_s)
-        if self._reader.is_alive():
-            self.process.kill()
-            self._reader.join()
-            raise AssertionError(f"did not end within {deadline_s} s: {' '.join(self.command)}\n"
-                                 + self._output[1][-3000:])
-        return Ran(self.command, self.process.returncode, *self._output)
-
-    def close(self):
-        if not self.ended():
-            self.process.kill()
-        self._reader.join()
 
 
 class PublicNameWatch(threading.Thread):
@@ -322,7 +189,7 @@ class TwoDaemonsTest(unittest.TestCase):
         for program in (SIPHON, SIPHOND, REDIRECT):
             if not program.exists():
                 raise RuntimeError(f"not built: {program}")
-        cls.base_port = cls.enterClassContext(port_range())
+        cls.base_port = cls.enterClassContext(own_ports())
 
     def setUp(self):
         self.random = random.Random(f"{SEED} {self.id()}")
@@ -367,7 +234,7 @@ class TwoDaemonsTest(unittest.TestCase):
             now, last[0], before = daemon.descriptor_count(), daemon.descriptor_count(), last[0]
             time.sleep(0.1)
             return now == before
-        wait_for(same, DEADLINE_S, "a steady number of descriptors")
+        wait_until(same, DEADLINE_S, "a steady number of descriptors")
         return last[0]
 
     def start_proxy(self):
@@ -434,7 +301,7 @@ class TwoDaemonsTest(unittest.TestCase):
                 raise AssertionError(f"ended before it streamed: {run.wait()}")
             return next((t for t in self.transfers() if t["progress"]["phase"] == "stream" and
                          at_least_bytes <= t["progress"]["received_bytes"]), None)
-        found = wait_for(streaming, DEADLINE_S, "a transfer that streams")
+        found = wait_until(streaming, DEADLINE_S, "a transfer that streams")
         if found["progress"]["total_bytes"]:
             self.assertLess(found["progress"]["received_bytes"], found["progress"]["total_bytes"])
         return found
@@ -444,7 +311,7 @@ class TwoDaemonsTest(unittest.TestCase):
         def ended():
             return next((t["problem"] for t in self.transfers("--all")
                          if t["id"] == transfer_id and t["problem"]), None)
-        return wait_for(ended, DEADLINE_S, f"the end of transfer {transfer_id}")
+        return wait_until(ended, DEADLINE_S, f"the end of transfer {transfer_id}")
 
     # ---- the checks
 
@@ -478,7 +345,7 @@ class TwoDaemonsTest(unittest.TestCase):
                 left.extend(self._busy(daemon))
             return not left
         with contextlib.suppress(AssertionError):
-            wait_for(tidy, DEADLINE_S, "tidy")
+            wait_until(tidy, DEADLINE_S, "tidy")
         self.assertEqual(left, [], self.target.log_tail())
 
     def _busy(self, daemon):

@@ -19,7 +19,6 @@ import dataclasses
 import socket
 import struct
 import threading
-import time
 
 LISTEN, TARGET = "127.0.0.2", "127.0.0.1"
 HELLO_BYTES, CHALLENGE_BYTES, PROOF_BYTES = 64, 64, 32
@@ -271,13 +270,3 @@ class RawConnection:
 
     def close(self):
         self.socket.close()
-
-
-def wait_for(predicate, deadline_s, what):
-    """Polls until `predicate` returns something true, and returns that."""
-    end = time.monotonic() + deadline_s
-    while not (value := predicate()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s} s: {what}")
-        time.sleep(0.02)
-    return value

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -42,9 +43,9 @@ class Gate {
     }
     changed_.notify_all();
   }
-  void wait() {
+  void wait(std::chrono::seconds at_most = std::chrono::seconds(20)) {
     std::unique_lock lock(mutex_);
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [this] { return open_; }));
+    EXPECT_TRUE(changed_.wait_for(lock, at_most, [this] { return open_; }));
   }
 
  private:

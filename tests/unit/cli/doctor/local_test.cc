@@ -1,11 +1,11 @@
 // What an OSD's own host tells: its unit, and how that takes a kill for want of memory.
+#include "plugin/cli/doctor/local.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-
-#include "plugin/cli/doctor/local.h"
 
 namespace siphon::cli::doctor {
 namespace {

@@ -1,7 +1,7 @@
 // What caps allow, as `siphon doctor` reads them.
-#include <gtest/gtest.h>
-
 #include "plugin/cli/doctor/caps.h"
+
+#include <gtest/gtest.h>
 
 namespace siphon::cli::doctor {
 namespace {

@@ -1,4 +1,6 @@
 // What `siphon doctor` makes of facts: each is broken here once, on paper.
+#include "plugin/cli/doctor/checks.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 #include <optional>
 
 #include "plugin/base/types.h"
-#include "plugin/cli/doctor/checks.h"
 
 namespace siphon::cli::doctor {
 namespace {

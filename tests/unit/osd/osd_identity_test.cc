@@ -1,7 +1,7 @@
 // Which OSD a ceph-osd's command line says it is.
-#include <gtest/gtest.h>
-
 #include "plugin/osd/osd_identity.h"
+
+#include <gtest/gtest.h>
 
 namespace siphon::osd {
 namespace {
