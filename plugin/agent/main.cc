@@ -11,7 +11,6 @@
 #include <CLI/CLI.hpp>
 #include <condition_variable>
 #include <iostream>
-#include <mutex>
 #include <thread>
 
 #include "adapters/posix/folder.h"
@@ -19,6 +18,7 @@
 #include "plugin/agent/config.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
+#include "plugin/core/mutex.h"
 #include "plugin/rpc/source_caller.h"
 #include "plugin/transfer/leftovers.h"
 
@@ -84,9 +84,9 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
 constexpr std::chrono::hours kTidyEvery{1};
 
 void tidy_now_and_then(Leftovers& leftovers, ExtentStore& folder, const std::stop_token& stop) {
-  std::mutex mutex;
+  Mutex mutex;
   std::condition_variable_any never;
-  std::unique_lock lock(mutex);
+  MutexLock lock(mutex);
   auto last = std::chrono::steady_clock::now();
   while (!stop.stop_requested()) {
     const auto now = std::chrono::steady_clock::now();

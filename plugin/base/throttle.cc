@@ -20,19 +20,19 @@ Throttle::Throttle(std::uint64_t bytes_per_second)
       advanced_at_(Clock::now()) {}
 
 void Throttle::set_rate(std::uint64_t bytes_per_second) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   advance(Clock::now());
   rate_ = bytes_per_second;
   changed_.notify_all();
 }
 
 std::uint64_t Throttle::rate() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return rate_;
 }
 
 Status Throttle::take(std::uint64_t bytes, Deadline deadline, std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (rate_ == 0 || bytes == 0) return {};
   const auto now = Clock::now();
   advance(now);
@@ -43,19 +43,19 @@ Status Throttle::take(std::uint64_t bytes, Deadline deadline, std::stop_token st
 }
 
 Throttle::Place Throttle::line_up(std::uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (rate_ == 0 || bytes == 0) return 0;
   advance(Clock::now());
   return granted_ += static_cast<double>(bytes);
 }
 
 Status Throttle::wait(Place place, Deadline deadline, std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   advance(Clock::now());
   return wait_locked(lock, place, deadline, stop);
 }
 
-Status Throttle::wait_locked(std::unique_lock<std::mutex>& lock, double mark, Deadline deadline,
+Status Throttle::wait_locked(MutexLock& lock, double mark, Deadline deadline,
                              const std::stop_token& stop) {
   while (rate_ != 0 && passed_ < mark) {
     const auto now = Clock::now();
@@ -64,7 +64,7 @@ Status Throttle::wait_locked(std::unique_lock<std::mutex>& lock, double mark, De
     // Woken by a new rate and by a stop.
     const std::uint64_t rate = rate_;
     changed_.wait_until(lock, stop, std::min(passes_at(mark, now), deadline),
-                        [&] { return rate_ != rate; });
+                        [&]() SIPHON_REQUIRES(mutex_) { return rate_ != rate; });
     advance(Clock::now());
   }
   return {};

@@ -3,12 +3,12 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <mutex>
 #include <stop_token>
 #include <thread>
 #include <utility>
 
 #include "plugin/base/thread.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -20,9 +20,9 @@ class Ticker {
   template <typename Tick>
   static Result<Ticker> start(Side side, std::chrono::milliseconds period, Tick tick) {
     auto thread = start_thread(side, [period, tick = std::move(tick)](std::stop_token stop) {
-      std::mutex mutex;
+      Mutex mutex;
       std::condition_variable_any never;
-      std::unique_lock lock(mutex);
+      MutexLock lock(mutex);
       while (!stop.stop_requested() && tick()) {
         never.wait_for(lock, stop, period, [] { return false; });
       }

@@ -6,13 +6,13 @@
 #include <condition_variable>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <stop_token>
 #include <thread>
 #include <utility>
 
 #include "plugin/base/crc32.h"
 #include "plugin/cli/stream_io.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 namespace {
@@ -89,9 +89,9 @@ class PutTarget {
   // However long the content takes to come: reserving the same id again moves the end of its lease.
   void renew(const std::stop_token& stop, BeginOptions options) {
     options.renews = true;
-    std::mutex mutex;
+    Mutex mutex;
     std::condition_variable_any changed;
-    std::unique_lock lock(mutex);
+    MutexLock lock(mutex);
     while (!changed.wait_for(lock, stop, kRenewal, [&] { return stop.stop_requested(); })) {
       options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
       (void)store_.begin(name_, options);  // the next one, or the publish, says what is wrong

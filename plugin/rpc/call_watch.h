@@ -11,11 +11,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <list>
-#include <mutex>
 #include <stop_token>
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
 
@@ -30,11 +30,11 @@ class CallWatch {
   class Call {
    public:
     Call(CallWatch& watch, grpc::ServerContextBase& context) : watch_(watch), context_(context) {
-      const std::lock_guard lock(watch_.mutex_);
+      const MutexLock lock(watch_.mutex_);
       at_ = watch_.calls_.insert(watch_.calls_.end(), this);
     }
     ~Call() {
-      const std::lock_guard lock(watch_.mutex_);
+      const MutexLock lock(watch_.mutex_);
       watch_.calls_.erase(at_);
     }
     Call(const Call&) = delete;
@@ -68,7 +68,7 @@ class CallWatch {
 
  private:
   void run(std::stop_token stop) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (!stop.stop_requested()) {
       const auto now = Clock::now();
       for (Call* call : calls_) {
@@ -85,9 +85,9 @@ class CallWatch {
   }
 
   const std::chrono::milliseconds patience_;
-  std::mutex mutex_;  // guards calls_
+  Mutex mutex_;
   std::condition_variable_any tick_;
-  std::list<Call*> calls_;
+  std::list<Call*> calls_ SIPHON_GUARDED_BY(mutex_);
   std::jthread thread_;  // last: starts when all else is there
 };
 

@@ -77,7 +77,7 @@ Status StreamSender::Impl::run() {
     try {
       {
         const std::size_t of_use = request_.extents.size() * std::max(1u, limits_.read_depth);
-        std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         readers_.reserve(kMaxReaders);
         while (readers_.size() < std::min(kFirstReaders, of_use)) start_reader();
       }
@@ -94,19 +94,26 @@ Status StreamSender::Impl::run() {
     }
   }
   for (auto& thread : lane_threads) thread.join();
-  for (auto& thread : readers_) thread.join();  // lanes start them, so none is added any more
-  queue_.clear();
-  reading_.clear();
+  std::vector<std::thread> readers;
+  {
+    const MutexLock lock(mutex_);
+    readers.swap(readers_);  // lanes start them, so none is added any more
+  }
+  for (auto& thread : readers) thread.join();
   for (auto& lane : lanes_) lane.socket.close();
 
   std::optional<Error> stop_error;
+  std::vector<bool> reported;
   {
-    std::lock_guard lock(mutex_);  // cancel() may come this late; it changes nothing any more
+    const MutexLock lock(mutex_);  // cancel() may come this late; it changes nothing any more
+    queue_.clear();
+    reading_.clear();
     stop_error = stop_error_;
+    reported = reported_;
   }
   const Error why = stop_error.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
   for (std::uint32_t i = 0; i < request_.extents.size(); ++i) {
-    if (reported_[i]) continue;
+    if (reported[i]) continue;
     ExtentResult result;
     result.extent_index = i;
     result.status = fail(why);
@@ -119,7 +126,7 @@ Status StreamSender::Impl::run() {
 
 // The first error ends the attempt; everything that waits is woken.
 void StreamSender::Impl::stop(Error why) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!stop_error_) stop_error_ = std::move(why);
   stop_.store(true);
   stop_waits_.request_stop();
@@ -207,7 +214,7 @@ Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool&
   }
   Lane& self = lanes_[lane];
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopped()) return fail(Code::kCancelled, "cancelled");
     self.socket = std::move(*connected);
   }
@@ -224,7 +231,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
   const auto start = Clock::now();
   Next next = Next::kIdle;
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (true) {
       if (stopped()) return Next::kStopped;
       const bool was_long = queue_.size() > kMaxQueuedFrames / 2;
@@ -362,7 +369,7 @@ void StreamSender::Impl::frame_sent(OpenExtent& extent, std::uint64_t offset_byt
   std::optional<std::uint32_t> whole;
   Status joined;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (extent.reported) return;
     joined = extent.crc.add(offset_bytes, length_bytes, crc, extent.bytes);
     whole = extent.crc.complete(extent.bytes);
@@ -416,7 +423,7 @@ Status StreamSender::Impl::still_current(const ExtentInfo& read) {
 // ---- results -----------------------------------------------------------------------------------
 
 void StreamSender::Impl::report(ExtentResult result) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (reported_[result.extent_index]) return;
   reported_[result.extent_index] = true;
   results_.push_back(std::move(result));
@@ -424,7 +431,7 @@ void StreamSender::Impl::report(ExtentResult result) {
 
 // Whoever comes first hands over what there is, one at a time and without the lock.
 void StreamSender::Impl::deliver_results() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (delivering_) return;
   delivering_ = true;
   while (!results_.empty()) {

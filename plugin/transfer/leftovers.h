@@ -7,12 +7,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <map>
-#include <mutex>
 #include <stop_token>
 #include <string>
 #include <vector>
 
 #include "adapters/extent_store.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/journal.h"
 
 namespace siphon {
@@ -52,10 +52,10 @@ class Leftovers {
 
   StoreProvider& stores_;
   AttemptJournal& journal_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable_any changed_;
-  std::vector<Attempt> waiting_;
-  bool news_ = false;
+  std::vector<Attempt> waiting_ SIPHON_GUARDED_BY(mutex_);
+  bool news_ SIPHON_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace siphon

@@ -67,7 +67,7 @@ TargetTransfer::~TargetTransfer() = default;
 
 void TargetTransfer::run() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (std::exchange(began_, true)) return;  // cancelled while it waited
   }
   step(Event::kStarted);
@@ -98,7 +98,7 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
   look_at_names();
   settle_taken();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& extent : extents_) {
       if (!extent->machine.done()) wanted_.push_back(extent.get());
     }
@@ -153,7 +153,7 @@ Status TargetTransfer::stream(BufferPool& pool) {
   const Ticket ticket = Ticket::make(ticket_binding(call));
   call.ticket = ticket.clone();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     data_endpoint_ = listener.endpoint().to_string();
   }
   changed_.notify_all();
@@ -216,7 +216,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     await_second_call(status ? env_.settings.second_call_timeout : kLastMoment);
     if (second_call) second_call->join();
     if (status) step(Event::kAllCompared);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
   } else {
     note_lanes_ended();
@@ -225,7 +225,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     status = fail(std::move(sockets).error());
   }
   writers_.reset();  // when all is stored
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   rejected_connections_ += listener.rejected_connections();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
   if (hopeless_ && !cancel_requested_) {
@@ -277,7 +277,7 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
 }
 
 void TargetTransfer::note_second_call_ended(Error error) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stream_end_.status = fail(std::move(error));
   second_call_ended_ = true;
 }
@@ -295,7 +295,7 @@ void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener
       stop_.get_token());
   const bool failed = !end.status;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stream_end_ = std::move(end);
     second_call_ended_ = true;
   }
@@ -304,15 +304,17 @@ void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener
   listener.cancel();  // nobody will connect any more
   // Nor will a claim come. The lanes end when the source gives up, unless they wait for memory that
   // only claims would free.
-  std::unique_lock lock(mutex_);
-  if (changed_.wait_for(lock, kLastMoment, [this] { return lanes_ended_; })) return;
+  MutexLock lock(mutex_);
+  if (changed_.wait_for(lock, kLastMoment,
+                        [this]() SIPHON_REQUIRES(mutex_) { return lanes_ended_; }))
+    return;
   lock.unlock();
   stop_.request_stop();
 }
 
 void TargetTransfer::note_lanes_ended() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lanes_ended_ = true;
   }
   changed_.notify_all();
@@ -322,8 +324,9 @@ void TargetTransfer::note_lanes_ended() {
 // tell: it gets a while for that, then this end hangs up.
 void TargetTransfer::await_second_call(milliseconds at_most) {
   {
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, at_most, [this] { return second_call_ended_; })) {
+    MutexLock lock(mutex_);
+    if (changed_.wait_for(lock, at_most,
+                          [this]() SIPHON_REQUIRES(mutex_) { return second_call_ended_; })) {
       if (stream_end_.status) return;
     }
   }
@@ -341,7 +344,7 @@ void TargetTransfer::give_up_if_hopeless_locked() {
 
 // When the lanes had brought everything before the cancel came.
 bool TargetTransfer::any_was_cancelled() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::ranges::any_of(extents_, [](const auto& extent) {
     const std::optional<Error>& error = extent->machine.error();
     return error && error->code == Code::kCancelled;
@@ -359,7 +362,7 @@ void TargetTransfer::finish(Status attempt) {
                                  Side::kSource, "run the copy again"}
                          : attempt.error();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& extent : extents_) {
       Error e = reason;
       extent->on_error(std::move(e).with_context("extent " + extent->pair.source));
@@ -375,7 +378,7 @@ void TargetTransfer::finish(Status attempt) {
       extent->stored.drop_later();
     }
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto& extent : extents_) add_outcome_locked(*extent);
   phase_ = next_phase(phase_, Event::kAllPublished, failed_count_ > 0);
   Summary s;
@@ -410,7 +413,7 @@ void TargetTransfer::finish(Status attempt) {
 
 void TargetTransfer::refuse(Error error) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (std::exchange(began_, true)) return;
   }
   finish(fail(std::move(error)));
@@ -419,7 +422,7 @@ void TargetTransfer::refuse(Error error) {
 void TargetTransfer::cancel() {
   bool waited = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (is_final(phase_)) return;
     cancel_requested_ = true;
     waited = !std::exchange(began_, true);
@@ -432,7 +435,7 @@ void TargetTransfer::cancel() {
 // ---- what the lanes and the second call bring ------------------------------------------------
 
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!first_frame_at_) first_frame_at_ = steady_clock::now();
   Extent& extent = *wanted_[header.extent_index];
   if (header.extent_bytes > env_.settings.max_extent_bytes) {
@@ -448,7 +451,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
   Extent& extent = *wanted_[h.extent_index];
   bool is_inline = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (extent.machine.done()) return {};
     if (extent.started_unix_ms == 0) {
       extent.started_unix_ms = now_unix_ms();
@@ -490,7 +493,7 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
 
 Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
                                  std::uint32_t received) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Extent& extent = *wanted_[header.extent_index];
   extent.on_error({Code::kDataLoss,
                    "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
@@ -506,7 +509,7 @@ Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
 // Bytes that are wrong in themselves: that the source finds its lane closed only follows from it.
 void TargetTransfer::lane_broken(const Error& error) {
   if (!are_wrong_bytes(error)) return;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Extent* extent : wanted_) {
     extent->on_error(error.with_context("extent " + extent->pair.source));
   }
@@ -515,7 +518,7 @@ void TargetTransfer::lane_broken(const Error& error) {
 void TargetTransfer::on_report(const SourceReport& report) {
   std::vector<Extent*> large;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
     source_bottleneck_ = report.bottleneck;
     for (const SourceReport::Extent& e : report.extents) {
@@ -544,7 +547,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
 
 void TargetTransfer::step(Event event) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     phase_ = next_phase(phase_, event, failed_count_ > 0);
   }
   changed_.notify_all();
@@ -573,7 +576,6 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   outcomes_.push_back(std::move(outcome));
 }
 
-// With the lock.
 Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& claim,
                                    std::uint32_t target_crc32, const PrivateId& id) const {
   Receipt r;

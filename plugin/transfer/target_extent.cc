@@ -5,6 +5,7 @@
 
 #include "plugin/base/crc32.h"
 #include "plugin/base/log.h"
+#include "plugin/core/mutex.h"
 #include "plugin/format/extent_format.h"
 #include "plugin/transfer/pooled_read.h"
 
@@ -33,9 +34,9 @@ bool may_be_done(const Error& error) {
 
 // Returns early when `stop` is requested.
 void pause_for(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
+  Mutex mutex;
   std::condition_variable_any never;
-  std::unique_lock lock(mutex);
+  MutexLock lock(mutex);
   never.wait_for(lock, stop, time, [] { return false; });
 }
 
@@ -113,13 +114,13 @@ Status TargetExtent::check_blocks_of(std::span<const std::byte> bytes, const Sea
 }
 
 Status TargetExtent::begin(std::uint64_t extent_bytes) {
-  const std::lock_guard lock(begin_mutex_);
+  const MutexLock lock(begin_mutex_);
   if (begun_bytes_ != extent_bytes) begin_locked(extent_bytes);
   return begin_status_;
 }
 
 void TargetExtent::begin_early(std::uint64_t planned_bytes) {
-  const std::lock_guard lock(begin_mutex_);
+  const MutexLock lock(begin_mutex_);
   if (begun_bytes_ != 0) return;  // a writer was faster, and writes to it by now
   begin_locked(planned_bytes);    // the first writer hears of an error
 }

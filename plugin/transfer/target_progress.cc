@@ -28,9 +28,10 @@ Progress TargetTransfer::progress_locked() const {
 }
 
 TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, milliseconds timeout) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const Phase seen = phase_;
-  changed_.wait_for(lock, timeout, [&] { return summary_ || phase_ != seen; });
+  changed_.wait_for(lock, timeout,
+                    [&]() SIPHON_REQUIRES(mutex_) { return summary_ || phase_ != seen; });
   Update update;
   update.progress = progress_locked();
   while (*cursor < outcomes_.size() && update.outcomes.size() < 1000) {
@@ -41,7 +42,7 @@ TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, millisec
 }
 
 TransferInfo TargetTransfer::info() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   TransferInfo i{spec_.id,
                  spec_.source,
                  spec_.target,
@@ -55,7 +56,7 @@ TransferInfo TargetTransfer::info() const {
 }
 
 std::vector<Receipt> TargetTransfer::receipts() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Receipt> receipts;
   for (const ExtentOutcome& o : outcomes_) {
     if (o.result) receipts.push_back(*o.result);
@@ -69,8 +70,9 @@ void TargetTransfer::watch_bottleneck(std::stop_token stop) {
   auto last_at = steady_clock::now();
   for (;;) {
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, stop, milliseconds(500), [this] { return hopeless_; });
+      MutexLock lock(mutex_);
+      changed_.wait_for(lock, stop, milliseconds(500),
+                        [this]() SIPHON_REQUIRES(mutex_) { return hopeless_; });
       if (stop.stop_requested()) return;
       if (hopeless_) {
         lock.unlock();
@@ -84,7 +86,7 @@ void TargetTransfer::watch_bottleneck(std::stop_token stop) {
     const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
     const auto now = steady_clock::now();
     const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const double rate =
         static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
     const Bottleneck setting =
