@@ -9,12 +9,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <list>
 #include <stop_token>
-#include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/base/ticker.h"
 #include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
@@ -24,7 +23,10 @@ class CallWatch {
 
  public:
   explicit CallWatch(std::chrono::milliseconds patience)
-      : patience_(patience), thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+      : patience_(patience), ticker_(kLook, [this] {
+          look();
+          return true;
+        }) {}
 
   // One call, for as long as its handler runs. `context` outlives it.
   class Call {
@@ -67,28 +69,26 @@ class CallWatch {
   };
 
  private:
-  void run(std::stop_token stop) {
-    MutexLock lock(mutex_);
-    while (!stop.stop_requested()) {
-      const auto now = Clock::now();
-      for (Call* call : calls_) {
-        const bool stuck = call->until_.load() < now;
-        if (stuck && !call->stop_.stop_requested()) {
-          log::warn("{} has not read, or not said what it announced, in time: hung up",
-                    call->context_.peer());
-          call->context_.TryCancel();
-        }
-        if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();
+  static constexpr std::chrono::milliseconds kLook{200};
+
+  void look() {
+    const MutexLock lock(mutex_);
+    const auto now = Clock::now();
+    for (Call* call : calls_) {
+      const bool stuck = call->until_.load() < now;
+      if (stuck && !call->stop_.stop_requested()) {
+        log::warn("{} has not read, or not said what it announced, in time: hung up",
+                  call->context_.peer());
+        call->context_.TryCancel();
       }
-      tick_.wait_for(lock, stop, std::chrono::milliseconds(200), [] { return false; });
+      if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();
     }
   }
 
   const std::chrono::milliseconds patience_;
   Mutex mutex_;
-  std::condition_variable_any tick_;
   std::list<Call*> calls_ SIPHON_GUARDED_BY(mutex_);
-  std::jthread thread_;  // last: starts when all else is there
+  const Ticker ticker_;  // last: starts when all else is there
 };
 
 }  // namespace siphon::rpc

@@ -8,6 +8,7 @@
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/base/thread.h"
+#include "plugin/base/ticker.h"
 #include "plugin/transfer/target_impl.h"
 
 namespace siphon {
@@ -24,6 +25,9 @@ constexpr std::size_t kBeginEarly = 4;
 constexpr std::size_t kMostGaps = 4096;
 // Bytes per second below which a transfer has one lane.
 constexpr std::uint64_t kOneLaneRate = kMiB;
+
+// How often it is seen what limits a transfer.
+constexpr milliseconds kLook{500};
 
 // What one half of a transfer leaves the other, once it is over, to end by itself.
 constexpr std::chrono::seconds kLastMoment{2};
@@ -249,9 +253,12 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
   const auto cut_all = [&sockets] {
     for (Socket& s : sockets) s.shutdown();
   };
+  give_up_if_hopeless();  // if that was seen before there was a lane to cut
   std::vector<Status> ends(sockets.size());
-  const auto limit_watch =
-      start_thread(Side::kTarget, [this](std::stop_token stop) { watch_bottleneck(stop); });
+  const auto look = Ticker::start(Side::kTarget, kLook, [this, last = LastLook{}]() mutable {
+    look_for_bottleneck(last);
+    return true;
+  });
   {
     std::stop_callback cut(stop_.get_token(), cut_all);
     std::vector<std::jthread> lanes;
@@ -334,12 +341,19 @@ void TargetTransfer::await_second_call(milliseconds at_most) {
 }
 
 // With no extent left that could still be published, the rest of the stream is of no use.
-void TargetTransfer::give_up_if_hopeless_locked() {
-  const bool hopeless = std::ranges::all_of(
-      wanted_, [](const Extent* e) { return e->machine.state() == ExtentMachine::State::kFailed; });
-  if (!hopeless) return;
-  hopeless_ = true;
-  changed_.notify_all();
+// Before it streams and after it, what is under way ends by itself.
+void TargetTransfer::give_up_if_hopeless() {
+  bool streams = false;
+  {
+    const MutexLock lock(mutex_);
+    const auto has_failed = [](const Extent* e) {
+      return e->machine.state() == ExtentMachine::State::kFailed;
+    };
+    if (!std::ranges::all_of(wanted_, has_failed)) return;
+    hopeless_ = true;
+    streams = phase_ == Phase::kStream && !lanes_ended_;
+  }
+  if (streams) stop_.request_stop();
 }
 
 // When the lanes had brought everything before the cancel came.
@@ -435,21 +449,24 @@ void TargetTransfer::cancel() {
 // ---- what the lanes and the second call bring ------------------------------------------------
 
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
-  const MutexLock lock(mutex_);
-  if (!first_frame_at_) first_frame_at_ = steady_clock::now();
   Extent& extent = *wanted_[header.extent_index];
-  if (header.extent_bytes > env_.settings.max_extent_bytes) {
+  bool wanted = false;
+  {
+    const MutexLock lock(mutex_);
+    if (!first_frame_at_) first_frame_at_ = steady_clock::now();
+    if (header.extent_bytes <= env_.settings.max_extent_bytes) return !extent.machine.done();
     extent.on_error(
         too_large(extent.pair.source, header.extent_bytes, env_.settings.max_extent_bytes));
-    give_up_if_hopeless_locked();
+    wanted = !extent.machine.done();
   }
-  return !extent.machine.done();
+  give_up_if_hopeless();
+  return wanted;
 }
 
 Status TargetTransfer::deliver(ReceivedFrame frame) {
   const FrameHeader h = frame.header;
   Extent& extent = *wanted_[h.extent_index];
-  bool is_inline = false;
+  bool is_inline = false, too_many_gaps = false;
   {
     const MutexLock lock(mutex_);
     if (extent.machine.done()) return {};
@@ -463,27 +480,29 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       return {};  // that extent has failed; the lane goes on
     }
     pieces_ += extent.machine.pieces() - pieces;
-    if (pieces_ > extents_.size() + kMostGaps) {
+    too_many_gaps = pieces_ > extents_.size() + kMostGaps;
+    if (too_many_gaps) {
       extent.on_error({Code::kOutOfRange,
                        "extent " + extent.pair.source + ": the frames of this transfer leave " +
                            std::to_string(kMostGaps) + " gaps, more than can be under way",
                        Side::kSource,
                        {}});
-      give_up_if_hopeless_locked();
-      return {};
-    }
-    received_bytes_ += h.length_bytes;
-    env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
-    is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
-                h.extent_bytes <= store_limits_.inline_max_bytes;
-    if (is_inline) {
-      extent.inline_candidate = true;
-      extent.held = std::move(frame);
-      if (!extent.machine.complete()) return {};  // the source's claim will find it
-      ready_.push_back(&extent);
+    } else {
+      received_bytes_ += h.length_bytes;
+      env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
+      is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
+                  h.extent_bytes <= store_limits_.inline_max_bytes;
+      if (is_inline) {
+        extent.inline_candidate = true;
+        extent.held = std::move(frame);
+        if (!extent.machine.complete()) return {};  // the source's claim will find it
+        ready_.push_back(&extent);
+      }
     }
   }
-  if (is_inline) {
+  if (too_many_gaps) {
+    give_up_if_hopeless();
+  } else if (is_inline) {
     start_publishers();
   } else {
     writers_->push({std::move(frame)});
@@ -493,16 +512,18 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
 
 Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
                                  std::uint32_t received) {
-  const MutexLock lock(mutex_);
   Extent& extent = *wanted_[header.extent_index];
-  extent.on_error({Code::kDataLoss,
-                   "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
-                       std::to_string(header.offset_bytes) + " (" +
-                       std::to_string(header.length_bytes) + " bytes; source " + crc32_hex(sent) +
-                       ", target " + crc32_hex(received) +
-                       "): suspect the wire; the source is untouched, nothing was published",
-                   Side::kWire, "run the copy again"});
-  give_up_if_hopeless_locked();
+  Error error{Code::kDataLoss,
+              "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
+                  std::to_string(header.offset_bytes) + " (" + std::to_string(header.length_bytes) +
+                  " bytes; source " + crc32_hex(sent) + ", target " + crc32_hex(received) +
+                  "): suspect the wire; the source is untouched, nothing was published",
+              Side::kWire, "run the copy again"};
+  {
+    const MutexLock lock(mutex_);
+    extent.on_error(std::move(error));
+  }
+  give_up_if_hopeless();
   return {};
 }
 
@@ -517,6 +538,7 @@ void TargetTransfer::lane_broken(const Error& error) {
 
 void TargetTransfer::on_report(const SourceReport& report) {
   std::vector<Extent*> large;
+  bool one_has_failed = false;
   {
     const MutexLock lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
@@ -535,10 +557,11 @@ void TargetTransfer::on_report(const SourceReport& report) {
       } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
         extent.on_error(std::move(error).with_suspect(Side::kSource));
-        give_up_if_hopeless_locked();
+        one_has_failed = true;
       }
     }
   }
+  if (one_has_failed) give_up_if_hopeless();
   start_publishers();
   for (Extent* extent : large) writers_->push({{}, extent});
 }

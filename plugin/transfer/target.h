@@ -101,10 +101,11 @@ class TargetTransfer final : private FrameSink {
   void note_second_call_ended(Error error);
   void note_lanes_ended();
   void await_second_call(std::chrono::milliseconds at_most);
-  void give_up_if_hopeless_locked() SIPHON_REQUIRES(mutex_);
+  void give_up_if_hopeless();
   bool any_was_cancelled();
   void finish(Status attempt);
-  void watch_bottleneck(std::stop_token stop);
+  struct LastLook;
+  void look_for_bottleneck(LastLook& last);
 
   Result<bool> admit(const FrameHeader& header) override;
   Status deliver(ReceivedFrame frame) override;

@@ -1,7 +1,7 @@
 // What watchers of a TargetTransfer see: progress, outcomes as they come, and what limits it.
 #include <algorithm>
 
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/target_impl.h"
 
 namespace siphon {
 
@@ -64,44 +64,28 @@ std::vector<Receipt> TargetTransfer::receipts() const {
   return receipts;
 }
 
-// Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
-void TargetTransfer::watch_bottleneck(std::stop_token stop) {
-  std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
-  auto last_at = steady_clock::now();
-  for (;;) {
-    {
-      MutexLock lock(mutex_);
-      changed_.wait_for(lock, stop, milliseconds(500),
-                        [this]() SIPHON_REQUIRES(mutex_) { return hopeless_; });
-      if (stop.stop_requested()) return;
-      if (hopeless_) {
-        lock.unlock();
-        stop_.request_stop();
-        return;
-      }
-    }
-    const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
-    const std::uint64_t socket_ns = times_.in_socket_ns.load();
-    const std::uint64_t buffer_delta = buffer_ns - std::exchange(last_buffer_ns, buffer_ns);
-    const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
-    const auto now = steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
-    const MutexLock lock(mutex_);
-    const double rate =
-        static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
-    const Bottleneck setting =
-        reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
-    if (source_bottleneck_ == Bottleneck::kSetting ||
-        source_bottleneck_ == Bottleneck::kSourceSetting) {
-      bottleneck_ = source_bottleneck_;  // its lanes waited for that; here it is told by the rate
-    } else if (setting != Bottleneck::kNone) {
-      bottleneck_ = setting;
-    } else if (buffer_delta > socket_delta) {
-      bottleneck_ = Bottleneck::kTargetStore;
-    } else {
-      bottleneck_ =
-          source_bottleneck_ == Bottleneck::kNone ? Bottleneck::kLanes : source_bottleneck_;
-    }
+// Where did the lanes' threads spend their time since the last look?
+void TargetTransfer::look_for_bottleneck(LastLook& last) {
+  const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
+  const std::uint64_t socket_ns = times_.in_socket_ns.load();
+  const auto now = steady_clock::now();
+  const MutexLock lock(mutex_);
+  const LastLook before =
+      std::exchange(last, LastLook{true, now, buffer_ns, socket_ns, received_bytes_});
+  if (!before.was_one) return;
+  const double seconds = std::chrono::duration<double>(now - before.at).count();
+  const double rate = static_cast<double>(received_bytes_ - before.bytes) / seconds;
+  const Bottleneck setting =
+      reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
+  if (source_bottleneck_ == Bottleneck::kSetting ||
+      source_bottleneck_ == Bottleneck::kSourceSetting) {
+    bottleneck_ = source_bottleneck_;  // its lanes waited for that; here it is told by the rate
+  } else if (setting != Bottleneck::kNone) {
+    bottleneck_ = setting;
+  } else if (buffer_ns - before.buffer_ns > socket_ns - before.socket_ns) {
+    bottleneck_ = Bottleneck::kTargetStore;
+  } else {
+    bottleneck_ = source_bottleneck_ == Bottleneck::kNone ? Bottleneck::kLanes : source_bottleneck_;
   }
 }
 

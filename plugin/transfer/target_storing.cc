@@ -38,16 +38,18 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   Status stored = extent.stored.begin(header.extent_bytes);
   if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
   frame.payload.reset();
-  {
-    const MutexLock lock(mutex_);
-    if (!stored) {
+  if (!stored) {
+    {
+      const MutexLock lock(mutex_);
       extent.on_error(std::move(stored)
                           .error()
                           .with_context("extent " + extent.pair.target)
                           .with_suspect(Side::kTarget));
-      give_up_if_hopeless_locked();
-      return;
     }
+    return give_up_if_hopeless();
+  }
+  {
+    const MutexLock lock(mutex_);
     extent.machine.on_durable(header.length_bytes);
     durable_bytes_ += header.length_bytes;
     last_durable_at_ = steady_clock::now();
