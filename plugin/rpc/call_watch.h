@@ -14,13 +14,12 @@
 
 #include "plugin/base/log.h"
 #include "plugin/base/ticker.h"
+#include "plugin/base/types.h"
 #include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
 
 class CallWatch {
-  using Clock = std::chrono::steady_clock;
-
  public:
   explicit CallWatch(std::chrono::milliseconds patience)
       : patience_(patience), ticker_(kLook, [this] {
@@ -45,14 +44,14 @@ class CallWatch {
     // What `read_or_write` says; false also stops the call.
     template <typename ReadOrWrite>
     bool wait_for_peer(ReadOrWrite read_or_write) {
-      return wait_for_peer(read_or_write, Clock::now() + watch_.patience_);
+      return wait_for_peer(read_or_write, Deadline::clock::now() + watch_.patience_);
     }
     // The same, with another patience.
     template <typename ReadOrWrite>
-    bool wait_for_peer(ReadOrWrite read_or_write, Clock::time_point until) {
+    bool wait_for_peer(ReadOrWrite read_or_write, Deadline until) {
       until_ = until;
       const bool done = read_or_write();
-      until_ = Clock::time_point::max();
+      until_ = Deadline::max();
       if (!done) stop_.request_stop();
       return done;
     }
@@ -64,7 +63,7 @@ class CallWatch {
     CallWatch& watch_;
     grpc::ServerContextBase& context_;
     std::stop_source stop_;
-    std::atomic<Clock::time_point> until_{Clock::time_point::max()};
+    std::atomic<Deadline> until_{Deadline::max()};
     std::list<Call*>::iterator at_;
   };
 
@@ -73,7 +72,7 @@ class CallWatch {
 
   void look() {
     const MutexLock lock(mutex_);
-    const auto now = Clock::now();
+    const auto now = Deadline::clock::now();
     for (Call* call : calls_) {
       const bool stuck = call->until_.load() < now;
       if (stuck && !call->stop_.stop_requested()) {

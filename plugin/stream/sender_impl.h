@@ -25,8 +25,6 @@
 namespace siphon {
 namespace sender {
 
-using Clock = Deadline::clock;
-
 // Readers are added one by one, whenever a lane has nothing to send and all of them are at work.
 inline constexpr std::size_t kFirstReaders = 4;
 inline constexpr std::size_t kMaxReaders = 32;
@@ -139,8 +137,8 @@ class StreamSender::Impl {
   std::atomic<std::size_t> prefetch_bytes_{0};
   std::atomic<bool> are_small_{false};  // one at least came whole with its opening
   std::atomic<bool> stop_{false};
-  std::stop_source stop_waits_;                          // requested with stop_
-  std::atomic<sender::Clock::time_point> last_data_at_;  // some lane had data to send
+  std::stop_source stop_waits_;         // requested with stop_
+  std::atomic<Deadline> last_data_at_;  // some lane had data to send
 
   std::vector<Lane> lanes_;
 

@@ -141,7 +141,8 @@ std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t
   const std::size_t share = pool_.arena_bytes() / kFirstReaders / BufferPool::whole_granules(bytes);
   const std::size_t count = std::clamp<std::size_t>(share, 1, at_most);
   if (count > 1) {
-    if (auto group = pool_.acquire_many(bytes, count, Clock::now())) return std::move(*group);
+    if (auto group = pool_.acquire_many(bytes, count, Deadline::clock::now()))
+      return std::move(*group);
     if (starving()) return acquire(bytes, 1);  // which may be borrowed
   }
   return acquire(bytes, count);
@@ -196,10 +197,11 @@ bool StreamSender::Impl::starving() const {
 // None: the attempt has been stopped (by us, if there was no memory in time).
 std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
   while (!stopped()) {
-    const Deadline slice = std::min(request_.deadline, Clock::now() + kSlice);
+    const Deadline slice = std::min(request_.deadline, Deadline::clock::now() + kSlice);
     auto buffers = pool_.acquire_many(bytes, count, slice, starving());
     if (buffers) return std::move(*buffers);
-    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= request_.deadline) {
+    if (buffers.error().code != Code::kDeadlineExceeded ||
+        Deadline::clock::now() >= request_.deadline) {
       stop(std::move(buffers).error().with_context("wait for a send buffer"));
     }
   }

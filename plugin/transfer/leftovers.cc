@@ -119,7 +119,7 @@ void Leftovers::run(std::stop_token stop) {
     if (left == 0) {
       changed_.wait(lock, stop, [this]() SIPHON_REQUIRES(mutex_) { return !waiting_.empty(); });
       pause = kShortestPause;
-    } else if (changed_.wait_for(lock, stop, pause,
+    } else if (clock_.wait_until(changed_, lock, stop, clock_.now() + pause,
                                  [this]() SIPHON_REQUIRES(mutex_) { return news_; })) {
       pause = kShortestPause;
     } else {
@@ -135,7 +135,7 @@ std::size_t Leftovers::collect() {
     const MutexLock lock(mutex_);
     round.swap(waiting_);
   }
-  const auto now = std::chrono::steady_clock::now();
+  const Deadline now = clock_.now();
   std::erase_if(round, [&](const Attempt& a) { return a.not_before <= now && collect_one(a); });
   const MutexLock lock(mutex_);
   waiting_.insert(waiting_.end(), round.begin(), round.end());

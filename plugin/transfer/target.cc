@@ -53,7 +53,8 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
              environment.settings.scratch_lease,
              environment.settings.settle_timeout,
              stop_.get_token(),
-             environment.left_behind},
+             environment.left_behind,
+             environment.clock},
       started_unix_ms_(now_unix_ms()),
       started_at_(steady_clock::now()) {
   extents_.reserve(spec_.extents.size());
@@ -313,8 +314,9 @@ void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener
   // only claims would free.
   MutexLock lock(mutex_);
   if (changed_.wait_for(lock, kLastMoment,
-                        [this]() SIPHON_REQUIRES(mutex_) { return lanes_ended_; }))
+                        [this]() SIPHON_REQUIRES(mutex_) { return lanes_ended_; })) {
     return;
+  }
   lock.unlock();
   stop_.request_stop();
 }
@@ -384,9 +386,9 @@ void TargetTransfer::finish(Status attempt) {
   }
   settle_taken();
   // What cannot be removed in time is the collector's: nobody waits for it here.
-  const Deadline until = deadline_in(env_.settings.drop_timeout);
+  const Deadline until = env_.clock.now() + env_.settings.drop_timeout;
   for (auto& extent : extents_) {
-    if (steady_clock::now() < until) {
+    if (env_.clock.now() < until) {
       extent->stored.drop();
     } else {
       extent->stored.drop_later();

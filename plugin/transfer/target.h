@@ -21,6 +21,7 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/clock.h"
 #include "plugin/base/throttle.h"
 #include "plugin/base/work_queue.h"
 #include "plugin/core/mutex.h"
@@ -46,6 +47,7 @@ struct TargetEnvironment {
   Throttle& receive_throttle;  // all that comes in, together
   // Told of scratch that could not be removed; its row stays in the journal. Must not block.
   std::function<void(Attempt)> left_behind = {};
+  const Clock& clock = Clock::system();  // of what it does again, or gives up, in time
 };
 
 class TargetTransfer final : private FrameSink {

@@ -16,6 +16,7 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/clock.h"
 #include "plugin/core/mutex.h"
 #include "plugin/transfer/journal.h"
 #include "plugin/transfer/types.h"
@@ -34,6 +35,7 @@ struct TargetPlace {
   std::stop_token stop;
   // Told of scratch that could not be removed; its row stays in the journal. May be empty.
   std::function<void(Attempt)> left_behind;
+  const Clock& clock;
 };
 
 // Thread safe where it says so. Everything blocks for as long as the store does.
