@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "adapters/store_util.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 namespace {
@@ -51,18 +52,20 @@ class MemoryStore final : public ExtentStore {
   using BytesKey = std::pair<std::string, PrivateId>;
 
   Status fault(const MemoryOperation& operation) { return provider_.check_fault(operation); }
-  // The rest with mutex_ held.
-  HeadRegister* find_head(std::string_view name);
-  BytesPtr find_bytes(std::string_view name, const PrivateId& id);
-  Status transition(std::string_view name, const TransitionRequest& request);
+  HeadRegister* find_head(std::string_view name) SIPHON_REQUIRES(mutex_);
+  BytesPtr find_bytes(std::string_view name, const PrivateId& id) SIPHON_REQUIRES(mutex_);
+  Status transition(std::string_view name, const TransitionRequest& request)
+      SIPHON_REQUIRES(mutex_);
   Status condemn_and_drop(std::string_view name, const PrivateId& id,
-                          std::optional<std::uint64_t> trashed_unix_ms = {});
+                          std::optional<std::uint64_t> trashed_unix_ms = {})
+      SIPHON_REQUIRES(mutex_);
 
   MemoryProvider& provider_;
   const Location location_;
-  std::mutex mutex_;
-  std::map<std::string, HeadRegister, std::less<>> heads_;  // never a blank one
-  std::map<BytesKey, BytesPtr> bytes_;
+  Mutex mutex_;
+  // Never a blank one.
+  std::map<std::string, HeadRegister, std::less<>> heads_ SIPHON_GUARDED_BY(mutex_);
+  std::map<BytesKey, BytesPtr> bytes_ SIPHON_GUARDED_BY(mutex_);
 };
 
 class MemoryReader final : public ExtentReader {
@@ -79,7 +82,7 @@ class MemoryReader final : public ExtentReader {
     SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), info_.header.extent_bytes,
                                info_.header.part_bytes, store_.limits().operation_bytes));
     SIPHON_TRY(store_.fault({"read", info_.name, offset_bytes, out.size()}));
-    std::lock_guard lock(store_.mutex_);
+    const MutexLock lock(store_.mutex_);
     if (offset_bytes + out.size() > bytes_->size()) {
       return fail(Code::kDataLoss, "extent " + info_.name + " is shorter than its header says");
     }
@@ -91,7 +94,7 @@ class MemoryReader final : public ExtentReader {
  private:
   MemoryStore& store_;
   const ExtentInfo info_;
-  const BytesPtr bytes_;
+  const BytesPtr bytes_ SIPHON_PT_GUARDED_BY(store_.mutex_);
   const std::size_t prefetched_bytes_;
 };
 
@@ -113,7 +116,7 @@ class MemoryScratch final : public ScratchExtent {
     SIPHON_TRY(check_io_bounds(offset_bytes, in.size(), end_bytes_, part_bytes(),
                                store_.limits().operation_bytes));
     SIPHON_TRY(store_.fault({"write", name_, offset_bytes, in.size()}));
-    std::lock_guard lock(store_.mutex_);
+    const MutexLock lock(store_.mutex_);
     if (finished_) return fail(Code::kFailedPrecondition, "write after publish or abort");
     bytes_->resize(std::max<std::size_t>(bytes_->size(), offset_bytes + in.size()));
     std::copy(in.begin(), in.end(), bytes_->begin() + static_cast<std::ptrdiff_t>(offset_bytes));
@@ -124,7 +127,7 @@ class MemoryScratch final : public ScratchExtent {
     SIPHON_TRY(check_io_bounds(offset_bytes, out.size(), end_bytes_, part_bytes(),
                                store_.limits().operation_bytes));
     SIPHON_TRY(store_.fault({"read scratch", name_, offset_bytes, out.size()}));
-    std::lock_guard lock(store_.mutex_);
+    const MutexLock lock(store_.mutex_);
     if (offset_bytes + out.size() > bytes_->size()) return fail(scratch_is_short(name_));
     std::copy_n(bytes_->begin() + static_cast<std::ptrdiff_t>(offset_bytes), out.size(),
                 out.begin());
@@ -138,7 +141,7 @@ class MemoryScratch final : public ScratchExtent {
     }
     const TransitionRequest request =
         publish_request(id_, generation_, header, part_bytes(), replace, as_state);
-    std::unique_lock lock(store_.mutex_);
+    MutexLock lock(store_.mutex_);
     if (as_state == ExtentState::kSealed && bytes_->size() != header.extent_bytes) {
       return fail(Code::kFailedPrecondition,
                   "publish " + name_ + ": " + std::to_string(bytes_->size()) + " of " +
@@ -152,7 +155,7 @@ class MemoryScratch final : public ScratchExtent {
 
   Status abort() override {
     SIPHON_TRY(store_.fault({"abort", name_}));
-    std::lock_guard lock(store_.mutex_);
+    const MutexLock lock(store_.mutex_);
     SIPHON_TRY(store_.condemn_and_drop(name_, id_));
     finished_ = true;
     return {};
@@ -164,8 +167,8 @@ class MemoryScratch final : public ScratchExtent {
   const PrivateId id_;
   const std::uint64_t end_bytes_;
   const std::uint64_t generation_;  // what begin saw
-  const BytesPtr bytes_;
-  bool finished_ = false;  // guarded by the store's mutex
+  const BytesPtr bytes_ SIPHON_PT_GUARDED_BY(store_.mutex_);
+  bool finished_ SIPHON_GUARDED_BY(store_.mutex_) = false;
 };
 
 // ---- lookups ---------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ Status MemoryStore::transition(std::string_view name, const TransitionRequest& r
 Result<ExtentInfo> MemoryStore::stat(std::string_view name) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"stat", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
@@ -209,7 +212,7 @@ Result<ExtentInfo> MemoryStore::stat(std::string_view name) {
 
 Status MemoryStore::check_parts(const ExtentInfo& info) {
   SIPHON_TRY(fault({"check_parts", info.name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const BytesPtr bytes = find_bytes(info.name, info.private_id);
   const std::uint64_t there = bytes ? bytes->size() : 0;
   if (there == info.header.extent_bytes) return {};
@@ -218,7 +221,7 @@ Status MemoryStore::check_parts(const ExtentInfo& info) {
 
 Status MemoryStore::check_kept(std::string_view name, const TrashEntry& entry) {
   SIPHON_TRY(fault({"check_kept", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const BytesPtr bytes = find_bytes(name, entry.id);
   const bool sealed = entry.state == ExtentState::kSealed;
   if (bytes && (!sealed || bytes->size() == entry.header.extent_bytes)) return {};
@@ -233,7 +236,7 @@ Result<ExtentPage> MemoryStore::list(std::string_view cursor, std::size_t max_na
   SIPHON_TRY(fault({"list", ""}));
   if (max_names == 0) return fail(Code::kInvalidArgument, "list: max_names is 0");
   ExtentPage page;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto it = heads_.upper_bound(cursor); it != heads_.end(); ++it) {
     if (it->second.state == ExtentState::kNone && listing != Listing::kEverything) continue;
     if (page.names.size() == max_names) {
@@ -251,7 +254,7 @@ Result<std::unique_ptr<ExtentReader>> MemoryStore::open(std::string_view name,
                                                         bool allow_open) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"open", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
@@ -281,7 +284,7 @@ Result<std::unique_ptr<ScratchExtent>> MemoryStore::begin(std::string_view name,
   SIPHON_TRY(check_begin(options, limits()));
   SIPHON_TRY(fault({"begin", name}));
   const TransitionRequest request = reserve_request(options, limits());
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const HeadRegister* head = find_head(name); head && head->state != ExtentState::kNone) {
     if (!options.replace || head->current == options.private_id) {
       return fail(transition_error(-EEXIST, Transition::kPublish, name));
@@ -300,7 +303,7 @@ Status MemoryStore::put_inline(std::string_view name, const PrivateId& id,
   SIPHON_TRY(check_inline(id, bytes.size(), header, limits()));
   SIPHON_TRY(fault({"put_inline", name}));
   const TransitionRequest request = inline_request(id, header, limits());
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   SIPHON_TRY(transition(name, request));
   bytes_.try_emplace({std::string(name), id}, std::make_shared<Bytes>(bytes.begin(), bytes.end()));
   lock.unlock();
@@ -311,7 +314,7 @@ Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uin
                          std::span<const std::byte> tail, const SealedHeader& header) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"seal", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
@@ -332,7 +335,7 @@ Status MemoryStore::seal(std::string_view name, const ExtentInfo& seen, std::uin
 Status MemoryStore::trash(std::string_view name, const ExtentInfo& seen) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"trash", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head || head->state == ExtentState::kNone) {
     return fail(Code::kNotFound, "extent " + std::string(name) + " does not exist");
@@ -362,7 +365,7 @@ Status MemoryStore::condemn_and_drop(std::string_view name, const PrivateId& id,
 Status MemoryStore::collect(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"collect", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return condemn_and_drop(name, id);
 }
 
@@ -370,14 +373,14 @@ Status MemoryStore::purge(std::string_view name, const PrivateId& id,
                           std::uint64_t trashed_unix_ms) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"purge", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return condemn_and_drop(name, id, trashed_unix_ms);
 }
 
 Result<HeadRegister> MemoryStore::inspect(std::string_view name) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"inspect", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   return head ? *head : HeadRegister{};
 }
@@ -385,7 +388,7 @@ Result<HeadRegister> MemoryStore::inspect(std::string_view name) {
 Status MemoryStore::restore(std::string_view name, const PrivateId& id) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"restore", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   return transition(name, restore_request(head ? *head : HeadRegister{}, id));
 }
@@ -393,7 +396,7 @@ Status MemoryStore::restore(std::string_view name, const PrivateId& id) {
 Result<std::size_t> MemoryStore::purge_trash(std::string_view name) {
   SIPHON_TRY(check_extent_name(name));
   SIPHON_TRY(fault({"purge_trash", name}));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const HeadRegister* head = find_head(name);
   if (!head) return std::size_t{0};
   const std::vector<Purgeable> all = purgeable(*head, now_unix_ms());
@@ -419,21 +422,21 @@ Result<ExtentStore*> MemoryProvider::open(const Location& location) {
 }
 
 MemoryStore* MemoryProvider::find_or_create(const Location& location) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& store = stores_[location];
   if (!store) store = std::make_unique<MemoryStore>(*this, location);
   return store.get();
 }
 
 void MemoryProvider::set_fault_hook(MemoryFaultHook hook) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   hook_ = std::move(hook);
 }
 
 Status MemoryProvider::check_fault(const MemoryOperation& operation) {
   MemoryFaultHook hook;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     hook = hook_;
   }
   return hook ? hook(operation) : Status{};
@@ -442,7 +445,7 @@ Status MemoryProvider::check_fault(const MemoryOperation& operation) {
 Status MemoryProvider::flip_byte(const Location& location, std::string_view name,
                                  std::uint64_t offset_bytes, const PrivateId& private_id) {
   MemoryStore* store = find_or_create(location);
-  std::lock_guard lock(store->mutex_);
+  const MutexLock lock(store->mutex_);
   const HeadRegister* head = store->find_head(name);
   const PrivateId id = private_id.empty() && head ? head->current : private_id;
   BytesPtr bytes = store->find_bytes(name, id);
@@ -455,7 +458,7 @@ Status MemoryProvider::flip_byte(const Location& location, std::string_view name
 
 std::size_t MemoryProvider::raw_count(const Location& location, std::string_view name) {
   MemoryStore* store = find_or_create(location);
-  std::lock_guard lock(store->mutex_);
+  const MutexLock lock(store->mutex_);
   std::size_t count = store->find_head(name) ? 1 : 0;
   for (const auto& [key, bytes] : store->bytes_) count += key.first == name ? 1 : 0;
   return count;

@@ -12,12 +12,12 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "adapters/extent_store.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -65,9 +65,9 @@ class MemoryProvider final : public StoreProvider {
 
   const std::vector<std::string> pools_;
   const StoreLimits limits_;
-  std::mutex mutex_;
-  std::map<Location, std::unique_ptr<MemoryStore>> stores_;
-  MemoryFaultHook hook_;
+  Mutex mutex_;
+  std::map<Location, std::unique_ptr<MemoryStore>> stores_ SIPHON_GUARDED_BY(mutex_);
+  MemoryFaultHook hook_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

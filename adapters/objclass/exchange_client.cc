@@ -151,7 +151,7 @@ void ExchangeClient::hold(std::uint32_t index, std::uint64_t epoch) {
   const Descriptor& d = descriptors()[index];
   const std::uint64_t begin = std::min<std::uint64_t>(d.buffer_offset, data_.size());
   const std::uint64_t bytes = std::min<std::uint64_t>(d.buffer_bytes, data_.size() - begin);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   held_.push_back({index, epoch, data_.subspan(begin, bytes)});
   held_count_.store(held_.size(), std::memory_order_release);
 }
@@ -170,7 +170,7 @@ bool ExchangeClient::has_ended(const Held& held) {
 }
 
 void ExchangeClient::release_ended_locked() {
-  std::erase_if(held_, [this](const Held& held) {
+  std::erase_if(held_, [this](const Held& held) SIPHON_REQUIRES(mutex_) {
     if (!has_ended(held)) return false;
     free_.push_back(held.index);
     return true;
@@ -180,7 +180,7 @@ void ExchangeClient::release_ended_locked() {
 
 bool ExchangeClient::is_held(std::span<const std::byte> bytes) {
   if (held_count_.load(std::memory_order_acquire) == 0) return false;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   release_ended_locked();
   return std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
     return held.bytes.data() < bytes.data() + bytes.size() &&
@@ -189,7 +189,7 @@ bool ExchangeClient::is_held(std::span<const std::byte> bytes) {
 }
 
 std::vector<std::span<std::byte>> ExchangeClient::held() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   release_ended_locked();
   std::vector<std::span<std::byte>> all;
   for (const Held& held : held_) all.push_back(held.bytes);
@@ -285,7 +285,7 @@ std::optional<ExchangeClient::Armed> ExchangeClient::arm(exchange::OperationKind
   }
   std::uint32_t index = 0;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!held_.empty()) release_ended_locked();
     if (free_.empty()) return std::nullopt;
     index = free_.back();
@@ -350,7 +350,7 @@ bool ExchangeClient::Armed::retire() {
       break;
     }
   }
-  std::lock_guard lock(client.mutex_);
+  const MutexLock lock(client.mutex_);
   client.free_.push_back(index_);
   return true;
 }

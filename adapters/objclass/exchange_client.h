@@ -12,7 +12,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "plugin/base/status.h"
+#include "plugin/core/mutex.h"
 #include "plugin/exchange/exchange.h"
 
 namespace siphon {
@@ -132,7 +132,7 @@ class ExchangeClient {
   };
   void hold(std::uint32_t index, std::uint64_t epoch);
   bool has_ended(const Held& held);
-  void release_ended_locked();
+  void release_ended_locked() SIPHON_REQUIRES(mutex_);
 
   exchange::RegionHeader* header() const {
     return reinterpret_cast<exchange::RegionHeader*>(mapping_.data());
@@ -148,9 +148,10 @@ class ExchangeClient {
   const bool bulk_methods_;
   const std::chrono::milliseconds patience_;
   std::atomic<std::uint64_t> probes_seen_{0};
-  std::mutex mutex_;  // guards what follows; both have room for every descriptor
-  std::vector<std::uint32_t> free_;
-  std::vector<Held> held_;
+  Mutex mutex_;
+  // Both have room for every descriptor.
+  std::vector<std::uint32_t> free_ SIPHON_GUARDED_BY(mutex_);
+  std::vector<Held> held_ SIPHON_GUARDED_BY(mutex_);
   std::atomic<std::size_t> held_count_{0};
 };
 

@@ -105,7 +105,7 @@ bool ExchangeIo::Way::is_closed(const std::string& object) {
   const Time until = pool_until_.load(std::memory_order_relaxed);
   if (until != Time::min() && std::chrono::steady_clock::now() < until) return true;
   if (extents_.load(std::memory_order_relaxed) == 0) return false;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = until_.find(extent_of(object));
   if (found == until_.end()) return false;
   if (std::chrono::steady_clock::now() < found->second) return true;
@@ -116,7 +116,7 @@ bool ExchangeIo::Way::is_closed(const std::string& object) {
 
 void ExchangeIo::Way::note_refusal(const std::string& object) {
   const Time until = std::chrono::steady_clock::now() + kClosedFor;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (until_.size() >= kMostClosedExtents) until_.clear();  // they ask once more
   if (until_.insert_or_assign(extent_of(object), until).second) ++refusals_;
   extents_ = until_.size();

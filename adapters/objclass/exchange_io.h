@@ -14,12 +14,12 @@
 #include <atomic>
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <string>
 
 #include "adapters/objclass/exchange_client.h"
 #include "adapters/rados/object_io.h"
 #include "plugin/base/write_limiter.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -61,8 +61,8 @@ class ExchangeIo final : public ObjectIo {
     std::atomic<std::uint32_t> refusals_{0};  // in a row
     std::atomic<Time> pool_until_{Time::min()};
     std::atomic<std::size_t> extents_{0};  // the size of until_
-    std::mutex mutex_;
-    std::map<std::string, Time> until_;  // by extent, guarded by mutex_
+    Mutex mutex_;
+    std::map<std::string, Time> until_ SIPHON_GUARDED_BY(mutex_);  // by extent
   };
 
   // True: another way may succeed where the class answered `result`, for `object`.

@@ -188,14 +188,14 @@ Result<std::unique_ptr<Folder>> Folder::open(const std::string& dir) {
 
 Result<bool> Folder::in_use() const {
   if (in_use_) return true;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SIPHON_TRY(open_meta(/*make=*/false));
   return in_use_.load();
 }
 
 Status Folder::prepare() const {
   if (prepared_) return {};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SIPHON_TRY(open_meta(/*make=*/true));
   auto identity = identify(root(), meta_.get(), path_ + "/" + kMetaDir + "/" + kIdFile);
   if (!identity) return fail(std::move(identity).error());
@@ -207,7 +207,7 @@ Status Folder::prepare() const {
 
 StoreIdentity Folder::identity() const {
   const auto used = in_use();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (prepared_) return identity_;
   StoreIdentity found{{}, node_of(root())};
   if (used && *used) {

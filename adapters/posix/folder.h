@@ -20,7 +20,6 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +30,7 @@
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
 #include "plugin/core/fd.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::posix {
 
@@ -86,12 +86,12 @@ class Folder {
 
  private:
   Folder() = default;
-  Status open_meta(bool make) const;
+  Status open_meta(bool make) const SIPHON_REQUIRES(mutex_);
 
   std::string path_;
   Fd root_, daemon_;
-  mutable std::mutex mutex_;  // guards the making of those below
-  mutable StoreIdentity identity_;
+  mutable Mutex mutex_;  // guards the making of those below
+  mutable StoreIdentity identity_ SIPHON_GUARDED_BY(mutex_);
   mutable Fd meta_, heads_, data_, tmp_;
   mutable std::atomic<bool> in_use_{false};    // set last; the descriptors do not change any more
   mutable std::atomic<bool> prepared_{false};  // the id is there as well

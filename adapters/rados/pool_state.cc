@@ -71,7 +71,7 @@ Result<std::shared_ptr<const ClusterMap>> cluster_map(RadosCluster& cluster) try
   const std::uint64_t epoch = stat->value("epoch", std::uint64_t{0});
   RadosCluster::Impl& impl = cluster.impl();
   {
-    const std::lock_guard lock(impl.map_mutex);
+    const MutexLock lock(impl.map_mutex);
     if (impl.map && epoch != 0 && impl.map->epoch >= epoch) {
       impl.map_asked_at = std::chrono::steady_clock::now();
       return impl.map;
@@ -81,7 +81,7 @@ Result<std::shared_ptr<const ClusterMap>> cluster_map(RadosCluster& cluster) try
                        "ask the mons for the cluster's map");
   if (!dump) return fail(std::move(dump).error());
   auto map = std::make_shared<const ClusterMap>(map_from(*dump));
-  const std::lock_guard lock(impl.map_mutex);
+  const MutexLock lock(impl.map_mutex);
   if (!impl.map || impl.map->epoch < map->epoch) impl.map = map;
   impl.map_asked_at = std::chrono::steady_clock::now();
   return map;
@@ -204,7 +204,7 @@ Status check_no_tier(RadosCluster& cluster, std::int64_t pool_id) {
   std::shared_ptr<const ClusterMap> map;
   {
     RadosCluster::Impl& impl = cluster.impl();
-    const std::lock_guard lock(impl.map_mutex);
+    const MutexLock lock(impl.map_mutex);
     if (std::chrono::steady_clock::now() - impl.map_asked_at < kRecently) map = impl.map;
   }
   if (!map) {

@@ -11,11 +11,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
-#include <mutex>
 #include <set>
 #include <thread>
 
 #include "adapters/rados/rados_internal.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 namespace rados_internal {
@@ -85,16 +85,17 @@ int wait_for_map(RadosCluster::Impl& impl) try {
   using Wait = RadosCluster::Impl::MapWait;
   const std::shared_ptr<Wait> wait = impl.map_wait;
   const auto deadline = std::chrono::steady_clock::now() + impl.mon_timeout;
-  std::unique_lock lock(wait->mutex);
+  MutexLock lock(wait->mutex);
   const auto wait_for_end_of = [&](std::uint64_t round) {
-    return wait->ended.wait_until(lock, deadline, [&] { return wait->round > round; });
+    return wait->ended.wait_until(
+        lock, deadline, [&]() SIPHON_REQUIRES(wait->mutex) { return wait->round > round; });
   };
   if (wait->under_way && !wait_for_end_of(wait->round)) return -ETIMEDOUT;
   const std::uint64_t round = wait->round;
   if (!wait->under_way) {
     std::thread([wait, rados = impl.handle] {
       const int result = rados->wait_for_latest_osdmap();
-      const std::lock_guard done(wait->mutex);
+      const MutexLock done(wait->mutex);
       wait->under_way = false;
       wait->result = result;
       ++wait->round;
@@ -466,7 +467,7 @@ Result<RadosCluster::Namespaces> RadosCluster::namespaces(const Location& locati
   pool->set_namespace(librados::all_nspaces);
   const librados::ObjectCursor begin = pool->object_list_begin(), end = pool->object_list_end();
   Namespaces found;
-  std::mutex mutex;  // found, answered
+  Mutex mutex;  // found, answered
   std::size_t answered = 0;
   std::atomic<std::size_t> next_share{0};
   auto work = [&] {
@@ -477,7 +478,7 @@ Result<RadosCluster::Namespaces> RadosCluster::namespaces(const Location& locati
       io.object_list_slice(begin, end, share, shares, &from, &to);
       std::set<std::string> names;
       const int result = add_namespaces(io, from, to, names);
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       found.names.merge(names);
       if (result == 0) {
         ++answered;

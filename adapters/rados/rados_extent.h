@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -16,6 +15,7 @@
 #include "adapters/rados/rados_internal.h"
 #include "adapters/rados/rados_store.h"
 #include "adapters/store_util.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -162,7 +162,7 @@ class RadosScratch final : public ScratchExtent {
   // Where a pool takes whole stripes at an object's end only: what is less waits for the next
   // piece. A part's last append may be of any length.
   Status write_in_order(std::uint64_t offset_bytes, std::span<const std::byte> in) {
-    const std::lock_guard lock(order_mutex_);
+    const MutexLock lock(order_mutex_);
     const std::uint64_t in_part = offset_bytes % part_bytes();
     if (in_part == 0) rest_.clear();
     if (in_part != 0 && offset_bytes != next_bytes_) {
@@ -230,9 +230,10 @@ class RadosScratch final : public ScratchExtent {
   const std::stop_token stop_;
   const std::uint64_t generation_;  // what begin saw
   std::atomic<std::uint64_t> written_end_{0};
-  std::mutex order_mutex_;  // guards the two below
-  std::uint64_t next_bytes_ = 0;
-  std::vector<std::byte> rest_;  // before next_bytes_, less than a stripe, not written yet
+  Mutex order_mutex_;
+  std::uint64_t next_bytes_ SIPHON_GUARDED_BY(order_mutex_) = 0;
+  // Before next_bytes_, less than a stripe, not written yet.
+  std::vector<std::byte> rest_ SIPHON_GUARDED_BY(order_mutex_);
   std::atomic<bool> uncertain_{false};
   std::atomic<bool> finished_{false};
 };

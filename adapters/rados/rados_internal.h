@@ -3,15 +3,14 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "adapters/rados/pool_state.h"
 #include "adapters/rados/rados_cluster.h"
+#include "plugin/core/mutex.h"
 #include "rados/librados.hpp"
 
 namespace siphon {
@@ -21,19 +20,20 @@ struct RadosCluster::Impl {
   std::shared_ptr<librados::Rados> handle = std::make_shared<librados::Rados>();
   librados::Rados& rados = *handle;
   std::string name;
-  std::mutex map_mutex;
-  std::shared_ptr<const ClusterMap> map;                 // the newest that was asked for
-  std::chrono::steady_clock::time_point map_asked_at{};  // guarded by map_mutex, as is the map
+  Mutex map_mutex;
+  // The newest that was asked for.
+  std::shared_ptr<const ClusterMap> map SIPHON_GUARDED_BY(map_mutex);
+  std::chrono::steady_clock::time_point map_asked_at SIPHON_GUARDED_BY(map_mutex){};
   std::chrono::seconds mon_timeout{20};
   // librados waits for the map without a timeout. So one thread at a time waits, for all that ask
   // meanwhile; they wait for it no longer than a mon may take. When the mons are silent it may
   // outlast us, and then shuts the connection down itself.
   struct MapWait {
-    std::mutex mutex;
-    std::condition_variable ended;
-    bool under_way = false;
-    std::uint64_t round = 0;  // counts those that have ended
-    int result = 0;
+    Mutex mutex;
+    Condition ended;
+    bool under_way SIPHON_GUARDED_BY(mutex) = false;
+    std::uint64_t round SIPHON_GUARDED_BY(mutex) = 0;  // counts those that have ended
+    int result SIPHON_GUARDED_BY(mutex) = 0;
   };
   std::shared_ptr<MapWait> map_wait = std::make_shared<MapWait>();
 };

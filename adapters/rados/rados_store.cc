@@ -5,7 +5,6 @@
 #include <charconv>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <span>
@@ -21,6 +20,7 @@
 #include "adapters/rados/rados_internal.h"
 #include "adapters/store_util.h"
 #include "plugin/base/text.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 namespace {
@@ -554,7 +554,7 @@ Result<ExtentStore*> RadosStoreTable::open(const Location& location) {
   if (!id) return fail(std::move(id).error());
   Location bound = location;
   bound.pool_id = *id;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& store = stores_[{*id, location.nspace}];
   // The same pool under a new name gets a new store, which says so in its messages.
   if (store && store->location() != bound) retired_.push_back(std::move(store));

@@ -12,7 +12,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "adapters/extent_store.h"
 #include "adapters/rados/object_io.h"
 #include "adapters/rados/rados_cluster.h"
+#include "plugin/core/mutex.h"
 #include "rados/librados.hpp"
 
 namespace siphon {
@@ -131,9 +131,11 @@ class RadosStoreTable {
   RadosCluster& cluster_;
   const StoreLimits limits_;
   const MakeIo make_io_;
-  std::mutex mutex_;
-  std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<RadosStore>> stores_;
-  std::vector<std::unique_ptr<RadosStore>> retired_;  // of pools that were renamed; still in use
+  Mutex mutex_;
+  std::map<std::pair<std::int64_t, std::string>, std::unique_ptr<RadosStore>> stores_
+      SIPHON_GUARDED_BY(mutex_);
+  // Of pools that were renamed; still in use.
+  std::vector<std::unique_ptr<RadosStore>> retired_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

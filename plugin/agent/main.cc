@@ -9,9 +9,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <condition_variable>
 #include <iostream>
-#include <mutex>
+#include <optional>
 #include <thread>
 
 #include "adapters/posix/folder.h"
@@ -19,6 +18,7 @@
 #include "plugin/agent/config.h"
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
+#include "plugin/base/ticker.h"
 #include "plugin/rpc/source_caller.h"
 #include "plugin/transfer/leftovers.h"
 
@@ -83,17 +83,15 @@ int show_settings(const Config& config, const std::vector<Setting>& settings,
 // The trash has a grace time of hours or days.
 constexpr std::chrono::hours kTidyEvery{1};
 
-void tidy_now_and_then(Leftovers& leftovers, ExtentStore& folder, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  auto last = std::chrono::steady_clock::now();
-  while (!stop.stop_requested()) {
+Ticker tidy_now_and_then(Leftovers& leftovers, ExtentStore& folder) {
+  return Ticker(kTidyEvery, [&leftovers, &folder, last = std::chrono::steady_clock::now()](
+                                const std::stop_token& stop) mutable {
     const auto now = std::chrono::steady_clock::now();
-    leftovers.tidy(folder, std::chrono::duration_cast<std::chrono::milliseconds>(now - last), stop);
+    const auto since = std::chrono::duration_cast<std::chrono::milliseconds>(now - last);
+    leftovers.tidy(folder, since, stop);
     last = now;
-    never.wait_for(lock, stop, kTidyEvery, [] { return false; });
-  }
+    return true;
+  });
 }
 
 int run(const Invocation& invocation, Config config) {
@@ -181,10 +179,8 @@ int run(const Invocation& invocation, Config config) {
     if (folder) leftovers.find(**folder);
     leftovers.run(std::move(stop));
   });
-  std::jthread tidier;
-  if (folder)
-    tidier = std::jthread(
-        [&](const std::stop_token& stop) { tidy_now_and_then(leftovers, **folder, stop); });
+  std::optional<Ticker> tidier;
+  if (folder) tidier.emplace(tidy_now_and_then(leftovers, **folder));
 
   sigset_t signals;
   sigemptyset(&signals);

@@ -80,7 +80,7 @@ Result<std::vector<BufferPool::Buffer>> BufferPool::acquire_many(std::size_t byt
   if (!carved) return fail(carved.error());
   std::vector<Buffer> buffers;
   buffers.reserve(count);
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   Waiter self{*carved, count, may_borrow && count == 1, {}};
   const auto place = waiters_.insert(waiters_.end(), &self);
   Status status;
@@ -120,17 +120,17 @@ Result<std::vector<BufferPool::Buffer>> BufferPool::acquire_many(std::size_t byt
 }
 
 std::size_t BufferPool::in_use_bytes() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return in_use_bytes_;
 }
 
 std::size_t BufferPool::waiters() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return waiters_.size();
 }
 
 void BufferPool::close() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   closed_ = true;
   for (Waiter* waiter : waiters_) waiter->turn.notify_one();
 }
@@ -181,7 +181,7 @@ BufferPool::Buffer BufferPool::take(std::vector<FreeRange>::iterator range, From
 
 BufferPool::Buffer BufferPool::borrow(std::size_t bytes, std::size_t carved) {
   if (lender_ == nullptr) return {};
-  const std::lock_guard lock(lender_->mutex_);
+  const MutexLock lock(lender_->mutex_);
   const auto range = lender_->range_to_lend(carved, arena_.size());
   if (range == lender_->free_.end()) return {};
   return lender_->take(range, From::kEnd, bytes, carved);
@@ -203,12 +203,12 @@ std::vector<BufferPool::FreeRange>::iterator BufferPool::range_to_lend(std::size
 bool BufferPool::may_be_served(const Waiter& waiter) {
   if (has_room(waiter.carved, waiter.count)) return true;
   if (!waiter.may_borrow || lender_ == nullptr) return false;
-  const std::lock_guard lock(lender_->mutex_);
+  const MutexLock lock(lender_->mutex_);
   return lender_->range_to_lend(waiter.carved, arena_.size()) != lender_->free_.end();
 }
 
 void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const FreeRange range{static_cast<std::size_t>(data - arena_.data()), carved};
   if (!held_.empty()) look_at_held();
   if (is_held_ && is_held_({data, carved})) {
@@ -220,7 +220,7 @@ void BufferPool::give_back(std::byte* data, std::size_t carved) noexcept {
 }
 
 void BufferPool::look_at_held() noexcept {
-  std::erase_if(held_, [this](const FreeRange& range) {
+  std::erase_if(held_, [this](const FreeRange& range) SIPHON_REQUIRES(mutex_) {
     if (is_held_({arena_.data() + range.offset, range.length})) return false;
     make_free(range);
     return true;
@@ -228,7 +228,7 @@ void BufferPool::look_at_held() noexcept {
 }
 
 void BufferPool::withhold(std::span<const std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (bytes.empty() || bytes.data() < arena_.data() ||
       bytes.data() >= arena_.data() + arena_.size()) {
     return;

@@ -9,17 +9,16 @@
 // Thread safe. `acquire` blocks, first come first served; everything else does not.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -99,42 +98,43 @@ class BufferPool {
     const std::size_t carved;
     const std::size_t count;
     const bool may_borrow;
-    std::condition_variable turn;
+    Condition turn;
   };
 
   // Rounds up to granules; INVALID_ARGUMENT when so many can never fit.
   Result<std::size_t> carved_size(std::size_t bytes, std::size_t count) const;
-  // With mutex_ held.
-  bool has_room(std::size_t carved, std::size_t count) const;
-  bool may_be_served(const Waiter& waiter);
-  // An empty Buffer when nothing fits. With mutex_ held.
-  Buffer carve(std::size_t bytes, std::size_t carved);
-  // From the range's start or end. With mutex_ held.
+  bool has_room(std::size_t carved, std::size_t count) const SIPHON_REQUIRES(mutex_);
+  bool may_be_served(const Waiter& waiter) SIPHON_REQUIRES(mutex_);
+  // An empty Buffer when nothing fits.
+  Buffer carve(std::size_t bytes, std::size_t carved) SIPHON_REQUIRES(mutex_);
+  // From the range's start or end.
   enum class From { kStart, kEnd };
   Buffer take(std::vector<FreeRange>::iterator range, From from, std::size_t bytes,
-              std::size_t carved);
+              std::size_t carved) SIPHON_REQUIRES(mutex_);
   // As carve, for a share, of the lender's arena.
-  Buffer borrow(std::size_t bytes, std::size_t carved);
+  Buffer borrow(std::size_t bytes, std::size_t carved) SIPHON_REQUIRES(mutex_);
   // The free range at whose end a share with a lease of `lease_bytes` may borrow so much, or end().
-  // With mutex_ held.
-  std::vector<FreeRange>::iterator range_to_lend(std::size_t carved, std::size_t lease_bytes);
+  std::vector<FreeRange>::iterator range_to_lend(std::size_t carved, std::size_t lease_bytes)
+      SIPHON_REQUIRES(mutex_);
   void give_back(std::byte* data, std::size_t carved) noexcept;
-  void make_free(FreeRange range) noexcept;  // with mutex_ held
-  // Frees what is no longer held; with mutex_ held.
-  void look_at_held() noexcept;
-  void wake_first() noexcept;  // if there may be what it waits for; with mutex_ held
+  void make_free(FreeRange range) noexcept SIPHON_REQUIRES(mutex_);
+  // Frees what is no longer held.
+  void look_at_held() noexcept SIPHON_REQUIRES(mutex_);
+  void wake_first() noexcept SIPHON_REQUIRES(mutex_);  // if there may be what it waits for
 
   const std::span<std::byte> arena_;
   const IsHeld is_held_;
   BufferPool* const lender_;  // of a share; its mutex_ is taken after ours
-  mutable std::mutex mutex_;
-  // Guarded by mutex_. `free_` is sorted, coalesced, and reserved for the worst fragmentation,
-  // so that giving back never allocates.
-  std::vector<FreeRange> free_;
-  std::vector<FreeRange> held_;  // count as in use; room for as many as free_ has
-  std::list<Waiter*> waiters_;   // in order of arrival; only the first may carve
-  std::size_t in_use_bytes_ = 0;
-  bool closed_ = false;
+  mutable Mutex mutex_;
+  // Sorted, coalesced, and reserved for the worst fragmentation, so that giving back never
+  // allocates.
+  std::vector<FreeRange> free_ SIPHON_GUARDED_BY(mutex_);
+  // They count as in use; room for as many as free_ has.
+  std::vector<FreeRange> held_ SIPHON_GUARDED_BY(mutex_);
+  // In order of arrival; only the first may carve.
+  std::list<Waiter*> waiters_ SIPHON_GUARDED_BY(mutex_);
+  std::size_t in_use_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  bool closed_ SIPHON_GUARDED_BY(mutex_) = false;
 };
 
 // Anonymous page-aligned memory for homes without an exchange.

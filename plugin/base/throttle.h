@@ -8,18 +8,19 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <stop_token>
 
+#include "plugin/base/clock.h"
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
 class Throttle {
  public:
   // 0: unlimited. The bucket holds at most 50 ms worth of bytes, so there are no bursts.
-  explicit Throttle(std::uint64_t bytes_per_second = 0);
+  explicit Throttle(std::uint64_t bytes_per_second = 0, const Clock& clock = Clock::system());
   // Takes effect at once, for callers that wait already too.
   void set_rate(std::uint64_t bytes_per_second);
   std::uint64_t rate() const;
@@ -36,21 +37,20 @@ class Throttle {
   Status wait(Place place, Deadline deadline, std::stop_token stop = {});
 
  private:
-  using Clock = std::chrono::steady_clock;
+  Status wait_locked(MutexLock& lock, double mark, Deadline deadline, const std::stop_token& stop)
+      SIPHON_REQUIRES(mutex_);
+  void advance(Deadline now) SIPHON_REQUIRES(mutex_);  // brings passed_ up to date
+  // When passed_ reaches `mark` at the present rate; after advance().
+  Deadline passes_at(double mark, Deadline now) const SIPHON_REQUIRES(mutex_);
 
-  Status wait_locked(std::unique_lock<std::mutex>& lock, double mark, Deadline deadline,
-                     const std::stop_token& stop);
-  void advance(Clock::time_point now);  // brings passed_ up to date; with mutex_ held
-  // When passed_ reaches `mark` at the present rate; with mutex_ held, after advance().
-  Clock::time_point passes_at(double mark, Clock::time_point now) const;
-
-  mutable std::mutex mutex_;
+  const Clock& clock_;
+  mutable Mutex mutex_;
   std::condition_variable_any changed_;
-  // Guarded by mutex_. Doubles count bytes exactly up to 8 PiB and closely enough beyond.
-  std::uint64_t rate_;
-  double granted_ = 0;
-  double passed_ = 0;  // at most granted_ plus what the bucket holds
-  Clock::time_point advanced_at_;
+  // Doubles count bytes exactly up to 8 PiB and closely enough beyond.
+  std::uint64_t rate_ SIPHON_GUARDED_BY(mutex_);
+  double granted_ SIPHON_GUARDED_BY(mutex_) = 0;
+  double passed_ SIPHON_GUARDED_BY(mutex_) = 0;  // at most granted_ plus what the bucket holds
+  Deadline advanced_at_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

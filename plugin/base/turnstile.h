@@ -5,12 +5,12 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <utility>
 
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -37,7 +37,7 @@ class Turnstile {
   // Blocks for a turn. Nothing: the line is full, or by `deadline` (or when `stop` was requested)
   // it had not come.
   std::optional<Place> enter(Deadline deadline, std::stop_token stop = {}) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (inside_ < places_) {
       ++inside_;
       return Place(this);
@@ -51,11 +51,11 @@ class Turnstile {
     return std::nullopt;
   }
   std::size_t inside() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return inside_;
   }
   std::size_t waiting() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return queue_.size();
   }
 
@@ -66,7 +66,7 @@ class Turnstile {
   };
   // The place goes to whoever is first in line, so that nobody overtakes.
   void leave() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (queue_.empty()) {
       --inside_;
       return;
@@ -78,9 +78,9 @@ class Turnstile {
   }
 
   const std::size_t places_, most_waiting_;
-  mutable std::mutex mutex_;  // guards what follows
-  std::size_t inside_ = 0;
-  std::deque<Waiting*> queue_;
+  mutable Mutex mutex_;
+  std::size_t inside_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::deque<Waiting*> queue_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

@@ -3,16 +3,16 @@
 // one thread busy; when they pile up, more of them are under way at once.
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -32,7 +32,7 @@ class WorkQueue {
   // From any thread, but not after finish(). Does not block.
   void push(Task task) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       tasks_.push_back(std::move(task));
       if (idle_ < tasks_.size() && threads_.size() < most_threads_) {
         try {
@@ -46,30 +46,31 @@ class WorkQueue {
 
   // Blocks until everything that was pushed is done; ends the threads. More than once is fine.
   void finish() {
+    std::vector<std::thread> threads;  // all: nobody pushes any more
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       closed_ = true;
+      threads.swap(threads_);
     }
     wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();  // nobody pushes any more
-    threads_.clear();
+    for (std::thread& thread : threads) thread.join();
   }
 
   // Threads that there are.
   std::size_t threads() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return threads_.size();
   }
 
  private:
-  void start() {
+  void start() SIPHON_REQUIRES(mutex_) {
     threads_.emplace_back([this] { run(); });
     ++idle_;
   }
   void run() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [this] { return !tasks_.empty() || closed_; });
+      wake_.wait(lock, [this]() SIPHON_REQUIRES(mutex_) { return !tasks_.empty() || closed_; });
       --idle_;
       if (tasks_.empty()) return;
       Task task = std::move(tasks_.front());
@@ -83,12 +84,12 @@ class WorkQueue {
 
   const std::uint32_t most_threads_;
   const std::function<void(Task)> work_;
-  mutable std::mutex mutex_;  // guards what follows
-  std::condition_variable wake_;
-  std::deque<Task> tasks_;
-  std::vector<std::thread> threads_;
-  std::size_t idle_ = 0;  // that wait, or will as soon as they run
-  bool closed_ = false;
+  mutable Mutex mutex_;
+  Condition wake_;
+  std::deque<Task> tasks_ SIPHON_GUARDED_BY(mutex_);
+  std::vector<std::thread> threads_ SIPHON_GUARDED_BY(mutex_);
+  std::size_t idle_ SIPHON_GUARDED_BY(mutex_) = 0;  // that wait, or will as soon as they run
+  bool closed_ SIPHON_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace siphon

@@ -7,7 +7,7 @@ namespace siphon {
 std::optional<WriteLimiter::Slot> WriteLimiter::acquire(std::uint64_t units, Deadline deadline,
                                                         std::stop_token stop) {
   Waiting waiting(units);
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   queue_.push_back(&waiting);
   admit_locked();
   // A write that ends admits the next. Nobody tells when one becomes overdue: so look again then.
@@ -26,17 +26,17 @@ std::optional<WriteLimiter::Slot> WriteLimiter::acquire(std::uint64_t units, Dea
 }
 
 std::uint64_t WriteLimiter::limit_units() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return limit_units_;
 }
 
 std::size_t WriteLimiter::waiting() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return queue_.size();
 }
 
 void WriteLimiter::release(Writes::iterator write) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t units = write->units;
   if (write->counts) units_ -= units;
   if (now_() - write->since > bounds_.target) {

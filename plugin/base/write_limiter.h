@@ -15,12 +15,12 @@
 #include <deque>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <utility>
 
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -79,15 +79,15 @@ class WriteLimiter {
     bool admitted = false;
   };
   void release(Writes::iterator write);
-  void admit_locked();
+  void admit_locked() SIPHON_REQUIRES(mutex_);
 
   const Bounds bounds_;
   const std::function<Time()> now_;
-  mutable std::mutex mutex_;  // guards what follows
-  std::uint64_t limit_units_;
-  std::uint64_t units_ = 0;  // of the writes that count
-  Writes writes_;            // in the order of their beginning
-  std::deque<Waiting*> queue_;
+  mutable Mutex mutex_;
+  std::uint64_t limit_units_ SIPHON_GUARDED_BY(mutex_);
+  std::uint64_t units_ SIPHON_GUARDED_BY(mutex_) = 0;  // of the writes that count
+  Writes writes_ SIPHON_GUARDED_BY(mutex_);            // in the order of their beginning
+  std::deque<Waiting*> queue_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

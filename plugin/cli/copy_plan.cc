@@ -7,7 +7,6 @@
 #include <chrono>
 #include <future>
 #include <map>
-#include <mutex>
 #include <set>
 #include <tuple>
 
@@ -15,6 +14,7 @@
 #include "plugin/cli/ends.h"
 #include "plugin/cli/headers.h"
 #include "plugin/cli/verify.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 namespace {
@@ -104,13 +104,13 @@ constexpr std::uint64_t kSmallBytes = kMiB;
 // Whether some of `extents`, spread over all of them, are small on the average.
 bool look_small(Session& session, const std::vector<ListedExtent>& extents) {
   std::uint64_t bytes = 0, seen = 0;
-  std::mutex mutex;
+  Mutex mutex;
   run_parallel(kSample, kLookThreads, [&](std::size_t i) {
     const Address& address = extents[i * extents.size() / kSample].address;
     auto store = session.store(address, Role::kSource);
     if (!store) return;
     const auto info = (*store)->stat(address.extent);
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (!info || info->state != ExtentState::kSealed) return;
     bytes += info->header.extent_bytes;
     ++seen;
@@ -534,7 +534,7 @@ Result<CopyPlan> plan_copy(Session& session, bool look_at_all) {
 Result<PlacementMap*> CopyRouter::placement(Role role) {
   auto cluster = session_.cluster(role);
   if (!cluster) return fail(std::move(cluster).error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& placement = placements_[role];
   if (!placement) placement = std::make_unique<PlacementMap>(**cluster);
   return placement.get();
@@ -603,7 +603,7 @@ std::vector<CopyGroup> CopyRouter::route(CopyPlan& plan) {
 }
 
 void CopyRouter::forget() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto& [role, placement] : placements_) placement->forget();
 }
 

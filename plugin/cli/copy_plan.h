@@ -11,6 +11,7 @@
 #include "plugin/cli/exit_codes.h"
 #include "plugin/cli/session.h"
 #include "plugin/cli/verify.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 
@@ -114,8 +115,8 @@ class CopyRouter {
   Result<PlacementMap*> placement(Role role);
 
   Session& session_;
-  std::mutex mutex_;
-  std::map<Role, std::unique_ptr<PlacementMap>> placements_;
+  Mutex mutex_;
+  std::map<Role, std::unique_ptr<PlacementMap>> placements_ SIPHON_GUARDED_BY(mutex_);
 };
 
 // The cephx caps that a copy from `source` to `target` needs, as a next step with its command.

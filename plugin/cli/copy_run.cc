@@ -60,7 +60,6 @@ CopyRun::CopyRun(Session& session, CopyPlan& plan)
 
 CopyRun::~CopyRun() = default;
 
-// With the lock.
 void CopyRun::write_receipt(CopyItem& item) {
   if (!receipts_.is_open() || !item.receipt) return;
   const std::string line = receipt_json(item).dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -69,8 +68,8 @@ void CopyRun::write_receipt(CopyItem& item) {
 
 // What is there already has its line, too; then everything is on the disk, or counted as lost.
 void CopyRun::keep_receipts() {
+  const MutexLock lock(mutex_);
   if (!receipts_.is_open()) return;
-  const std::lock_guard lock(mutex_);
   for (CopyItem& item : plan_.items) {
     if (item.state != ItemState::kAlreadyThere) continue;
     if (!item.receipt && item.info)
@@ -98,7 +97,7 @@ void CopyRun::keep_receipts() {
 
 const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {
   const CopyItem& first = plan_.items[group.items.front()];
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::string& id = ids_[{group.source.name + fmt::format("#{}", group.number), group.target.name,
                           first.source.location, first.target.location}];
   if (id.empty()) id = new_transfer_id();
@@ -108,6 +107,7 @@ const std::string& CopyRun::transfer_id_of(const CopyGroup& group) {
 Result<CopyTotals> CopyRun::run() {
   if (const std::string& path = session_.options().receipts; !path.empty()) {
     if (path != "-") SIPHON_TRY(posix::check_outside_of_stores(path));
+    const MutexLock lock(mutex_);
     SIPHON_TRY(receipts_.open(path));
     if (path == "-") session_.out().data_on_stdout();
   }
@@ -138,6 +138,7 @@ Result<CopyTotals> CopyRun::run() {
   session_.meter().settle(progress_of_all());  // the total that was shown all along
   drop_gone();
   keep_receipts();
+  const MutexLock lock(mutex_);
   for (const CopyItem& item : plan_.items) {
     if (item.state == ItemState::kCopied && item.receipt) totals_.bytes += item.receipt->bytes;
   }
@@ -165,7 +166,7 @@ std::uint32_t CopyRun::transfers_at_once(std::size_t groups) {
 // first of them failed.
 std::size_t CopyRun::requeue_retryable(std::string& reason) {
   std::size_t count = 0;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (CopyItem& item : plan_.items) {
     if (item.state != ItemState::kFailed || !may_try_again(item.error) || item.attempts == 0 ||
         item.attempts >= kMaxAttempts || session_.interrupted()) {
@@ -187,7 +188,7 @@ void CopyRun::run_group(std::size_t slot, const CopyGroup& group) {
     if (run_transfer(slot, group, authority) == Ended::kDone) return;
     if (std::chrono::steady_clock::now() > until) return;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       for (const std::size_t i : group.items) {
         CopyItem& item = plan_.items[i];
         if (item.state == ItemState::kFailed && is_busy(item.error)) {
@@ -239,7 +240,7 @@ CopyRun::Ended CopyRun::run_transfer(std::size_t slot, const CopyGroup& group,
   Pending pending;
   TransferSpec spec;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::size_t i : group.items) {
       CopyItem& item = plan_.items[i];
       if (item.state != ItemState::kPending) continue;
@@ -314,7 +315,7 @@ Result<Summary> CopyRun::rejoin(const CopyGroup& group, TransferSpec& spec, Erro
 }
 
 void CopyRun::on_outcome(const ExtentOutcome& outcome, const Pending& pending) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto it = pending.find(outcome.target_extent);
   if (it == pending.end()) return;
   CopyItem& item = plan_.items[it->second];
@@ -363,7 +364,7 @@ CopyRun::Ended CopyRun::settle(std::size_t slot, const CopyGroup& group, const P
   if (result && !result->status) reason = result->status.error();
   bool busy = is_busy(reason);
   bool goes_on = false;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   slots_.erase(slot);
   if (not_asked) {  // they stay pending, which is "not started" in the end
     for (const auto& [name, i] : pending) --plan_.items[i].attempts;
@@ -467,7 +468,7 @@ void CopyRun::check_already_there() {
 
 void CopyRun::show(std::size_t slot, const Progress& progress) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slots_[slot].progress = progress;
     // Its account may never come.
     if (!progress.data_endpoint.empty()) totals_.data_endpoints.insert(progress.data_endpoint);
@@ -476,7 +477,7 @@ void CopyRun::show(std::size_t slot, const Progress& progress) {
 }
 
 ProgressState CopyRun::progress_of_all() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ProgressState state;
   state.counts = true;
   state.done_bytes = settled_bytes_;

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 #include <tuple>
@@ -14,6 +13,7 @@
 #include "plugin/cli/copy_plan.h"
 #include "plugin/cli/receipts.h"
 #include "plugin/cli/session.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 
@@ -52,7 +52,7 @@ class CopyRun {
   };
   enum class Ended { kDone, kBusy };
 
-  void write_receipt(CopyItem& item);
+  void write_receipt(CopyItem& item) SIPHON_REQUIRES(mutex_);
   void keep_receipts();
   // The one id of all tries of what goes this way.
   const std::string& transfer_id_of(const CopyGroup& group);
@@ -80,15 +80,17 @@ class CopyRun {
   Session& session_;
   CopyPlan& plan_;
   CopyRouter router_;
-  CopyTotals totals_;
-  ReceiptFile receipts_;
+  CopyTotals totals_ SIPHON_GUARDED_BY(mutex_);
+  ReceiptFile receipts_ SIPHON_GUARDED_BY(mutex_);
   // By both devices and both places, and the how many thousandth group of these.
-  std::map<std::tuple<std::string, std::string, Location, Location>, std::string> ids_;
+  std::map<std::tuple<std::string, std::string, Location, Location>, std::string> ids_
+      SIPHON_GUARDED_BY(mutex_);
   std::uint64_t share_bytes_per_second_ = 0;  // of each transfer, of --bwlimit
 
-  std::mutex mutex_;  // items, totals, receipts, slots
-  std::map<std::size_t, Slot> slots_;
-  std::uint64_t settled_bytes_ = 0;  // published by transfers that have ended
+  Mutex mutex_;  // also of the plan's items while transfers run
+  std::map<std::size_t, Slot> slots_ SIPHON_GUARDED_BY(mutex_);
+  // Published by transfers that have ended.
+  std::uint64_t settled_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace siphon::cli

@@ -8,6 +8,8 @@
 #include <set>
 #include <thread>
 
+#include "plugin/core/mutex.h"
+
 namespace siphon::cli {
 namespace {
 
@@ -77,12 +79,12 @@ Result<Device> PlacementMap::device_of(const Location& location, std::string_vie
   if (!group) return fail(std::move(group).error());
   const Group key{location, *group};
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto known = known_.find(key); known != known_.end()) return known->second;
     if (const auto known = silent_.find(key); known != silent_.end()) return fail(known->second);
   }
   auto hello = cluster_.hello(location, locator);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!hello) {
     if (hello.error().code == Code::kDeadlineExceeded) silent_.emplace(key, hello.error());
     return fail(std::move(hello).error());
@@ -93,7 +95,7 @@ Result<Device> PlacementMap::device_of(const Location& location, std::string_vie
 }
 
 void PlacementMap::forget() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   known_.clear();
   silent_.clear();
 }
@@ -116,14 +118,14 @@ const std::string* FoundDevice::locator_of(const Location& place) const {
 
 Discovery discover(RadosCluster& cluster, const std::vector<Location>& locations) {
   Discovery discovery;
-  std::mutex mutex;
+  Mutex mutex;
   std::map<Device, FoundDevice> found;
   for (const Location& location : locations) {
     const std::vector<std::string> locators = probe_locators(cluster, location);
     Discovery::Silent silent{location.to_string(), 0, {}};
     run_parallel(locators.size(), kProbeThreads, [&](std::size_t i) {
       auto hello = cluster.hello(location, locators[i]);
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       if (!hello) {
         if (silent.groups++ == 0) silent.error = hello.error();
         return;

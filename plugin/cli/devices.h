@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +14,7 @@
 #include "adapters/rados/rados_cluster.h"
 #include "plugin/base/status.h"
 #include "plugin/cli/session.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/types.h"
 
 namespace siphon::cli {
@@ -51,9 +51,9 @@ class PlacementMap {
  private:
   using Group = std::pair<Location, std::uint32_t>;
   RadosCluster& cluster_;
-  std::mutex mutex_;
-  std::map<Group, Device> known_;
-  std::map<Group, Error> silent_;
+  Mutex mutex_;
+  std::map<Group, Device> known_ SIPHON_GUARDED_BY(mutex_);
+  std::map<Group, Error> silent_ SIPHON_GUARDED_BY(mutex_);
 };
 
 // How long a grant lasts. What waits in a device's queue for longer needs it renewed.

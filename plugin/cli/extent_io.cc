@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
 #include <memory>
-#include <mutex>
-#include <stop_token>
-#include <thread>
+#include <optional>
 #include <utility>
 
 #include "plugin/base/crc32.h"
+#include "plugin/base/ticker.h"
 #include "plugin/cli/stream_io.h"
 
 namespace siphon::cli {
@@ -45,7 +43,7 @@ class PutTarget {
     }
     SIPHON_TRY(begin());
     SIPHON_TRY(writer_->finish());
-    renewer_ = {};
+    renewer_.reset();
     // Not before: a put that fails should have cost nothing.
     if (request_.replace) SIPHON_TRY(store_.make_room(name_, true, request_.on_gone));
     SIPHON_TRY(scratch_->publish(header, request_.replace,
@@ -55,7 +53,7 @@ class PutTarget {
   }
 
   void abort() {
-    renewer_ = {};
+    renewer_.reset();
     writer_.reset();
     if (scratch_) (void)scratch_->abort();
     scratch_.reset();
@@ -82,20 +80,18 @@ class PutTarget {
     }
     scratch_ = std::move(*scratch);
     writer_ = std::make_unique<WriteBehind>(*scratch_, limits_);
-    renewer_ = std::jthread([this, options](std::stop_token stop) { renew(stop, options); });
+    renewer_.emplace(kRenewal, [this, options, is_new = true]() mutable {
+      if (!std::exchange(is_new, false)) renew(options);
+      return true;
+    });
     return writer_->append(std::exchange(held_, {}));
   }
 
   // However long the content takes to come: reserving the same id again moves the end of its lease.
-  void renew(const std::stop_token& stop, BeginOptions options) {
+  void renew(BeginOptions& options) {
     options.renews = true;
-    std::mutex mutex;
-    std::condition_variable_any changed;
-    std::unique_lock lock(mutex);
-    while (!changed.wait_for(lock, stop, kRenewal, [&] { return stop.stop_requested(); })) {
-      options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
-      (void)store_.begin(name_, options);  // the next one, or the publish, says what is wrong
-    }
+    options.lease_unix_ms = now_unix_ms() + kScratchLeaseMs;
+    (void)store_.begin(name_, options);  // the next one, or the publish, says what is wrong
   }
 
   ExtentStore& store_;
@@ -105,7 +101,7 @@ class PutTarget {
   std::vector<std::byte> held_;
   std::unique_ptr<ScratchExtent> scratch_;
   std::unique_ptr<WriteBehind> writer_;  // writes into scratch_: goes first
-  std::jthread renewer_;
+  std::optional<Ticker> renewer_;
 };
 
 // Blocks of equal length, however short the source's reads are.

@@ -8,12 +8,12 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <stop_token>
 #include <thread>
 
 #include "plugin/base/ticker.h"
 #include "plugin/cli/devices.h"
+#include "plugin/core/mutex.h"
 #include "plugin/rpc/source_caller.h"
 #include "plugin/stream/socket_address.h"
 #include "plugin/transfer/second_call.h"
@@ -114,22 +114,23 @@ std::vector<HeaderSeen> daemon_headers(const Session& session,
                                                                         by_device.end());
   const StopWhen stop(session.stop(), deadline_in(at_most));
   const auto caller = rpc::make_source_caller(session.device_options());
-  std::mutex mutex;  // answers, answered
+  Mutex mutex;  // answers, answered
   run_parallel(devices.size(), kDaemonsAtOnce, [&](std::size_t d) {
-    const auto& [device, items] = devices[d];
+    const std::string& device = devices[d].first;
+    const std::vector<std::size_t>& items = devices[d].second;
     for (std::size_t from = 0; from < items.size(); from += kMaxExtentsPerTransfer) {
       const std::size_t count = std::min(kMaxExtentsPerTransfer, items.size() - from);
       std::vector<std::string> names;
       for (std::size_t i = 0; i < count; ++i) names.push_back(addresses[items[from + i]].extent);
       Status status = ask(*caller, device, std::move(names), at_most, stop.token(),
                           [&](std::size_t i, Result<SealedHeader> answer) {
-                            const std::lock_guard lock(mutex);
+                            const MutexLock lock(mutex);
                             HeaderSeen& seen = answers[items[from + i]];
                             seen.status = answer ? Status() : fail(answer.error());
                             if (answer) seen.header = std::move(*answer);
                             answered[items[from + i]] = true;
                           });
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       for (std::size_t i = 0; i < count; ++i) {
         if (answered[items[from + i]]) continue;
         answers[items[from + i]].status =

@@ -149,7 +149,7 @@ void ProgressMeter::measure(Clock::time_point now) {
 
 void ProgressMeter::update(const ProgressState& state) {
   if (mode_ == ProgressMode::kNone) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (finished_) return;
   const auto now = Clock::now();
   if (!started_) {
@@ -173,12 +173,12 @@ void ProgressMeter::take(const ProgressState& state) {
 }
 
 void ProgressMeter::settle(const ProgressState& state) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (started_ && !finished_) take(state);
 }
 
 void ProgressMeter::begin_anew() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (finished_) return;
   state_ = {};
   rate_ = 0;
@@ -188,7 +188,7 @@ void ProgressMeter::begin_anew() {
 
 bool ProgressMeter::due() {
   if (mode_ == ProgressMode::kNone) return false;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return !started_ || Clock::now() - last_draw_ >= redraw_interval() / 2;
 }
 
@@ -236,7 +236,7 @@ void ProgressMeter::draw_json(double rate, bool finished) const {
 }
 
 void ProgressMeter::finish(bool complete) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!started_ || finished_) return;
   finished_ = true;
   if (complete) {
@@ -247,7 +247,7 @@ void ProgressMeter::finish(bool complete) {
 }
 
 void ProgressMeter::clear() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   erase();
 }
 
@@ -257,7 +257,7 @@ void ProgressMeter::erase() {
 }
 
 void ProgressMeter::note(const std::string& text) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   erase();
   standard_error().write(escaped_lines(text) + "\n");
 }

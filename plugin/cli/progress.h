@@ -3,8 +3,9 @@
 
 #include <chrono>
 #include <cstdint>
-#include <mutex>
 #include <string>
+
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 
@@ -64,22 +65,23 @@ class ProgressMeter {
 
  private:
   using Clock = std::chrono::steady_clock;
-  void take(const ProgressState& state);  // with mutex_ held
+  void take(const ProgressState& state) SIPHON_REQUIRES(mutex_);
   std::chrono::milliseconds redraw_interval() const;
-  void draw(bool finished);  // with mutex_ held
-  void draw_json(double rate, bool finished) const;
-  void erase();                         // with mutex_ held
-  void measure(Clock::time_point now);  // with mutex_ held
+  void draw(bool finished) SIPHON_REQUIRES(mutex_);
+  void draw_json(double rate, bool finished) const SIPHON_REQUIRES(mutex_);
+  void erase() SIPHON_REQUIRES(mutex_);
+  void measure(Clock::time_point now) SIPHON_REQUIRES(mutex_);
 
   const ProgressMode mode_;
-  std::mutex mutex_;
-  ProgressState state_;
-  bool started_ = false;
-  bool line_shown_ = false;
-  bool finished_ = false;
-  Clock::time_point start_, last_draw_, last_sample_;
-  std::uint64_t last_sample_bytes_ = 0;
-  double rate_ = 0;  // bytes per second, smoothed over some seconds
+  Mutex mutex_;
+  ProgressState state_ SIPHON_GUARDED_BY(mutex_);
+  bool started_ SIPHON_GUARDED_BY(mutex_) = false;
+  bool line_shown_ SIPHON_GUARDED_BY(mutex_) = false;
+  bool finished_ SIPHON_GUARDED_BY(mutex_) = false;
+  Clock::time_point start_ SIPHON_GUARDED_BY(mutex_), last_draw_ SIPHON_GUARDED_BY(mutex_),
+      last_sample_ SIPHON_GUARDED_BY(mutex_);
+  std::uint64_t last_sample_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  double rate_ SIPHON_GUARDED_BY(mutex_) = 0;  // bytes per second, smoothed over some seconds
 };
 
 }  // namespace siphon::cli

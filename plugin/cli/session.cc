@@ -126,7 +126,7 @@ ClusterOptions Session::cluster_options(Role role) const {
 }
 
 Result<RadosCluster*> Session::cluster(Role role) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto known = by_role_.find(role); known != by_role_.end()) {
     return known->second->connection.get();
   }
@@ -153,7 +153,7 @@ Result<Location> Session::bound(Location location, Role role) {
   if (!connection) return fail(std::move(connection).error());
   if (location.pool_id != 0) return location;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto& pools = by_role_.at(role)->pools;
     if (const auto known = pools.find(location.pool); known != pools.end()) {
       location.pool_id = known->second;
@@ -162,7 +162,7 @@ Result<Location> Session::bound(Location location, Role role) {
   }
   auto id = (*connection)->pool_id(location);
   if (!id) return fail(std::move(id).error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   location.pool_id = by_role_.at(role)->pools.emplace(location.pool, *id).first->second;
   return location;
 }
@@ -176,10 +176,10 @@ Result<ExtentStore*> Session::store(const Address& address, Role role) {
   if (address.where == Where::kCeph) {
     auto location = bound(address.location, role);
     if (!location) return fail(std::move(location).error());
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return by_role_.at(role)->provider->open(*location);
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& provider = folders_[address.dir];
   if (!provider) {
     PosixOptions folder_options;
@@ -233,7 +233,7 @@ std::string Session::command(const std::string& words, Role role) const {
 
 void Session::note_unlisted(const std::string& store, const Error& error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto known = [&](const auto& entry) {
       return entry.first == store && entry.second.message == error.message;
     };
@@ -244,12 +244,12 @@ void Session::note_unlisted(const std::string& store, const Error& error) {
 }
 
 bool Session::listed_all() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return unlisted_.empty();
 }
 
 Json Session::unlisted() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Json list = Json::array();
   for (const auto& [store, error] : unlisted_) {
     list.push_back(Json{{"store", store}, {"problem", to_json(error)}});

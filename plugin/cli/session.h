@@ -8,7 +8,6 @@
 #include <chrono>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -20,6 +19,7 @@
 #include "plugin/cli/options.h"
 #include "plugin/cli/output.h"
 #include "plugin/cli/progress.h"
+#include "plugin/core/mutex.h"
 #include "plugin/rpc/client.h"
 
 namespace siphon {
@@ -82,11 +82,12 @@ class Session {
   const Options options_;
   Output out_;
   ProgressMeter meter_;
-  mutable std::mutex mutex_;
-  std::vector<std::pair<std::string, Error>> unlisted_;  // the store, and why
-  std::map<Role, Cluster*> by_role_;
-  std::vector<std::unique_ptr<Cluster>> clusters_;
-  std::map<std::string, std::unique_ptr<StoreProvider>> folders_;
+  mutable Mutex mutex_;
+  // The store, and why.
+  std::vector<std::pair<std::string, Error>> unlisted_ SIPHON_GUARDED_BY(mutex_);
+  std::map<Role, Cluster*> by_role_ SIPHON_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Cluster>> clusters_ SIPHON_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<StoreProvider>> folders_ SIPHON_GUARDED_BY(mutex_);
 };
 
 // Installs the handlers of SIGINT, SIGTERM and SIGPIPE.

@@ -69,13 +69,13 @@ Status write_all(int fd, std::span<const std::byte> bytes, std::string_view doin
 }
 
 void TextStream::write(std::string_view text) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   held_ += text;
   if (!buffered_ || held_.size() >= kBufferBytes) write_held();
 }
 
 Status TextStream::flush() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   write_held();
   return status_;
 }

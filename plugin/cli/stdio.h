@@ -7,12 +7,12 @@
 
 #include <atomic>
 #include <cstddef>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "plugin/base/status.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 
@@ -37,14 +37,14 @@ class TextStream {
   Status flush();
 
  private:
-  void write_held();  // with mutex_ held
+  void write_held() SIPHON_REQUIRES(mutex_);
 
   const int fd_;
   const std::string what_;
   const bool buffered_;
-  std::mutex mutex_;
-  std::string held_;
-  Status status_;
+  Mutex mutex_;
+  std::string held_ SIPHON_GUARDED_BY(mutex_);
+  Status status_ SIPHON_GUARDED_BY(mutex_);
 };
 
 TextStream& standard_output();

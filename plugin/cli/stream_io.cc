@@ -26,7 +26,7 @@ ReadAhead::ReadAhead(ExtentReader& reader, const StoreLimits& limits)
 
 ReadAhead::~ReadAhead() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     queue_.clear();
   }
@@ -65,19 +65,21 @@ Status ReadAhead::read(std::uint64_t offset_bytes, std::span<std::byte> out) {
     const std::uint64_t start = chunk_start(offset_bytes);
     std::shared_ptr<Chunk> chunk;
     {
-      std::unique_lock lock(mutex_);
+      MutexLock lock(mutex_);
       // Forget what lies behind the reader, and what it has jumped away from.
       std::erase_if(chunks_, [&](const auto& entry) {
         return entry.first < start || entry.first > start + (depth_ + 1) * operation_bytes_;
       });
-      std::erase_if(queue_, [&](const auto& c) { return !chunks_.contains(c->offset_bytes); });
+      std::erase_if(queue_, [&](const auto& c) SIPHON_REQUIRES(mutex_) {
+        return !chunks_.contains(c->offset_bytes);
+      });
       chunk = want(start);
       std::uint64_t next = chunk_end(start);
       for (std::size_t i = 0; i < depth_ && next < extent_bytes_; ++i) {
         want(next);
         next = chunk_end(next);
       }
-      changed_.wait(lock, [&] { return chunk->done; });
+      changed_.wait(lock, [&]() SIPHON_REQUIRES(mutex_) { return chunk->done; });
     }
     SIPHON_TRY(chunk->status);
     const std::uint64_t skip = offset_bytes - start;
@@ -99,15 +101,15 @@ void ReadAhead::work() {
   for (;;) {
     std::shared_ptr<Chunk> chunk;
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+      MutexLock lock(mutex_);
+      changed_.wait(lock, [&]() SIPHON_REQUIRES(mutex_) { return stopping_ || !queue_.empty(); });
       if (stopping_) return;
       chunk = std::move(queue_.front());
       queue_.pop_front();
     }
     Status status = reader_.read(chunk->offset_bytes, chunk->bytes);
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       chunk->status = std::move(status);
       chunk->done = true;
     }
@@ -124,7 +126,7 @@ WriteBehind::WriteBehind(ScratchExtent& scratch, const StoreLimits& limits)
 
 WriteBehind::~WriteBehind() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     queue_.clear();
   }
@@ -153,8 +155,9 @@ Status WriteBehind::append(std::span<const std::byte> bytes) {
 Status WriteBehind::submit() {
   const std::uint64_t next = current_.offset_bytes + current_.bytes.size();
   {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !status_ || queue_.size() < depth_; });
+    MutexLock lock(mutex_);
+    changed_.wait(lock,
+                  [&]() SIPHON_REQUIRES(mutex_) { return !status_ || queue_.size() < depth_; });
     if (!status_) return status_;
     queue_.push_back(std::move(current_));
   }
@@ -165,22 +168,24 @@ Status WriteBehind::submit() {
 
 Status WriteBehind::finish() {
   if (!current_.bytes.empty()) SIPHON_TRY(submit());
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return !status_ || (queue_.empty() && in_flight_ == 0); });
+  MutexLock lock(mutex_);
+  changed_.wait(lock, [&]() SIPHON_REQUIRES(mutex_) {
+    return !status_ || (queue_.empty() && in_flight_ == 0);
+  });
   // Even a failed pipeline is left only when nothing is in flight any more.
-  changed_.wait(lock, [&] { return in_flight_ == 0; });
+  changed_.wait(lock, [&]() SIPHON_REQUIRES(mutex_) { return in_flight_ == 0; });
   return status_;
 }
 
 std::uint64_t WriteBehind::acknowledged_bytes() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return acknowledged_bytes_;
 }
 
 void WriteBehind::work() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
-    changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+    changed_.wait(lock, [&]() SIPHON_REQUIRES(mutex_) { return stopping_ || !queue_.empty(); });
     if (stopping_) return;
     Piece piece = std::move(queue_.front());
     queue_.pop_front();

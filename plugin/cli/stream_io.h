@@ -2,17 +2,16 @@
 // The consumer's and the producer's calls come from one thread each; the workers are inside.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
 
 #include "adapters/extent_store.h"
+#include "plugin/core/mutex.h"
 #include "plugin/format/extent_format.h"
 
 namespace siphon::cli {
@@ -36,7 +35,7 @@ class ReadAhead {
   };
   std::uint64_t chunk_start(std::uint64_t offset_bytes) const;
   std::uint64_t chunk_end(std::uint64_t start_bytes) const;
-  std::shared_ptr<Chunk> want(std::uint64_t start_bytes);  // with mutex_ held
+  std::shared_ptr<Chunk> want(std::uint64_t start_bytes) SIPHON_REQUIRES(mutex_);
   void work();
 
   ExtentReader& reader_;
@@ -45,12 +44,12 @@ class ReadAhead {
   const std::uint64_t operation_bytes_;
   const std::size_t depth_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  Mutex mutex_;
+  Condition changed_;
   // Shared with the worker that fills it, so that it can be forgotten meanwhile.
-  std::map<std::uint64_t, std::shared_ptr<Chunk>> chunks_;
-  std::deque<std::shared_ptr<Chunk>> queue_;
-  bool stopping_ = false;
+  std::map<std::uint64_t, std::shared_ptr<Chunk>> chunks_ SIPHON_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Chunk>> queue_ SIPHON_GUARDED_BY(mutex_);
+  bool stopping_ SIPHON_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> workers_;
 };
 
@@ -81,13 +80,13 @@ class WriteBehind {
   const std::size_t depth_;
   Piece current_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Piece> queue_;
-  std::size_t in_flight_ = 0;
-  std::uint64_t acknowledged_bytes_ = 0;
-  Status status_;
-  bool stopping_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<Piece> queue_ SIPHON_GUARDED_BY(mutex_);
+  std::size_t in_flight_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t acknowledged_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  Status status_ SIPHON_GUARDED_BY(mutex_);
+  bool stopping_ SIPHON_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> workers_;
 };
 

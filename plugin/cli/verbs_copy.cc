@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <set>
 
 #include "plugin/base/text.h"
@@ -14,6 +13,7 @@
 #include "plugin/cli/redundancy.h"
 #include "plugin/cli/verbs.h"
 #include "plugin/cli/verify.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 namespace {
@@ -399,12 +399,12 @@ Error one_and_the_same(const CopyItem& item) {
 // Which stores the ends of a move are, found out again after the copy.
 struct EndsNow {
   Session& session;
-  std::mutex mutex;
-  std::map<std::pair<Role, Location>, StoreIdentity> known;
+  Mutex mutex;
+  std::map<std::pair<Role, Location>, StoreIdentity> known SIPHON_GUARDED_BY(mutex);
 
   Result<StoreIdentity> of(Role role, const Address& address) {
     if (address.where != Where::kCeph) return identify(session, role, address);
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     auto found = known.find({role, address.location});
     if (found == known.end()) {
       auto store = identify(session, role, address);
@@ -555,7 +555,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
   const auto unsafe = session.options().accept_degraded ? std::map<std::size_t, Error>{}
                                                         : not_yet_safe(session, targets);
   EndsNow ends{session, {}, {}};
-  std::mutex mutex;  // trashed
+  Mutex mutex;  // trashed
   run_parallel(items.size(), kLookThreads, [&](std::size_t i) {
     CopyItem& item = plan.items[items[i]];
     const auto refuse = [&](Error error) { keep_source(item, std::move(error)); };
@@ -577,7 +577,7 @@ void trash_sources(Session& session, CopyPlan& plan, std::vector<std::size_t>& t
     if (Status kept = copy_is_still_there(session, item, right[i]); !kept) {
       return bring_back(session, item, left[i], std::move(kept).error());
     }
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     trashed.push_back(i);
   });
   look_again_at_daemons(session, plan, items, left, right, trashed);

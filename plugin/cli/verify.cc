@@ -6,7 +6,6 @@
 #include <chrono>
 #include <iterator>
 #include <map>
-#include <mutex>
 #include <set>
 #include <span>
 #include <tuple>
@@ -15,6 +14,7 @@
 #include "plugin/cli/devices.h"
 #include "plugin/cli/extent_io.h"
 #include "plugin/cli/headers.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::cli {
 namespace {
@@ -41,22 +41,22 @@ class SharedProgress {
     state_.total_extents = total_extents;
   }
   void update(std::size_t slot, std::uint64_t done_bytes) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::uint64_t& before = slots_[slot];
     state_.done_bytes += std::max(before, done_bytes) - before;
     before = std::max(before, done_bytes);
     session_.meter().update(state_);
   }
   void extent_done() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++state_.done_extents;
   }
 
  private:
   Session& session_;
-  std::mutex mutex_;
-  ProgressState state_;
-  std::map<std::size_t, std::uint64_t> slots_;
+  Mutex mutex_;
+  ProgressState state_ SIPHON_GUARDED_BY(mutex_);
+  std::map<std::size_t, std::uint64_t> slots_ SIPHON_GUARDED_BY(mutex_);
 };
 
 void verify_here(Session& session, Role role, Verified& item, std::size_t slot,

@@ -177,7 +177,7 @@ void Region::forget_companion() {
 int Region::give_grant(const exchange::GrantRequest& request, exchange::Right right,
                        std::uint64_t client, std::uint64_t now_ms) {
   if (request.namespace_bytes > kMaxNamespaceBytes) return -EINVAL;
-  const std::scoped_lock lock(grants_mutex_);
+  const MutexLock lock(grants_mutex_);
   Grant* same = nullptr;
   Grant* unused = nullptr;
   std::uint32_t of_client = 0;

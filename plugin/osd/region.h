@@ -14,11 +14,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "plugin/core/mutex.h"
 #include "plugin/exchange/exchange.h"
 
 namespace siphon::osd {
@@ -104,7 +104,7 @@ class Region {
   const std::uint64_t data_bytes_;
   const std::uint64_t boot_nonce_;
   std::atomic<exchange::LayoutState> layout_{exchange::LayoutState::kUnproven};
-  std::mutex grants_mutex_;  // writers of the grant table
+  Mutex grants_mutex_;  // writers of the grant table
 };
 
 }  // namespace siphon::osd

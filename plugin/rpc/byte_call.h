@@ -8,9 +8,9 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <optional>
+
+#include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
 
@@ -52,22 +52,23 @@ class ByteCall final : public grpc::ServerGenericBidiReactor {
   }
 
   bool wait() {
-    std::unique_lock lock(mutex_);
-    settled_.wait(lock, [this] { return ok_.has_value(); });
+    MutexLock lock(mutex_);
+    settled_.wait(lock, [this]() SIPHON_REQUIRES(mutex_) { return ok_.has_value(); });
     const bool ok = *ok_;
     ok_.reset();
     return ok;
   }
   void settle(bool ok) {
-    const std::lock_guard lock(
-        mutex_);  // also while it notifies: `wait` may be the last to need it
+    // Also while it notifies: `wait` may be the last to need it.
+    const MutexLock lock(mutex_);
     ok_ = ok;
     settled_.notify_one();
   }
 
-  std::mutex mutex_;  // guards ok_: how the one operation that is under way ended
-  std::condition_variable settled_;
-  std::optional<bool> ok_;
+  Mutex mutex_;
+  Condition settled_;
+  // How the one operation that is under way ended.
+  std::optional<bool> ok_ SIPHON_GUARDED_BY(mutex_);
   std::atomic<int>* going_ = nullptr;
   grpc::ByteBuffer answer_;
 };

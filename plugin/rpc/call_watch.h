@@ -9,32 +9,33 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <list>
-#include <mutex>
 #include <stop_token>
-#include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/base/ticker.h"
+#include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
 
 class CallWatch {
-  using Clock = std::chrono::steady_clock;
-
  public:
   explicit CallWatch(std::chrono::milliseconds patience)
-      : patience_(patience), thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+      : patience_(patience), ticker_(kLook, [this] {
+          look();
+          return true;
+        }) {}
 
   // One call, for as long as its handler runs. `context` outlives it.
   class Call {
    public:
     Call(CallWatch& watch, grpc::ServerContextBase& context) : watch_(watch), context_(context) {
-      const std::lock_guard lock(watch_.mutex_);
+      const MutexLock lock(watch_.mutex_);
       at_ = watch_.calls_.insert(watch_.calls_.end(), this);
     }
     ~Call() {
-      const std::lock_guard lock(watch_.mutex_);
+      const MutexLock lock(watch_.mutex_);
       watch_.calls_.erase(at_);
     }
     Call(const Call&) = delete;
@@ -43,14 +44,14 @@ class CallWatch {
     // What `read_or_write` says; false also stops the call.
     template <typename ReadOrWrite>
     bool wait_for_peer(ReadOrWrite read_or_write) {
-      return wait_for_peer(read_or_write, Clock::now() + watch_.patience_);
+      return wait_for_peer(read_or_write, Deadline::clock::now() + watch_.patience_);
     }
     // The same, with another patience.
     template <typename ReadOrWrite>
-    bool wait_for_peer(ReadOrWrite read_or_write, Clock::time_point until) {
+    bool wait_for_peer(ReadOrWrite read_or_write, Deadline until) {
       until_ = until;
       const bool done = read_or_write();
-      until_ = Clock::time_point::max();
+      until_ = Deadline::max();
       if (!done) stop_.request_stop();
       return done;
     }
@@ -62,33 +63,31 @@ class CallWatch {
     CallWatch& watch_;
     grpc::ServerContextBase& context_;
     std::stop_source stop_;
-    std::atomic<Clock::time_point> until_{Clock::time_point::max()};
+    std::atomic<Deadline> until_{Deadline::max()};
     std::list<Call*>::iterator at_;
   };
 
  private:
-  void run(std::stop_token stop) {
-    std::unique_lock lock(mutex_);
-    while (!stop.stop_requested()) {
-      const auto now = Clock::now();
-      for (Call* call : calls_) {
-        const bool stuck = call->until_.load() < now;
-        if (stuck && !call->stop_.stop_requested()) {
-          log::warn("{} has not read, or not said what it announced, in time: hung up",
-                    call->context_.peer());
-          call->context_.TryCancel();
-        }
-        if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();
+  static constexpr std::chrono::milliseconds kLook{200};
+
+  void look() {
+    const MutexLock lock(mutex_);
+    const auto now = Deadline::clock::now();
+    for (Call* call : calls_) {
+      const bool stuck = call->until_.load() < now;
+      if (stuck && !call->stop_.stop_requested()) {
+        log::warn("{} has not read, or not said what it announced, in time: hung up",
+                  call->context_.peer());
+        call->context_.TryCancel();
       }
-      tick_.wait_for(lock, stop, std::chrono::milliseconds(200), [] { return false; });
+      if (stuck || call->context_.IsCancelled()) call->stop_.request_stop();
     }
   }
 
   const std::chrono::milliseconds patience_;
-  std::mutex mutex_;  // guards calls_
-  std::condition_variable_any tick_;
-  std::list<Call*> calls_;
-  std::jthread thread_;  // last: starts when all else is there
+  Mutex mutex_;
+  std::list<Call*> calls_ SIPHON_GUARDED_BY(mutex_);
+  const Ticker ticker_;  // last: starts when all else is there
 };
 
 }  // namespace siphon::rpc

@@ -153,7 +153,7 @@ void Door::close() {
 }
 
 bool Door::now_known(const Endpoint& peer, const Payers& payers) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto it = by_peer_.find(peer.to_string());
   if (it == by_peer_.end() || it->second->place) return true;
   Connection& connection = *it->second;
@@ -168,12 +168,12 @@ bool Door::now_known(const Endpoint& peer, const Payers& payers) {
 }
 
 void Door::was_refused(const Endpoint& peer) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   count_locked(peer, &Connection::refusals);
 }
 
 void Door::was_challenged(const Endpoint& peer) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   count_locked(peer, &Connection::challenges);
 }
 
@@ -186,12 +186,12 @@ void Door::count_locked(const Endpoint& peer, int Connection::*what) {
 }
 
 std::size_t Door::unproven() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return unproven_.size();
 }
 
 std::size_t Door::known() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return known_.size();
 }
 
@@ -212,7 +212,7 @@ void Door::watch(const std::stop_token& stop) {
     std::array<epoll_event, 64> events;
     const int count =
         ::epoll_wait(epoll_, events.data(), events.size(), static_cast<int>(kLook.count()));
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (int i = 0; i < count; ++i) look_at_locked(events[static_cast<std::size_t>(i)]);
     if (Clock::now() - looked_at < kLook) continue;
     looked_at = Clock::now();
@@ -266,7 +266,7 @@ bool Door::accept_one() {
     const int why = errno;
     if (why == EMFILE || why == ENFILE || why == ENOBUFS || why == ENOMEM) {
       {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         if (!unproven_.empty()) forget_locked(unproven_.begin(), /*hang_up=*/true);
       }
       std::this_thread::sleep_for(kAcceptPause);
@@ -283,7 +283,7 @@ bool Door::accept_one() {
     return true;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     make_room_locked();
     // An earlier connection of this address is gone, or the kernel would not give it again.
     if (auto it = by_peer_.find(endpoint->to_string()); it != by_peer_.end()) {

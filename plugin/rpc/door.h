@@ -18,12 +18,12 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
 
 #include "plugin/base/status.h"
+#include "plugin/core/mutex.h"
 #include "plugin/rpc/share.h"
 #include "plugin/stream/listener.h"
 #include "plugin/stream/socket.h"
@@ -69,21 +69,21 @@ class Door {
   void accept(const std::stop_token& stop);
   bool accept_one();
   void watch(const std::stop_token& stop);
-  void look_at_locked(const epoll_event& event);
-  void make_room_locked();
-  void count_locked(const Endpoint& peer, int Connection::*what);
-  void forget_locked(Connections::iterator at, bool hang_up);
+  void look_at_locked(const epoll_event& event) SIPHON_REQUIRES(mutex_);
+  void make_room_locked() SIPHON_REQUIRES(mutex_);
+  void count_locked(const Endpoint& peer, int Connection::*what) SIPHON_REQUIRES(mutex_);
+  void forget_locked(Connections::iterator at, bool hang_up) SIPHON_REQUIRES(mutex_);
 
   const int listener_, epoll_, wake_;
   const Endpoint endpoint_;
   std::function<void(int fd)> hand_over_;
   std::function<bool()> is_behind_;
   Share places_{kMostKnown};
-  mutable std::mutex mutex_;  // guards all below but the threads
-  std::uint64_t last_id_ = 0;
-  Connections unproven_, known_;
-  std::map<std::string, Connections::iterator> by_peer_;  // of both
-  std::minstd_rand random_{std::random_device{}()};
+  mutable Mutex mutex_;
+  std::uint64_t last_id_ SIPHON_GUARDED_BY(mutex_) = 0;
+  Connections unproven_ SIPHON_GUARDED_BY(mutex_), known_ SIPHON_GUARDED_BY(mutex_);
+  std::map<std::string, Connections::iterator> by_peer_ SIPHON_GUARDED_BY(mutex_);  // of both
+  std::minstd_rand random_ SIPHON_GUARDED_BY(mutex_){std::random_device{}()};
   std::array<std::jthread, 3> acceptors_;  // these last: they use all else
   std::jthread watcher_;
 };

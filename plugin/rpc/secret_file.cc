@@ -59,7 +59,7 @@ Status ReplayGuard::check(const CallProof& proof, std::uint64_t now_ms) {
     return fail(Code::kUnauthenticated, "the call's proof is too old", Side::kRequester,
                 "run the command again");
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   forget_old_locked(now_ms);
   if (nonces_.contains(proof.nonce)) {
     return fail(Code::kUnauthenticated, "the call's proof was used before", Side::kRequester);

@@ -6,12 +6,12 @@
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 #include "plugin/rpc/call_proof.h"
 
 namespace siphon::rpc {
@@ -37,12 +37,12 @@ class ReplayGuard {
     KeyId key_id;
     std::array<std::byte, 16> nonce;
   };
-  void forget_old_locked(std::uint64_t now_ms);
+  void forget_old_locked(std::uint64_t now_ms) SIPHON_REQUIRES(mutex_);
 
-  std::mutex mutex_;  // guards all below
-  std::deque<Used> by_time_;
-  std::set<std::array<std::byte, 16>> nonces_;
-  std::map<KeyId, std::size_t> of_key_;
+  Mutex mutex_;
+  std::deque<Used> by_time_ SIPHON_GUARDED_BY(mutex_);
+  std::set<std::array<std::byte, 16>> nonces_ SIPHON_GUARDED_BY(mutex_);
+  std::map<KeyId, std::size_t> of_key_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon::rpc

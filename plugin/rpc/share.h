@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon::rpc {
 
@@ -49,26 +49,27 @@ class Share {
 
   // Nothing: none is free, or one of the payers has his share.
   std::optional<Part> take(const Payers& payers) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!may_take_locked(payers)) return std::nullopt;
     return take_locked(payers);
   }
   // Nothing: by `until`, or before `stop` was requested, none has become free for him.
   std::optional<Part> wait(const Payers& payers, Deadline until, std::stop_token stop = {}) {
-    std::unique_lock lock(mutex_);
-    if (!given_back_.wait_until(lock, std::move(stop), until,
-                                [&] { return may_take_locked(payers); })) {
+    MutexLock lock(mutex_);
+    if (!given_back_.wait_until(lock, std::move(stop), until, [&]() SIPHON_REQUIRES(mutex_) {
+          return may_take_locked(payers);
+        })) {
       return std::nullopt;
     }
     return take_locked(payers);
   }
   void wait_until_unused() {
-    std::unique_lock lock(mutex_);
-    given_back_.wait(lock, [this] { return taken_ == 0; });
+    MutexLock lock(mutex_);
+    given_back_.wait(lock, [this]() SIPHON_REQUIRES(mutex_) { return taken_ == 0; });
   }
 
  private:
-  bool may_take_locked(const Payers& payers) const {
+  bool may_take_locked(const Payers& payers) const SIPHON_REQUIRES(mutex_) {
     const std::size_t free = most_ - taken_;
     for (const Payer& payer : payers) {
       const auto it = taken_by_.find(payer.name);
@@ -77,7 +78,7 @@ class Share {
     }
     return free > 0;
   }
-  Part take_locked(const Payers& payers) {
+  Part take_locked(const Payers& payers) SIPHON_REQUIRES(mutex_) {
     Part part(nullptr, payers);
     for (const Payer& payer : payers) taken_by_.try_emplace(payer.name, 0);  // all that may throw
     for (const Payer& payer : payers) ++taken_by_[payer.name];
@@ -86,7 +87,7 @@ class Share {
     return part;
   }
   void give_back(const Payers& payers) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     --taken_;
     for (const Payer& payer : payers) {
       const auto it = taken_by_.find(payer.name);
@@ -96,10 +97,10 @@ class Share {
   }
 
   const std::size_t most_;
-  std::mutex mutex_;  // guards what follows
+  Mutex mutex_;
   std::condition_variable_any given_back_;
-  std::size_t taken_ = 0;
-  std::map<std::string, std::size_t> taken_by_;  // by payer
+  std::size_t taken_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, std::size_t> taken_by_ SIPHON_GUARDED_BY(mutex_);  // by payer
 };
 
 }  // namespace siphon::rpc

@@ -12,7 +12,7 @@ std::unique_ptr<IndexWatch> IndexWatch::for_header(const SealedHeader& header) {
 }
 
 void IndexWatch::see(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::uint64_t from = std::max(offset_bytes, next_bytes_);
   const std::uint64_t to = std::min(offset_bytes + bytes.size(), end_bytes_);
   if (from >= to) return;
@@ -31,7 +31,7 @@ void IndexWatch::see(std::uint64_t offset_bytes, std::span<const std::byte> byte
 }
 
 std::optional<Sha256> IndexWatch::finish() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (next_bytes_ != end_bytes_) return std::nullopt;
   return digest_.finish();
 }

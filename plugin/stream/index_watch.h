@@ -10,11 +10,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "plugin/core/mutex.h"
 #include "plugin/format/extent_format.h"
 
 namespace siphon {
@@ -33,11 +33,11 @@ class IndexWatch {
   IndexWatch(std::uint64_t begin_bytes, std::uint64_t end_bytes)
       : next_bytes_(begin_bytes), end_bytes_(end_bytes) {}
 
-  std::mutex mutex_;  // guards all below
-  std::uint64_t next_bytes_;
+  Mutex mutex_;
+  std::uint64_t next_bytes_ SIPHON_GUARDED_BY(mutex_);
   const std::uint64_t end_bytes_;
-  IndexDigest digest_;
-  std::map<std::uint64_t, std::vector<std::byte>> early_;  // by offset
+  IndexDigest digest_ SIPHON_GUARDED_BY(mutex_);
+  std::map<std::uint64_t, std::vector<std::byte>> early_ SIPHON_GUARDED_BY(mutex_);  // by offset
 };
 
 }  // namespace siphon

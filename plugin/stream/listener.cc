@@ -22,8 +22,6 @@
 namespace siphon {
 namespace {
 
-using Clock = Deadline::clock;
-
 // Of each kind (has shown the ticket's id, has not), beside one place for each lane that is still
 // to come: lanes never push each other out.
 constexpr std::size_t kPlacesForUnproven = 8;
@@ -90,7 +88,7 @@ class Listener::Acceptor {
 Result<std::vector<Socket>> Listener::Acceptor::run(Deadline deadline) {
   std::vector<pollfd> fds;
   while (lanes_in_ < lanes_.size()) {
-    const auto now = Clock::now();
+    const auto now = Deadline::clock::now();
     deadline = std::min(deadline, shared_.expect_by.load());
     for (Crowd* crowd : {&known_, &unknown_}) {
       while (!crowd->empty() && crowd->front().deadline <= now) {
@@ -125,7 +123,7 @@ Result<std::vector<Socket>> Listener::Acceptor::run(Deadline deadline) {
         peer = next;
       }
     }
-    if (fds[1].revents != 0 && lanes_in_ < lanes_.size()) accept_one(Clock::now());
+    if (fds[1].revents != 0 && lanes_in_ < lanes_.size()) accept_one(Deadline::clock::now());
   }
   for (std::size_t i = 0; i < known_.size() + unknown_.size(); ++i) turn_away("every lane is in");
   return std::move(lanes_);
@@ -171,7 +169,7 @@ void Listener::Acceptor::serve(Crowd& crowd, Crowd::iterator peer) {
       crowd.erase(peer);
       return;
     case Next::kNowKnown:
-      peer->deadline = Clock::now() + kUnprovenTimeout;
+      peer->deadline = Deadline::clock::now() + kUnprovenTimeout;
       make_room(known_);
       known_.splice(known_.end(), crowd, peer);
       return;

@@ -12,8 +12,6 @@
 namespace siphon {
 namespace {
 
-using Clock = Deadline::clock;
-
 // Small enough to stay in a core's cache between the kernel's copy and the checksum.
 constexpr std::size_t kPieceBytes = 256 * kKiB;
 // A receiver that drains faster than the source sends would be woken for every segment, and each
@@ -80,11 +78,11 @@ Status LaneReceiver::run() {
 
 Result<FrameHeader> LaneReceiver::next_header() {
   std::array<std::byte, kFrameHeaderBytes> raw;
-  const auto start = Clock::now();
+  const auto start = Deadline::clock::now();
   // Between frames only silence counts: a source with a slow store says so with keep-alives.
   const auto deadline = std::min(options_.deadline, start + options_.minimum_rate.idle_timeout);
   Status got = socket_.recv_all({raw}, deadline);
-  charge(times_.in_socket_ns, Clock::now() - start);
+  charge(times_.in_socket_ns, Deadline::clock::now() - start);
   if (!got) {
     Error error = std::move(got).error();
     if (error.code == Code::kOutOfRange) {
@@ -109,7 +107,8 @@ Status LaneReceiver::check_progress() const {
   if (options_.last_data == nullptr) return {};
   const auto patience = kIdleTimeoutsWithoutData * options_.minimum_rate.idle_timeout;
   // The source notices by itself, and knows better why: it gets half a timeout more.
-  if (Clock::now() - options_.last_data->at() < patience + options_.minimum_rate.idle_timeout / 2)
+  if (Deadline::clock::now() - options_.last_data->at() <
+      patience + options_.minimum_rate.idle_timeout / 2)
     return {};
   return fail(
       Code::kDeadlineExceeded,
@@ -130,11 +129,11 @@ Status LaneReceiver::wait_for_throttle(std::uint64_t bytes) {
 
 Status LaneReceiver::take_frame(const FrameHeader& header) {
   SIPHON_TRY(wait_for_throttle(header.length_bytes));
-  const auto start = Clock::now();
+  const auto start = Deadline::clock::now();
   // A whole extent may have to wait for the source's word before it is stored: within the lease.
   const bool may_borrow = header.length_bytes < header.extent_bytes;
   auto buffer = pool_.acquire(header.length_bytes, options_.deadline, may_borrow);
-  const auto acquired = Clock::now();
+  const auto acquired = Deadline::clock::now();
   charge(times_.waiting_for_buffer_ns, acquired - start);
   if (!buffer) return fail(std::move(buffer).error().with_context("wait for a receive buffer"));
 
@@ -155,8 +154,8 @@ Status LaneReceiver::take_frame(const FrameHeader& header) {
 // Piece by piece, so that each is summed while it is in cache; the last comes with the trailer.
 Status LaneReceiver::receive_payload(std::span<std::byte> payload, std::uint32_t& crc,
                                      std::span<std::byte, kFrameTrailerBytes> trailer) {
-  Clock::duration in_socket{}, computing{};
-  auto now = Clock::now();
+  Deadline::clock::duration in_socket{}, computing{};
+  auto now = Deadline::clock::now();
   Status status;
   crc = 0;
   while (status && !payload.empty()) {
@@ -166,9 +165,9 @@ Status LaneReceiver::receive_payload(std::span<std::byte> payload, std::uint32_t
     // More of this frame is sure to follow all but its last piece.
     socket_.wake_after(payload.empty() ? 1 : kWakeBytes);
     status = socket_.recv_all({piece, tail}, options_.deadline, &meter_);
-    const auto received = Clock::now();
+    const auto received = Deadline::clock::now();
     if (status) crc = crc32(piece, crc);
-    const auto summed = Clock::now();
+    const auto summed = Deadline::clock::now();
     in_socket += received - now;
     computing += summed - received;
     now = summed;
@@ -181,7 +180,7 @@ Status LaneReceiver::receive_payload(std::span<std::byte> payload, std::uint32_t
 
 Status LaneReceiver::discard_frame(const FrameHeader& header) {
   if (!discard_) discard_ = std::make_unique<std::array<std::byte, kDiscardBytes>>();
-  meter_.restart(Clock::now());
+  meter_.restart(Deadline::clock::now());
   std::size_t left = header.length_bytes + kFrameTrailerBytes;
   while (left > 0) {
     const auto piece = std::span(*discard_).first(std::min(left, discard_->size()));

@@ -48,7 +48,7 @@ StreamSender::Impl::Impl(ExtentStore& store, BufferPool& pool, StreamRequest req
       limits_(store.limits()),
       is_loopback_(is_loopback(request_.target.address)),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      last_data_at_(Clock::now()),
+      last_data_at_(Deadline::clock::now()),
       lanes_(request_.lanes),
       reported_(request_.extents.size(), false) {
   // Half the pool at most, so that one buffer fills while another drains.
@@ -77,7 +77,7 @@ Status StreamSender::Impl::run() {
     try {
       {
         const std::size_t of_use = request_.extents.size() * std::max(1u, limits_.read_depth);
-        std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         readers_.reserve(kMaxReaders);
         while (readers_.size() < std::min(kFirstReaders, of_use)) start_reader();
       }
@@ -94,19 +94,26 @@ Status StreamSender::Impl::run() {
     }
   }
   for (auto& thread : lane_threads) thread.join();
-  for (auto& thread : readers_) thread.join();  // lanes start them, so none is added any more
-  queue_.clear();
-  reading_.clear();
+  std::vector<std::thread> readers;
+  {
+    const MutexLock lock(mutex_);
+    readers.swap(readers_);  // lanes start them, so none is added any more
+  }
+  for (auto& thread : readers) thread.join();
   for (auto& lane : lanes_) lane.socket.close();
 
   std::optional<Error> stop_error;
+  std::vector<bool> reported;
   {
-    std::lock_guard lock(mutex_);  // cancel() may come this late; it changes nothing any more
+    const MutexLock lock(mutex_);  // cancel() may come this late; it changes nothing any more
+    queue_.clear();
+    reading_.clear();
     stop_error = stop_error_;
+    reported = reported_;
   }
   const Error why = stop_error.value_or(Error{Code::kInternal, "not sent", Side::kSource, {}});
   for (std::uint32_t i = 0; i < request_.extents.size(); ++i) {
-    if (reported_[i]) continue;
+    if (reported[i]) continue;
     ExtentResult result;
     result.extent_index = i;
     result.status = fail(why);
@@ -119,7 +126,7 @@ Status StreamSender::Impl::run() {
 
 // The first error ends the attempt; everything that waits is woken.
 void StreamSender::Impl::stop(Error why) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!stop_error_) stop_error_ = std::move(why);
   stop_.store(true);
   stop_waits_.request_stop();
@@ -153,7 +160,7 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
   const auto keep_alive = request_.minimum_rate.idle_timeout / 4;
   while (true) {
     Frame frame;
-    switch (next_frame(frame, Clock::now() + keep_alive)) {
+    switch (next_frame(frame, Deadline::clock::now() + keep_alive)) {
       case Next::kStopped:
         return {};
       case Next::kEnd:
@@ -170,7 +177,7 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
     }
     auto crc = send_frame(lane, frame);
     if (!crc) return context(fail(std::move(crc).error()));
-    last_data_at_.store(Clock::now(), std::memory_order_relaxed);
+    last_data_at_.store(Deadline::clock::now(), std::memory_order_relaxed);
     const std::size_t length_bytes = frame.bytes().size();
     frame.buffer.reset();  // the memory goes back before its checksum is dealt with
     frame_sent(*frame.extent, frame.offset_bytes, length_bytes, *crc);
@@ -178,15 +185,16 @@ Status StreamSender::Impl::lane_main(std::uint16_t lane) {
 }
 
 Status StreamSender::Impl::open_lane(std::uint16_t lane) {
-  const auto give_up = std::min(request_.deadline, Clock::now() + kOpenTimeout);
+  const auto give_up = std::min(request_.deadline, Deadline::clock::now() + kOpenTimeout);
   auto pause = kFirstPause;
   int refusals = 0;
   while (true) {
     bool lost = false;
-    Status opened = try_lane(lane, std::min(give_up, Clock::now() + kConnectTimeout), lost);
+    Status opened =
+        try_lane(lane, std::min(give_up, Deadline::clock::now() + kConnectTimeout), lost);
     if (opened || stopped()) return opened;
     const bool refused = opened.error().code == Code::kUnauthenticated && ++refusals < kRefusals;
-    if (!(lost || refused) || Clock::now() + pause >= give_up) return opened;
+    if (!(lost || refused) || Deadline::clock::now() + pause >= give_up) return opened;
     pollfd wake{wake_fd_, POLLIN, 0};
     if (::poll(&wake, 1, static_cast<int>(pause.count())) > 0) {
       return fail(Code::kCancelled, "cancelled");
@@ -207,7 +215,7 @@ Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool&
   }
   Lane& self = lanes_[lane];
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopped()) return fail(Code::kCancelled, "cancelled");
     self.socket = std::move(*connected);
   }
@@ -221,10 +229,10 @@ Status StreamSender::Impl::try_lane(std::uint16_t lane, Deadline deadline, bool&
 }
 
 StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline until) {
-  const auto start = Clock::now();
+  const auto start = Deadline::clock::now();
   Next next = Next::kIdle;
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (true) {
       if (stopped()) return Next::kStopped;
       const bool was_long = queue_.size() > kMaxQueuedFrames / 2;
@@ -244,7 +252,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
       if (frames_.wait_until(lock, until) == std::cv_status::timeout) break;
     }
   }
-  charge(times_.waiting_for_buffer_ns, Clock::now() - start);
+  charge(times_.waiting_for_buffer_ns, Deadline::clock::now() - start);
   return next;
 }
 
@@ -252,7 +260,7 @@ StreamSender::Impl::Next StreamSender::Impl::next_frame(Frame& frame, Deadline u
 // backend has one) or by nothing that could be seen.
 Status StreamSender::Impl::check_progress() const {
   const auto patience = kIdleTimeoutsWithoutData * request_.minimum_rate.idle_timeout;
-  if (Clock::now() - last_data_at_.load(std::memory_order_relaxed) < patience) return {};
+  if (Deadline::clock::now() - last_data_at_.load(std::memory_order_relaxed) < patience) return {};
   return fail(
       Code::kDeadlineExceeded,
       "the source's store has delivered nothing for " +
@@ -264,7 +272,7 @@ Status StreamSender::Impl::check_progress() const {
 Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t bytes) {
   const auto keep_alive = request_.minimum_rate.idle_timeout / 4;
   const std::stop_token stop = stop_waits_.get_token();
-  auto next_sign = Clock::now() + keep_alive;
+  auto next_sign = Deadline::clock::now() + keep_alive;
   std::array<Throttle::Place, kMostThrottles> places{};
   while (bytes > 0) {
     std::uint64_t portion = bytes;
@@ -276,24 +284,24 @@ Status StreamSender::Impl::wait_for_throttle(std::uint16_t lane, std::uint64_t b
       places[i] = request_.throttles[i]->line_up(portion);
     }
     for (std::size_t i = 0; i < request_.throttles.size();) {
-      const auto start = Clock::now();
+      const auto start = Deadline::clock::now();
       Status passed =
           request_.throttles[i]->wait(places[i], std::min(request_.deadline, next_sign), stop);
-      charge(times_.waiting_for_throttle_ns[i], Clock::now() - start);
+      charge(times_.waiting_for_throttle_ns[i], Deadline::clock::now() - start);
       if (passed) {
         ++i;
         continue;
       }
       if (passed.error().code == Code::kCancelled) return passed;
-      if (Clock::now() >= request_.deadline) {
+      if (Deadline::clock::now() >= request_.deadline) {
         return fail(Code::kDeadlineExceeded, "the rate limit leaves too little time",
                     Side::kSource);
       }
       SIPHON_TRY(send_control(lane, FrameType::kKeepAlive));
-      next_sign = Clock::now() + keep_alive;
+      next_sign = Deadline::clock::now() + keep_alive;
     }
     bytes -= portion;
-    last_data_at_.store(Clock::now(), std::memory_order_relaxed);
+    last_data_at_.store(Deadline::clock::now(), std::memory_order_relaxed);
   }
   return {};
 }
@@ -305,7 +313,7 @@ Status StreamSender::Impl::send_control(std::uint16_t lane, FrameType type) {
   header.sequence = self.sequence++;
   std::array<std::byte, kFrameHeaderBytes> raw;
   encode_frame_header(header, raw);
-  self.meter->restart(Clock::now());
+  self.meter->restart(Deadline::clock::now());
   return self.socket.send_all({raw}, request_.deadline, &*self.meter);
 }
 
@@ -328,8 +336,8 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
     self.unsent_limited = true;
   }
 
-  Clock::duration in_socket{}, computing{};
-  auto now = Clock::now();
+  Deadline::clock::duration in_socket{}, computing{};
+  auto now = Deadline::clock::now();
   self.meter->restart(now);
   std::span<const std::byte> head(raw_header), left(frame.bytes()), tail;
   std::uint32_t crc = 0;
@@ -341,13 +349,13 @@ Result<std::uint32_t> StreamSender::Impl::send_frame(std::uint16_t lane, const F
       encode_frame_trailer(crc, raw_trailer);
       tail = raw_trailer;
     }
-    const auto summed = Clock::now();
+    const auto summed = Deadline::clock::now();
     Status sent =
         self.socket.send_all({head, piece, tail}, request_.deadline, &*self.meter, !left.empty());
     if (!sent) return fail(std::move(sent).error());
     head = {};
     computing += summed - now;
-    now = Clock::now();
+    now = Deadline::clock::now();
     in_socket += now - summed;
   }
   charge(times_.in_socket_ns, in_socket);
@@ -362,7 +370,7 @@ void StreamSender::Impl::frame_sent(OpenExtent& extent, std::uint64_t offset_byt
   std::optional<std::uint32_t> whole;
   Status joined;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (extent.reported) return;
     joined = extent.crc.add(offset_bytes, length_bytes, crc, extent.bytes);
     whole = extent.crc.complete(extent.bytes);
@@ -416,7 +424,7 @@ Status StreamSender::Impl::still_current(const ExtentInfo& read) {
 // ---- results -----------------------------------------------------------------------------------
 
 void StreamSender::Impl::report(ExtentResult result) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (reported_[result.extent_index]) return;
   reported_[result.extent_index] = true;
   results_.push_back(std::move(result));
@@ -424,7 +432,7 @@ void StreamSender::Impl::report(ExtentResult result) {
 
 // Whoever comes first hands over what there is, one at a time and without the lock.
 void StreamSender::Impl::deliver_results() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (delivering_) return;
   delivering_ = true;
   while (!results_.empty()) {

@@ -4,13 +4,11 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -20,13 +18,12 @@
 #include <vector>
 
 #include "plugin/base/crc32.h"
+#include "plugin/core/mutex.h"
 #include "plugin/stream/index_watch.h"
 #include "plugin/stream/sender.h"
 
 namespace siphon {
 namespace sender {
-
-using Clock = Deadline::clock;
 
 // Readers are added one by one, whenever a lane has nothing to send and all of them are at work.
 inline constexpr std::size_t kFirstReaders = 4;
@@ -80,8 +77,8 @@ class StreamSender::Impl {
 
  private:
   // Readers.
-  void start_reader();
-  void add_reader_if_of_use();
+  void start_reader() SIPHON_REQUIRES(mutex_);
+  void add_reader_if_of_use() SIPHON_REQUIRES(mutex_);
   void reader_main();
   std::optional<sender::ReaderTask> next_task();
   void open_extents(std::uint32_t index, std::uint32_t count);
@@ -92,7 +89,7 @@ class StreamSender::Impl {
   std::vector<BufferPool::Buffer> acquire(std::size_t bytes, std::size_t count);
   bool starving() const;
   std::size_t prefetch_bytes() const;
-  std::uint32_t open_count_locked() const;
+  std::uint32_t open_count_locked() const SIPHON_REQUIRES(mutex_);
   std::uint32_t piece_length(const sender::OpenExtent& extent, std::uint64_t offset) const;
 
   // Lanes.
@@ -140,25 +137,27 @@ class StreamSender::Impl {
   std::atomic<std::size_t> prefetch_bytes_{0};
   std::atomic<bool> are_small_{false};  // one at least came whole with its opening
   std::atomic<bool> stop_{false};
-  std::stop_source stop_waits_;                          // requested with stop_
-  std::atomic<sender::Clock::time_point> last_data_at_;  // some lane had data to send
+  std::stop_source stop_waits_;         // requested with stop_
+  std::atomic<Deadline> last_data_at_;  // some lane had data to send
 
-  mutable std::mutex mutex_;             // guards what follows
-  std::condition_variable reader_work_;  // for readers: something to do, or nothing any more
-  std::condition_variable frames_;  // for lanes: a frame, or no more. One waiter for each frame:
-                                    // nobody else may wait here
-  std::optional<Error> stop_error_;
-  std::uint32_t next_to_open_ = 0;
-  std::uint32_t opening_ = 0;                  // readers that open extents
-  std::uint32_t reading_now_ = 0;              // pieces that a reader reads
-  std::deque<sender::OpenExtentPtr> reading_;  // those with bytes that nobody has claimed yet
-  std::deque<sender::Frame> queue_;
-  std::vector<std::thread> readers_;
-  std::size_t readers_running_ = 0;  // that have not ended
   std::vector<Lane> lanes_;
-  std::vector<bool> reported_;
-  std::deque<ExtentResult> results_;
-  bool delivering_ = false;
+
+  mutable Mutex mutex_;
+  Condition reader_work_;  // for readers: something to do, or nothing any more
+  Condition frames_;       // for lanes: a frame, or no more. One waiter for each frame:
+                           // nobody else may wait here
+  std::optional<Error> stop_error_ SIPHON_GUARDED_BY(mutex_);
+  std::uint32_t next_to_open_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint32_t opening_ SIPHON_GUARDED_BY(mutex_) = 0;      // readers that open extents
+  std::uint32_t reading_now_ SIPHON_GUARDED_BY(mutex_) = 0;  // pieces that a reader reads
+  // Those with bytes that nobody has claimed yet.
+  std::deque<sender::OpenExtentPtr> reading_ SIPHON_GUARDED_BY(mutex_);
+  std::deque<sender::Frame> queue_ SIPHON_GUARDED_BY(mutex_);
+  std::vector<std::thread> readers_ SIPHON_GUARDED_BY(mutex_);
+  std::size_t readers_running_ SIPHON_GUARDED_BY(mutex_) = 0;  // that have not ended
+  std::vector<bool> reported_ SIPHON_GUARDED_BY(mutex_);
+  std::deque<ExtentResult> results_ SIPHON_GUARDED_BY(mutex_);
+  bool delivering_ SIPHON_GUARDED_BY(mutex_) = false;
 };
 
 // A thread whose body, whatever it throws, ends the attempt and not the process.

@@ -10,13 +10,12 @@ namespace siphon {
 
 using namespace sender;
 
-// With mutex_ held.
 void StreamSender::Impl::start_reader() {
   readers_.push_back(guarded([this] { reader_main(); }));
   ++readers_running_;
 }
 
-// With mutex_ held, by a lane that has nothing to send. When every reader is at work in the store
+// By a lane that has nothing to send. When every reader is at work in the store
 // (and not waiting for memory), more depth may help; when one is idle, it would not.
 void StreamSender::Impl::add_reader_if_of_use() {
   const bool work = !reading_.empty() || next_to_open_ < request_.extents.size();
@@ -37,7 +36,7 @@ void StreamSender::Impl::reader_main() {
       open_extents(task->index, task->count);
     }
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (--readers_running_ == 0) frames_.notify_all();
 }
 
@@ -46,7 +45,7 @@ std::optional<ReaderTask> StreamSender::Impl::next_task() {
   // A piece joins the queue before the next one of its extent is read.
   const std::uint32_t depth =
       request_.in_order ? 1 : std::max<std::uint32_t>(1, limits_.read_depth);
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopped()) {
     const bool room = queue_.size() < kMaxQueuedFrames;
     for (auto it = reading_.begin(); room && it != reading_.end(); ++it) {
@@ -127,7 +126,7 @@ void StreamSender::Impl::open_extents(std::uint32_t index, std::uint32_t count) 
   }
   bool last = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     last = --opening_ == 0 && next_to_open_ == request_.extents.size();
   }
   if (last) reader_work_.notify_all();
@@ -142,7 +141,8 @@ std::vector<BufferPool::Buffer> StreamSender::Impl::acquire_prefetch(std::size_t
   const std::size_t share = pool_.arena_bytes() / kFirstReaders / BufferPool::whole_granules(bytes);
   const std::size_t count = std::clamp<std::size_t>(share, 1, at_most);
   if (count > 1) {
-    if (auto group = pool_.acquire_many(bytes, count, Clock::now())) return std::move(*group);
+    if (auto group = pool_.acquire_many(bytes, count, Deadline::clock::now()))
+      return std::move(*group);
     if (starving()) return acquire(bytes, 1);  // which may be borrowed
   }
   return acquire(bytes, count);
@@ -170,7 +170,7 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
     }
   }
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (here) {
       extent->next_offset = bytes;
       queue_.push_back({std::move(extent), 0, std::move(prefetch)});
@@ -190,17 +190,18 @@ void StreamSender::Impl::start_extent(std::uint32_t index, std::unique_ptr<Exten
 // target, or for its turn under a rate limit, must not fill what other transfers could use. Readers
 // that wait for memory themselves do not count.
 bool StreamSender::Impl::starving() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return queue_.empty() && opening_ + reading_now_ <= kFirstReaders + pool_.waiters();
 }
 
 // None: the attempt has been stopped (by us, if there was no memory in time).
 std::vector<BufferPool::Buffer> StreamSender::Impl::acquire(std::size_t bytes, std::size_t count) {
   while (!stopped()) {
-    const Deadline slice = std::min(request_.deadline, Clock::now() + kSlice);
+    const Deadline slice = std::min(request_.deadline, Deadline::clock::now() + kSlice);
     auto buffers = pool_.acquire_many(bytes, count, slice, starving());
     if (buffers) return std::move(*buffers);
-    if (buffers.error().code != Code::kDeadlineExceeded || Clock::now() >= request_.deadline) {
+    if (buffers.error().code != Code::kDeadlineExceeded ||
+        Deadline::clock::now() >= request_.deadline) {
       stop(std::move(buffers).error().with_context("wait for a send buffer"));
     }
   }
@@ -219,7 +220,7 @@ void StreamSender::Impl::read_piece(const ReaderTask& task) {
   }
   bool failed_now = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     --extent.reads_in_flight;
     --reading_now_;
     if (status && !extent.reported) {

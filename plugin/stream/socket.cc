@@ -332,12 +332,12 @@ void Socket::limit_unsent(std::size_t bytes) {
 
 void Socket::shutdown() {
   shut_.store(true);
-  std::lock_guard lock(close_mutex_);
+  const MutexLock lock(close_mutex_);
   if (fd_ >= 0) ::shutdown(fd_, SHUT_RDWR);
 }
 
 void Socket::close() {
-  std::lock_guard lock(close_mutex_);
+  const MutexLock lock(close_mutex_);
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
 }

@@ -9,13 +9,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "plugin/base/status.h"
 #include "plugin/base/types.h"
+#include "plugin/core/mutex.h"
 
 namespace siphon {
 
@@ -106,7 +106,7 @@ class Socket {
  private:
   Status interrupted(Deadline deadline, MinimumRateMeter* meter) const;
 
-  std::mutex close_mutex_;  // fd_, between shutdown and close
+  Mutex close_mutex_;  // between shutdown and close alone: who uses fd_ keeps it open
   int fd_ = -1;
   std::size_t wake_after_bytes_ = 1;
   std::atomic<bool> shut_{false};

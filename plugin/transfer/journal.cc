@@ -12,12 +12,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <filesystem>
-#include <mutex>
 #include <optional>
 #include <system_error>
 #include <thread>
 
 #include "plugin/base/log.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/receipt_record.h"
 
 namespace siphon {
@@ -108,15 +108,7 @@ class AttemptJournal::Impl {
       if (!lock) return fail(std::move(lock).error());
       lock_fd_ = *lock;
     }
-    int rc = open_db(file);
-    if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR) {
-      const std::string why = error("read").message;
-      close_db();
-      SIPHON_TRY(put_aside(file, why, set_aside));
-      rc = open_db(file);
-    }
-    if (rc != SQLITE_OK) return fail(error(("open " + file).c_str()));
-    SIPHON_TRY(prune());
+    SIPHON_TRY(open_or_begin_anew(file, set_aside));
     try {
       writer_ = std::jthread([this](std::stop_token stop) { write_soon(std::move(stop)); });
     } catch (const std::system_error&) {
@@ -126,7 +118,7 @@ class AttemptJournal::Impl {
   }
 
   Status add(const Attempt& attempt) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     const std::shared_ptr<Batch> batch = waiting_;
     batch->adds.push_back(attempt);
     while (!batch->written) write_or_wait(lock);
@@ -138,7 +130,7 @@ class AttemptJournal::Impl {
   template <typename Put>
   void soon(const Put& put) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       put(*waiting_);
     }
     if (writer_.joinable()) {
@@ -149,7 +141,7 @@ class AttemptJournal::Impl {
   }
 
   void flush() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     const std::shared_ptr<Batch> batch = waiting_;
     take_unremoved(*batch);
     if (batch->empty() && !writing_) return;
@@ -158,7 +150,7 @@ class AttemptJournal::Impl {
 
   Result<std::vector<Attempt>> all() {
     flush();
-    const std::lock_guard lock(db_mutex_);
+    const MutexLock lock(db_mutex_);
     std::vector<Attempt> rows;
     int rc = 0;
     while ((rc = sqlite3_step(all_)) == SQLITE_ROW) {
@@ -172,7 +164,7 @@ class AttemptJournal::Impl {
   }
 
   Result<std::vector<Watched>> watched() {
-    const std::lock_guard lock(db_mutex_);
+    const MutexLock lock(db_mutex_);
     std::vector<Watched> rows;
     int rc = 0;
     while ((rc = sqlite3_step(watched_)) == SQLITE_ROW) {
@@ -185,7 +177,7 @@ class AttemptJournal::Impl {
   }
 
   Status keep_watched(const std::vector<Watched>& all) {
-    const std::lock_guard lock(db_mutex_);
+    const MutexLock lock(db_mutex_);
     if (sqlite3_exec(db_, "PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE; DELETE FROM watched",
                      nullptr, nullptr, nullptr) != SQLITE_OK) {
       Status failed = fail(error("begin"));
@@ -208,7 +200,7 @@ class AttemptJournal::Impl {
 
   Result<std::vector<Receipt>> receipts_of(const std::string& transfer_id) {
     flush();
-    const std::lock_guard lock(db_mutex_);
+    const MutexLock lock(db_mutex_);
     std::vector<Receipt> receipts;
     bind(receipts_of_, 1, transfer_id);
     int rc = 0;
@@ -223,7 +215,7 @@ class AttemptJournal::Impl {
   }
 
  private:
-  Error error(const char* what) const {
+  Error error(const char* what) const SIPHON_REQUIRES(db_mutex_) {
     return {Code::kInternal,
             std::string("attempt journal: ") + what + ": " +
                 (db_ != nullptr ? sqlite3_errmsg(db_) : "out of memory"),
@@ -254,7 +246,7 @@ class AttemptJournal::Impl {
     ::close(fd);
   }
 
-  int open_db(const std::string& file) {
+  int open_db(const std::string& file) SIPHON_REQUIRES(db_mutex_) {
     keep_private(file);
     if (int rc = sqlite3_open(file.c_str(), &db_); rc != SQLITE_OK) return rc;
     sqlite3_busy_timeout(db_, 5000);
@@ -274,8 +266,21 @@ class AttemptJournal::Impl {
     return SQLITE_OK;
   }
 
+  Status open_or_begin_anew(const std::string& file, std::string* set_aside) {
+    const MutexLock lock(db_mutex_);
+    int rc = open_db(file);
+    if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB || rc == SQLITE_ERROR) {
+      const std::string why = error("read").message;
+      close_db();
+      SIPHON_TRY(put_aside(file, why, set_aside));
+      rc = open_db(file);
+    }
+    if (rc != SQLITE_OK) return fail(error(("open " + file).c_str()));
+    return prune();
+  }
+
   // Looks at every page: better found damaged now than by a row that is missing later.
-  int check() {
+  int check() SIPHON_REQUIRES(db_mutex_) {
     sqlite3_stmt* statement = nullptr;
     int rc = sqlite3_prepare_v2(db_, "PRAGMA quick_check(1)", -1, &statement, nullptr);
     if (rc == SQLITE_OK) {
@@ -286,7 +291,7 @@ class AttemptJournal::Impl {
     return rc;
   }
 
-  void close_db() {
+  void close_db() SIPHON_REQUIRES(db_mutex_) {
     for (sqlite3_stmt** s : {&add_, &remove_, &all_, &watched_, &watch_, &note_, &receipts_of_}) {
       sqlite3_finalize(*s);
       *s = nullptr;
@@ -313,7 +318,7 @@ class AttemptJournal::Impl {
     return {};
   }
 
-  Status prune() {
+  Status prune() SIPHON_REQUIRES(db_mutex_) {
     const std::uint64_t now = now_unix_ms();
     const std::uint64_t oldest = now > kKeepReceiptsMs ? now - kKeepReceiptsMs : 0;
     const std::string sql =
@@ -325,13 +330,13 @@ class AttemptJournal::Impl {
 
   // ---- writing ----
 
-  void take_unremoved(Batch& batch) {
+  void take_unremoved(Batch& batch) SIPHON_REQUIRES(mutex_) {
     batch.removes.insert(batch.removes.end(), unremoved_.begin(), unremoved_.end());
     unremoved_.clear();
   }
 
-  // With the lock: writes what waits, or waits until somebody else has.
-  void write_or_wait(std::unique_lock<std::mutex>& lock) {
+  // Writes what waits, or waits until somebody else has.
+  void write_or_wait(MutexLock& lock) SIPHON_REQUIRES(mutex_) {
     if (writing_) {
       changed_.wait(lock);
       return;
@@ -339,10 +344,12 @@ class AttemptJournal::Impl {
     writing_ = true;
     const std::shared_ptr<Batch> batch = std::exchange(waiting_, std::make_shared<Batch>());
     take_unremoved(*batch);
-    lock.unlock();
-    Status status = write(*batch);
-    if (!status) log::warn("{}", status.error().message);
-    lock.lock();
+    Status status;
+    {
+      const MutexUnlock unlock(mutex_);
+      status = write(*batch);
+      if (!status) log::warn("{}", status.error().message);
+    }
     // Rows that are of no use any more go with the next batch.
     if (!status && unremoved_.size() < kMaxUnremoved) {
       unremoved_.insert(unremoved_.end(), batch->removes.begin(), batch->removes.end());
@@ -354,8 +361,9 @@ class AttemptJournal::Impl {
   }
 
   void write_soon(std::stop_token stop) {
-    std::unique_lock lock(mutex_);
-    while (changed_.wait(lock, stop, [this] { return !waiting_->empty(); })) {
+    MutexLock lock(mutex_);
+    while (changed_.wait(lock, stop,
+                         [this]() SIPHON_REQUIRES(mutex_) { return !waiting_->empty(); })) {
       changed_.wait_for(lock, stop, kGather, [] { return false; });
       if (!waiting_->empty()) write_or_wait(lock);
     }
@@ -363,7 +371,7 @@ class AttemptJournal::Impl {
 
   // One transaction. Synced when it names scratch: nothing else can be found again by nobody.
   Status write(const Batch& batch) {
-    const std::lock_guard lock(db_mutex_);
+    const MutexLock lock(db_mutex_);
     const char* begin = batch.adds.empty() ? "PRAGMA synchronous=NORMAL; BEGIN IMMEDIATE"
                                            : "PRAGMA synchronous=FULL; BEGIN IMMEDIATE";
     if (sqlite3_exec(db_, begin, nullptr, nullptr, nullptr) != SQLITE_OK) {
@@ -378,7 +386,7 @@ class AttemptJournal::Impl {
     return status;
   }
 
-  Status write_rows(const Batch& batch) {
+  Status write_rows(const Batch& batch) SIPHON_REQUIRES(db_mutex_) {
     for (const Attempt& a : batch.adds) {
       bind(add_, 1, to_hex(a.private_id));
       bind(add_, 2, a.location.pool);
@@ -402,7 +410,7 @@ class AttemptJournal::Impl {
     return {};
   }
 
-  Status step(sqlite3_stmt* statement) {
+  Status step(sqlite3_stmt* statement) SIPHON_REQUIRES(db_mutex_) {
     const int rc = sqlite3_step(statement);
     sqlite3_reset(statement);
     if (rc != SQLITE_DONE) return fail(error("write"));
@@ -411,22 +419,22 @@ class AttemptJournal::Impl {
 
   int lock_fd_ = -1;
 
-  std::mutex db_mutex_;  // everything of SQLite's
-  sqlite3* db_ = nullptr;
-  sqlite3_stmt* add_ = nullptr;
-  sqlite3_stmt* remove_ = nullptr;
-  sqlite3_stmt* all_ = nullptr;
-  sqlite3_stmt* watched_ = nullptr;
-  sqlite3_stmt* watch_ = nullptr;
-  sqlite3_stmt* note_ = nullptr;
-  sqlite3_stmt* receipts_of_ = nullptr;
-  std::size_t since_prune_ = 0;
+  Mutex db_mutex_;
+  sqlite3* db_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* add_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* remove_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* all_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* watched_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* watch_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* note_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  sqlite3_stmt* receipts_of_ SIPHON_GUARDED_BY(db_mutex_) = nullptr;
+  std::size_t since_prune_ SIPHON_GUARDED_BY(db_mutex_) = 0;
 
-  std::mutex mutex_;  // what waits
+  Mutex mutex_;
   std::condition_variable_any changed_;
-  std::shared_ptr<Batch> waiting_ = std::make_shared<Batch>();
-  std::vector<PrivateId> unremoved_;  // whose batch failed
-  bool writing_ = false;
+  std::shared_ptr<Batch> waiting_ SIPHON_GUARDED_BY(mutex_) = std::make_shared<Batch>();
+  std::vector<PrivateId> unremoved_ SIPHON_GUARDED_BY(mutex_);  // whose batch failed
+  bool writing_ SIPHON_GUARDED_BY(mutex_) = false;
   std::jthread writer_;
 };
 

@@ -27,7 +27,7 @@ struct Attempt {
   std::string extent;
   PrivateId private_id;
   // Of this process alone: not to be collected before, because a write may still be under way.
-  std::chrono::steady_clock::time_point not_before{};
+  Deadline not_before{};
 };
 
 // Whether a journal in `folder` would be there after the host has been started again: not in one

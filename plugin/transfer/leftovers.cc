@@ -10,7 +10,7 @@ namespace siphon {
 
 void Leftovers::add(Attempt attempt) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     waiting_.push_back(std::move(attempt));
     news_ = true;
   }
@@ -115,11 +115,12 @@ void Leftovers::run(std::stop_token stop) {
   auto pause = kShortestPause;
   while (!stop.stop_requested()) {
     const std::size_t left = collect();
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (left == 0) {
-      changed_.wait(lock, stop, [this] { return !waiting_.empty(); });
+      changed_.wait(lock, stop, [this]() SIPHON_REQUIRES(mutex_) { return !waiting_.empty(); });
       pause = kShortestPause;
-    } else if (changed_.wait_for(lock, stop, pause, [this] { return news_; })) {
+    } else if (clock_.wait_until(changed_, lock, stop, clock_.now() + pause,
+                                 [this]() SIPHON_REQUIRES(mutex_) { return news_; })) {
       pause = kShortestPause;
     } else {
       pause = std::min(pause * 2, kLongestPause);
@@ -131,12 +132,12 @@ void Leftovers::run(std::stop_token stop) {
 std::size_t Leftovers::collect() {
   std::vector<Attempt> round;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     round.swap(waiting_);
   }
-  const auto now = std::chrono::steady_clock::now();
+  const Deadline now = clock_.now();
   std::erase_if(round, [&](const Attempt& a) { return a.not_before <= now && collect_one(a); });
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   waiting_.insert(waiting_.end(), round.begin(), round.end());
   return waiting_.size();
 }

@@ -7,12 +7,13 @@
 #include <chrono>
 #include <condition_variable>
 #include <map>
-#include <mutex>
 #include <stop_token>
 #include <string>
 #include <vector>
 
 #include "adapters/extent_store.h"
+#include "plugin/base/clock.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/journal.h"
 
 namespace siphon {
@@ -23,8 +24,9 @@ class Leftovers {
   static constexpr std::chrono::milliseconds kLongestPause{15000};
 
   // `from_before`: what the journal held before this run of the device began any of its own.
-  Leftovers(StoreProvider& stores, AttemptJournal& journal, std::vector<Attempt> from_before)
-      : stores_(stores), journal_(journal), waiting_(std::move(from_before)) {}
+  Leftovers(StoreProvider& stores, AttemptJournal& journal, std::vector<Attempt> from_before,
+            const Clock& clock = Clock::system())
+      : stores_(stores), journal_(journal), clock_(clock), waiting_(std::move(from_before)) {}
 
   // Its row is in the journal, and nobody writes to it any more. Does not block.
   void add(Attempt attempt);
@@ -52,10 +54,11 @@ class Leftovers {
 
   StoreProvider& stores_;
   AttemptJournal& journal_;
-  std::mutex mutex_;
+  const Clock& clock_;
+  Mutex mutex_;
   std::condition_variable_any changed_;
-  std::vector<Attempt> waiting_;
-  bool news_ = false;
+  std::vector<Attempt> waiting_ SIPHON_GUARDED_BY(mutex_);
+  bool news_ SIPHON_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace siphon

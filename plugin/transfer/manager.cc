@@ -28,7 +28,7 @@ bool is_part_of(const TransferSpec& part, const TransferSpec& whole) {
 }  // namespace
 
 TransferManager::TransferManager(TargetEnvironment environment) : env_(environment) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   (void)add_worker_locked();  // those that are missing are tried again when they are needed
 }
 
@@ -59,7 +59,7 @@ Status TransferManager::add_worker_locked() {
 
 // Those that were cancelled in line have ended.
 void TransferManager::prune_waiting_locked() {
-  std::erase_if(waiting_, [this](const auto& transfer) {
+  std::erase_if(waiting_, [this](const auto& transfer) SIPHON_REQUIRES(mutex_) {
     if (!is_final(transfer->info().progress.phase)) return false;
     remember_locked(*transfer);
     return true;
@@ -73,7 +73,7 @@ Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spe
   if (!known) return fail(std::move(known).error().with_suspect(Side::kTarget));
   std::shared_ptr<TargetTransfer> transfer;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (auto it = transfers_.find(spec.id); it != transfers_.end()) {
       TargetTransfer& there = *it->second;
       if (!same_way(there.spec(), spec)) {
@@ -112,14 +112,14 @@ Result<std::shared_ptr<TargetTransfer>> TransferManager::submit(TransferSpec spe
 }
 
 Result<std::shared_ptr<TargetTransfer>> TransferManager::find(const std::string& id) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (auto it = transfers_.find(id); it != transfers_.end()) return it->second;
   return fail(Code::kNotFound, env_.settings.device + " knows no transfer " + id, Side::kRequester,
               "siphon transfers lists those that are known");
 }
 
 std::vector<std::shared_ptr<TargetTransfer>> TransferManager::all() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::shared_ptr<TargetTransfer>> list;
   for (auto& [id, transfer] : transfers_) list.push_back(transfer);
   return list;
@@ -129,8 +129,10 @@ void TransferManager::work(std::stop_token stop) {
   for (;;) {
     std::shared_ptr<TargetTransfer> transfer;
     {
-      std::unique_lock lock(mutex_);
-      if (!changed_.wait(lock, stop, [this] { return !waiting_.empty(); })) return;
+      MutexLock lock(mutex_);
+      if (!changed_.wait(lock, stop,
+                         [this]() SIPHON_REQUIRES(mutex_) { return !waiting_.empty(); }))
+        return;
       if (stop.stop_requested()) return;
       transfer = std::move(waiting_.front());
       waiting_.pop_front();
@@ -138,7 +140,7 @@ void TransferManager::work(std::stop_token stop) {
     env_.counters.transfers_in.fetch_add(1);
     transfer->run();
     env_.counters.transfers_in.fetch_sub(1);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     remember_locked(*transfer);
   }
 }

@@ -14,12 +14,12 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/target.h"
 
 namespace siphon {
@@ -46,19 +46,20 @@ class TransferManager {
 
  private:
   void work(std::stop_token stop);
-  Status add_worker_locked();
-  void prune_waiting_locked();
-  void remember_locked(const TargetTransfer& ended);
-  void forget_locked(const std::string& id);
+  Status add_worker_locked() SIPHON_REQUIRES(mutex_);
+  void prune_waiting_locked() SIPHON_REQUIRES(mutex_);
+  void remember_locked(const TargetTransfer& ended) SIPHON_REQUIRES(mutex_);
+  void forget_locked(const std::string& id) SIPHON_REQUIRES(mutex_);
 
   const TargetEnvironment env_;
-  std::mutex mutex_;
+  Mutex mutex_;
   std::condition_variable_any changed_;
-  std::map<std::string, std::shared_ptr<TargetTransfer>> transfers_;
-  std::deque<std::shared_ptr<TargetTransfer>> waiting_;
-  std::deque<std::pair<std::string, std::size_t>> ended_;  // id, extents; oldest first
-  std::size_t ended_extents_ = 0;
-  std::vector<std::jthread> workers_;
+  std::map<std::string, std::shared_ptr<TargetTransfer>> transfers_ SIPHON_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<TargetTransfer>> waiting_ SIPHON_GUARDED_BY(mutex_);
+  // Id, extents; oldest first.
+  std::deque<std::pair<std::string, std::size_t>> ended_ SIPHON_GUARDED_BY(mutex_);
+  std::size_t ended_extents_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::vector<std::jthread> workers_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "plugin/base/log.h"
 #include "plugin/base/thread.h"
 #include "plugin/base/ticker.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/pooled_read.h"
 
 namespace siphon {
@@ -72,7 +71,7 @@ class ResultBatcher {
       : on_report_(on_report) {}
   ~ResultBatcher() {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       closed_ = true;
     }
     changed_.notify_all();
@@ -94,7 +93,7 @@ class ResultBatcher {
       e.claim = fail(std::move(r.status).error());
     }
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       waiting_.push_back(std::move(e));
       if (waiting_.size() != 1 && waiting_.size() != kGroup) return;
     }
@@ -102,7 +101,7 @@ class ResultBatcher {
   }
   void set_bottleneck(Bottleneck bottleneck) {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (bottleneck == bottleneck_) return;
       bottleneck_ = bottleneck;
       bottleneck_news_ = true;
@@ -115,10 +114,14 @@ class ResultBatcher {
     SourceReport first;
     first.source_device = device;
     on_report_(first);
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [this] { return closed_ || bottleneck_news_ || !waiting_.empty(); });
-      changed_.wait_for(lock, kGather, [this] { return closed_ || waiting_.size() >= kGroup; });
+      changed_.wait(lock, [this]() SIPHON_REQUIRES(mutex_) {
+        return closed_ || bottleneck_news_ || !waiting_.empty();
+      });
+      changed_.wait_for(lock, kGather, [this]() SIPHON_REQUIRES(mutex_) {
+        return closed_ || waiting_.size() >= kGroup;
+      });
       if (waiting_.empty() && !bottleneck_news_) return;
       SourceReport report;
       report.source_device = device;
@@ -132,12 +135,12 @@ class ResultBatcher {
   }
 
   const std::function<void(const SourceReport&)>& on_report_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<SourceReport::Extent> waiting_;
-  Bottleneck bottleneck_ = Bottleneck::kNone;
-  bool bottleneck_news_ = false;
-  bool closed_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  std::vector<SourceReport::Extent> waiting_ SIPHON_GUARDED_BY(mutex_);
+  Bottleneck bottleneck_ SIPHON_GUARDED_BY(mutex_) = Bottleneck::kNone;
+  bool bottleneck_news_ SIPHON_GUARDED_BY(mutex_) = false;
+  bool closed_ SIPHON_GUARDED_BY(mutex_) = false;
   std::jthread thread_;  // last: it ends before what it uses
 };
 

@@ -8,6 +8,7 @@
 #include "plugin/base/log.h"
 #include "plugin/base/text.h"
 #include "plugin/base/thread.h"
+#include "plugin/base/ticker.h"
 #include "plugin/transfer/target_impl.h"
 
 namespace siphon {
@@ -24,6 +25,9 @@ constexpr std::size_t kBeginEarly = 4;
 constexpr std::size_t kMostGaps = 4096;
 // Bytes per second below which a transfer has one lane.
 constexpr std::uint64_t kOneLaneRate = kMiB;
+
+// How often it is seen what limits a transfer.
+constexpr milliseconds kLook{500};
 
 // What one half of a transfer leaves the other, once it is over, to end by itself.
 constexpr std::chrono::seconds kLastMoment{2};
@@ -49,7 +53,8 @@ TargetTransfer::TargetTransfer(TransferSpec spec, ExtentStore& store, TargetEnvi
              environment.settings.scratch_lease,
              environment.settings.settle_timeout,
              stop_.get_token(),
-             environment.left_behind},
+             environment.left_behind,
+             environment.clock},
       started_unix_ms_(now_unix_ms()),
       started_at_(steady_clock::now()) {
   extents_.reserve(spec_.extents.size());
@@ -67,7 +72,7 @@ TargetTransfer::~TargetTransfer() = default;
 
 void TargetTransfer::run() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (std::exchange(began_, true)) return;  // cancelled while it waited
   }
   step(Event::kStarted);
@@ -98,7 +103,7 @@ Status TargetTransfer::reserve(BufferPool::Buffer* lease) {
   look_at_names();
   settle_taken();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& extent : extents_) {
       if (!extent->machine.done()) wanted_.push_back(extent.get());
     }
@@ -153,7 +158,7 @@ Status TargetTransfer::stream(BufferPool& pool) {
   const Ticket ticket = Ticket::make(ticket_binding(call));
   call.ticket = ticket.clone();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     data_endpoint_ = listener.endpoint().to_string();
   }
   changed_.notify_all();
@@ -216,7 +221,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     await_second_call(status ? env_.settings.second_call_timeout : kLastMoment);
     if (second_call) second_call->join();
     if (status) step(Event::kAllCompared);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const Socket& s : *sockets) lane_bytes_ += s.received_bytes() + s.sent_bytes();
   } else {
     note_lanes_ended();
@@ -225,7 +230,7 @@ Status TargetTransfer::run_lanes(Listener& listener, const Ticket& ticket, Strea
     status = fail(std::move(sockets).error());
   }
   writers_.reset();  // when all is stored
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   rejected_connections_ += listener.rejected_connections();
   // A hopeless stream was cut by ourselves: every extent has its own error already.
   if (hopeless_ && !cancel_requested_) {
@@ -249,9 +254,12 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
   const auto cut_all = [&sockets] {
     for (Socket& s : sockets) s.shutdown();
   };
+  give_up_if_hopeless();  // if that was seen before there was a lane to cut
   std::vector<Status> ends(sockets.size());
-  const auto limit_watch =
-      start_thread(Side::kTarget, [this](std::stop_token stop) { watch_bottleneck(stop); });
+  const auto look = Ticker::start(Side::kTarget, kLook, [this, last = LastLook{}]() mutable {
+    look_for_bottleneck(last);
+    return true;
+  });
   {
     std::stop_callback cut(stop_.get_token(), cut_all);
     std::vector<std::jthread> lanes;
@@ -277,7 +285,7 @@ Status TargetTransfer::receive_all(std::vector<Socket>& sockets, BufferPool& poo
 }
 
 void TargetTransfer::note_second_call_ended(Error error) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stream_end_.status = fail(std::move(error));
   second_call_ended_ = true;
 }
@@ -295,7 +303,7 @@ void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener
       stop_.get_token());
   const bool failed = !end.status;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stream_end_ = std::move(end);
     second_call_ended_ = true;
   }
@@ -304,15 +312,18 @@ void TargetTransfer::make_second_call(const StreamCall& call, Listener& listener
   listener.cancel();  // nobody will connect any more
   // Nor will a claim come. The lanes end when the source gives up, unless they wait for memory that
   // only claims would free.
-  std::unique_lock lock(mutex_);
-  if (changed_.wait_for(lock, kLastMoment, [this] { return lanes_ended_; })) return;
+  MutexLock lock(mutex_);
+  if (changed_.wait_for(lock, kLastMoment,
+                        [this]() SIPHON_REQUIRES(mutex_) { return lanes_ended_; })) {
+    return;
+  }
   lock.unlock();
   stop_.request_stop();
 }
 
 void TargetTransfer::note_lanes_ended() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lanes_ended_ = true;
   }
   changed_.notify_all();
@@ -322,8 +333,9 @@ void TargetTransfer::note_lanes_ended() {
 // tell: it gets a while for that, then this end hangs up.
 void TargetTransfer::await_second_call(milliseconds at_most) {
   {
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, at_most, [this] { return second_call_ended_; })) {
+    MutexLock lock(mutex_);
+    if (changed_.wait_for(lock, at_most,
+                          [this]() SIPHON_REQUIRES(mutex_) { return second_call_ended_; })) {
       if (stream_end_.status) return;
     }
   }
@@ -331,17 +343,24 @@ void TargetTransfer::await_second_call(milliseconds at_most) {
 }
 
 // With no extent left that could still be published, the rest of the stream is of no use.
-void TargetTransfer::give_up_if_hopeless_locked() {
-  const bool hopeless = std::ranges::all_of(
-      wanted_, [](const Extent* e) { return e->machine.state() == ExtentMachine::State::kFailed; });
-  if (!hopeless) return;
-  hopeless_ = true;
-  changed_.notify_all();
+// Before it streams and after it, what is under way ends by itself.
+void TargetTransfer::give_up_if_hopeless() {
+  bool streams = false;
+  {
+    const MutexLock lock(mutex_);
+    const auto has_failed = [](const Extent* e) {
+      return e->machine.state() == ExtentMachine::State::kFailed;
+    };
+    if (!std::ranges::all_of(wanted_, has_failed)) return;
+    hopeless_ = true;
+    streams = phase_ == Phase::kStream && !lanes_ended_;
+  }
+  if (streams) stop_.request_stop();
 }
 
 // When the lanes had brought everything before the cancel came.
 bool TargetTransfer::any_was_cancelled() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::ranges::any_of(extents_, [](const auto& extent) {
     const std::optional<Error>& error = extent->machine.error();
     return error && error->code == Code::kCancelled;
@@ -359,7 +378,7 @@ void TargetTransfer::finish(Status attempt) {
                                  Side::kSource, "run the copy again"}
                          : attempt.error();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& extent : extents_) {
       Error e = reason;
       extent->on_error(std::move(e).with_context("extent " + extent->pair.source));
@@ -367,15 +386,15 @@ void TargetTransfer::finish(Status attempt) {
   }
   settle_taken();
   // What cannot be removed in time is the collector's: nobody waits for it here.
-  const Deadline until = deadline_in(env_.settings.drop_timeout);
+  const Deadline until = env_.clock.now() + env_.settings.drop_timeout;
   for (auto& extent : extents_) {
-    if (steady_clock::now() < until) {
+    if (env_.clock.now() < until) {
       extent->stored.drop();
     } else {
       extent->stored.drop_later();
     }
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto& extent : extents_) add_outcome_locked(*extent);
   phase_ = next_phase(phase_, Event::kAllPublished, failed_count_ > 0);
   Summary s;
@@ -410,7 +429,7 @@ void TargetTransfer::finish(Status attempt) {
 
 void TargetTransfer::refuse(Error error) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (std::exchange(began_, true)) return;
   }
   finish(fail(std::move(error)));
@@ -419,7 +438,7 @@ void TargetTransfer::refuse(Error error) {
 void TargetTransfer::cancel() {
   bool waited = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (is_final(phase_)) return;
     cancel_requested_ = true;
     waited = !std::exchange(began_, true);
@@ -432,23 +451,26 @@ void TargetTransfer::cancel() {
 // ---- what the lanes and the second call bring ------------------------------------------------
 
 Result<bool> TargetTransfer::admit(const FrameHeader& header) {
-  std::lock_guard lock(mutex_);
-  if (!first_frame_at_) first_frame_at_ = steady_clock::now();
   Extent& extent = *wanted_[header.extent_index];
-  if (header.extent_bytes > env_.settings.max_extent_bytes) {
+  bool wanted = false;
+  {
+    const MutexLock lock(mutex_);
+    if (!first_frame_at_) first_frame_at_ = steady_clock::now();
+    if (header.extent_bytes <= env_.settings.max_extent_bytes) return !extent.machine.done();
     extent.on_error(
         too_large(extent.pair.source, header.extent_bytes, env_.settings.max_extent_bytes));
-    give_up_if_hopeless_locked();
+    wanted = !extent.machine.done();
   }
-  return !extent.machine.done();
+  give_up_if_hopeless();
+  return wanted;
 }
 
 Status TargetTransfer::deliver(ReceivedFrame frame) {
   const FrameHeader h = frame.header;
   Extent& extent = *wanted_[h.extent_index];
-  bool is_inline = false;
+  bool is_inline = false, too_many_gaps = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (extent.machine.done()) return {};
     if (extent.started_unix_ms == 0) {
       extent.started_unix_ms = now_unix_ms();
@@ -460,27 +482,29 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
       return {};  // that extent has failed; the lane goes on
     }
     pieces_ += extent.machine.pieces() - pieces;
-    if (pieces_ > extents_.size() + kMostGaps) {
+    too_many_gaps = pieces_ > extents_.size() + kMostGaps;
+    if (too_many_gaps) {
       extent.on_error({Code::kOutOfRange,
                        "extent " + extent.pair.source + ": the frames of this transfer leave " +
                            std::to_string(kMostGaps) + " gaps, more than can be under way",
                        Side::kSource,
                        {}});
-      give_up_if_hopeless_locked();
-      return {};
-    }
-    received_bytes_ += h.length_bytes;
-    env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
-    is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
-                h.extent_bytes <= store_limits_.inline_max_bytes;
-    if (is_inline) {
-      extent.inline_candidate = true;
-      extent.held = std::move(frame);
-      if (!extent.machine.complete()) return {};  // the source's claim will find it
-      ready_.push_back(&extent);
+    } else {
+      received_bytes_ += h.length_bytes;
+      env_.counters.bytes_received.fetch_add(h.length_bytes, std::memory_order_relaxed);
+      is_inline = !spec_.replace && !extent.begins_early && h.length_bytes == h.extent_bytes &&
+                  h.extent_bytes <= store_limits_.inline_max_bytes;
+      if (is_inline) {
+        extent.inline_candidate = true;
+        extent.held = std::move(frame);
+        if (!extent.machine.complete()) return {};  // the source's claim will find it
+        ready_.push_back(&extent);
+      }
     }
   }
-  if (is_inline) {
+  if (too_many_gaps) {
+    give_up_if_hopeless();
+  } else if (is_inline) {
     start_publishers();
   } else {
     writers_->push({std::move(frame)});
@@ -490,23 +514,25 @@ Status TargetTransfer::deliver(ReceivedFrame frame) {
 
 Status TargetTransfer::bad_frame(const FrameHeader& header, std::uint32_t sent,
                                  std::uint32_t received) {
-  std::lock_guard lock(mutex_);
   Extent& extent = *wanted_[header.extent_index];
-  extent.on_error({Code::kDataLoss,
-                   "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
-                       std::to_string(header.offset_bytes) + " (" +
-                       std::to_string(header.length_bytes) + " bytes; source " + crc32_hex(sent) +
-                       ", target " + crc32_hex(received) +
-                       "): suspect the wire; the source is untouched, nothing was published",
-                   Side::kWire, "run the copy again"});
-  give_up_if_hopeless_locked();
+  Error error{Code::kDataLoss,
+              "extent " + extent.pair.source + ": checksum mismatch in the frame at byte " +
+                  std::to_string(header.offset_bytes) + " (" + std::to_string(header.length_bytes) +
+                  " bytes; source " + crc32_hex(sent) + ", target " + crc32_hex(received) +
+                  "): suspect the wire; the source is untouched, nothing was published",
+              Side::kWire, "run the copy again"};
+  {
+    const MutexLock lock(mutex_);
+    extent.on_error(std::move(error));
+  }
+  give_up_if_hopeless();
   return {};
 }
 
 // Bytes that are wrong in themselves: that the source finds its lane closed only follows from it.
 void TargetTransfer::lane_broken(const Error& error) {
   if (!are_wrong_bytes(error)) return;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Extent* extent : wanted_) {
     extent->on_error(error.with_context("extent " + extent->pair.source));
   }
@@ -514,8 +540,9 @@ void TargetTransfer::lane_broken(const Error& error) {
 
 void TargetTransfer::on_report(const SourceReport& report) {
   std::vector<Extent*> large;
+  bool one_has_failed = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
     source_bottleneck_ = report.bottleneck;
     for (const SourceReport::Extent& e : report.extents) {
@@ -532,10 +559,11 @@ void TargetTransfer::on_report(const SourceReport& report) {
       } else if (!cancel_requested_) {  // else it is our own cut that the source complains of
         Error error = e.claim.error();
         extent.on_error(std::move(error).with_suspect(Side::kSource));
-        give_up_if_hopeless_locked();
+        one_has_failed = true;
       }
     }
   }
+  if (one_has_failed) give_up_if_hopeless();
   start_publishers();
   for (Extent* extent : large) writers_->push({{}, extent});
 }
@@ -544,7 +572,7 @@ void TargetTransfer::on_report(const SourceReport& report) {
 
 void TargetTransfer::step(Event event) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     phase_ = next_phase(phase_, event, failed_count_ > 0);
   }
   changed_.notify_all();
@@ -573,7 +601,6 @@ void TargetTransfer::add_outcome_locked(Extent& extent) {
   outcomes_.push_back(std::move(outcome));
 }
 
-// With the lock.
 Receipt TargetTransfer::receipt_of(const Extent& extent, const SourceClaim& claim,
                                    std::uint32_t target_crc32, const PrivateId& id) const {
   Receipt r;

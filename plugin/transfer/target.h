@@ -13,7 +13,6 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <semaphore>
 #include <stop_token>
@@ -22,8 +21,10 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/clock.h"
 #include "plugin/base/throttle.h"
 #include "plugin/base/work_queue.h"
+#include "plugin/core/mutex.h"
 #include "plugin/stream/listener.h"
 #include "plugin/stream/receiver.h"
 #include "plugin/transfer/counters.h"
@@ -46,6 +47,7 @@ struct TargetEnvironment {
   Throttle& receive_throttle;  // all that comes in, together
   // Told of scratch that could not be removed; its row stays in the journal. Must not block.
   std::function<void(Attempt)> left_behind = {};
+  const Clock& clock = Clock::system();  // of what it does again, or gives up, in time
 };
 
 class TargetTransfer final : private FrameSink {
@@ -101,10 +103,11 @@ class TargetTransfer final : private FrameSink {
   void note_second_call_ended(Error error);
   void note_lanes_ended();
   void await_second_call(std::chrono::milliseconds at_most);
-  void give_up_if_hopeless_locked();
+  void give_up_if_hopeless();
   bool any_was_cancelled();
   void finish(Status attempt);
-  void watch_bottleneck(std::stop_token stop);
+  struct LastLook;
+  void look_for_bottleneck(LastLook& last);
 
   Result<bool> admit(const FrameHeader& header) override;
   Status deliver(ReceivedFrame frame) override;
@@ -117,16 +120,16 @@ class TargetTransfer final : private FrameSink {
   void begin_first_extents();
   void publish_if_complete(Extent& extent);
   Status check_blocks(Extent& extent);
-  std::size_t group_locked() const;
+  std::size_t group_locked() const SIPHON_REQUIRES(mutex_);
   void start_publishers();
   void publish_ready();
-  std::vector<Extent*> take_ready_locked();
-  void published_locked(Extent& extent, Status status);
+  std::vector<Extent*> take_ready_locked() SIPHON_REQUIRES(mutex_);
+  void published_locked(Extent& extent, Status status) SIPHON_REQUIRES(mutex_);
   void step(Event event);
-  void add_outcome_locked(Extent& extent);
+  void add_outcome_locked(Extent& extent) SIPHON_REQUIRES(mutex_);
   Receipt receipt_of(const Extent& extent, const SourceClaim& claim, std::uint32_t target_crc32,
-                     const PrivateId& id) const;
-  Progress progress_locked() const;
+                     const PrivateId& id) const SIPHON_REQUIRES(mutex_);
+  Progress progress_locked() const SIPHON_REQUIRES(mutex_);
 
   const TransferSpec spec_;
   ExtentStore& store_;
@@ -146,39 +149,42 @@ class TargetTransfer final : private FrameSink {
   std::uint64_t started_unix_ms_;
   std::chrono::steady_clock::time_point started_at_;
 
-  mutable std::mutex mutex_;  // guards all below, and the sessions in extents_
+  mutable Mutex mutex_;  // also of what changes in extents_ while it streams
   std::condition_variable_any changed_;
   std::atomic<bool> cancel_requested_{false};
   std::atomic<std::uint64_t> fallback_parts_{0};
-  bool began_ = false;     // it runs, or has ended without
-  bool hopeless_ = false;  // every extent has failed
-  bool second_call_ended_ = false;
-  bool lanes_ended_ = false;
-  Phase phase_ = Phase::kQueued;
-  Bottleneck bottleneck_ = Bottleneck::kNone;
-  Bottleneck source_bottleneck_ = Bottleneck::kNone;
-  std::string source_device_;
-  std::string data_endpoint_;
-  std::uint64_t sized_bytes_ = 0;  // of the sized_count_ extents that have begun to arrive
-  std::size_t sized_count_ = 0;
-  std::size_t wanted_count_ = 0;  // that are to arrive: what is there already is not among them
-  std::uint64_t received_bytes_ = 0;
-  std::uint64_t durable_bytes_ = 0;
-  std::size_t pieces_ = 0;               // that all sessions remember
-  std::deque<Extent*> ready_;            // small ones, to be published
-  std::size_t publishers_ = 0;           // writers that publish these
-  std::size_t publishers_to_start_ = 0;  // of which have not begun
-  std::uint32_t done_count_ = 0;
-  std::uint32_t there_count_ = 0;  // of those, already there
-  std::uint32_t failed_count_ = 0;
-  std::optional<std::chrono::steady_clock::time_point> first_frame_at_, last_durable_at_;
-  StreamEnd stream_end_;
-  std::uint64_t lane_bytes_ = 0;
-  std::uint64_t rejected_connections_ = 0;
-  std::uint64_t header_rpc_bytes_ = 0;
-  std::uint64_t published_bytes_ = 0;
-  std::vector<ExtentOutcome> outcomes_;
-  std::optional<Summary> summary_;
+  bool began_ SIPHON_GUARDED_BY(mutex_) = false;     // it runs, or has ended without
+  bool hopeless_ SIPHON_GUARDED_BY(mutex_) = false;  // every extent has failed
+  bool second_call_ended_ SIPHON_GUARDED_BY(mutex_) = false;
+  bool lanes_ended_ SIPHON_GUARDED_BY(mutex_) = false;
+  Phase phase_ SIPHON_GUARDED_BY(mutex_) = Phase::kQueued;
+  Bottleneck bottleneck_ SIPHON_GUARDED_BY(mutex_) = Bottleneck::kNone;
+  Bottleneck source_bottleneck_ SIPHON_GUARDED_BY(mutex_) = Bottleneck::kNone;
+  std::string source_device_ SIPHON_GUARDED_BY(mutex_);
+  std::string data_endpoint_ SIPHON_GUARDED_BY(mutex_);
+  // Of the sized_count_ extents that have begun to arrive.
+  std::uint64_t sized_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::size_t sized_count_ SIPHON_GUARDED_BY(mutex_) = 0;
+  // That are to arrive: what is there already is not among them.
+  std::size_t wanted_count_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t received_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t durable_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::size_t pieces_ SIPHON_GUARDED_BY(mutex_) = 0;               // that all sessions remember
+  std::deque<Extent*> ready_ SIPHON_GUARDED_BY(mutex_);            // small ones, to be published
+  std::size_t publishers_ SIPHON_GUARDED_BY(mutex_) = 0;           // writers that publish these
+  std::size_t publishers_to_start_ SIPHON_GUARDED_BY(mutex_) = 0;  // of which have not begun
+  std::uint32_t done_count_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint32_t there_count_ SIPHON_GUARDED_BY(mutex_) = 0;  // of those, already there
+  std::uint32_t failed_count_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::optional<std::chrono::steady_clock::time_point> first_frame_at_ SIPHON_GUARDED_BY(mutex_),
+      last_durable_at_ SIPHON_GUARDED_BY(mutex_);
+  StreamEnd stream_end_ SIPHON_GUARDED_BY(mutex_);
+  std::uint64_t lane_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t rejected_connections_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t header_rpc_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::uint64_t published_bytes_ SIPHON_GUARDED_BY(mutex_) = 0;
+  std::vector<ExtentOutcome> outcomes_ SIPHON_GUARDED_BY(mutex_);
+  std::optional<Summary> summary_ SIPHON_GUARDED_BY(mutex_);
 };
 
 }  // namespace siphon

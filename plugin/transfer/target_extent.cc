@@ -1,10 +1,10 @@
 #include "plugin/transfer/target_extent.h"
 
 #include <algorithm>
-#include <condition_variable>
 
 #include "plugin/base/crc32.h"
 #include "plugin/base/log.h"
+#include "plugin/core/mutex.h"
 #include "plugin/format/extent_format.h"
 #include "plugin/transfer/pooled_read.h"
 
@@ -13,7 +13,6 @@ namespace siphon {
 namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::steady_clock;
 
 // By then the OSDs have done, or forgotten, the writes that they did not answer for.
 constexpr milliseconds kSettleTime = std::chrono::minutes(5);
@@ -29,14 +28,6 @@ bool is_doubtful(const Error& error) {
 bool may_be_done(const Error& error) {
   return error.code == Code::kResourceExhausted || error.code == Code::kDataLoss ||
          error.code == Code::kInternal;
-}
-
-// Returns early when `stop` is requested.
-void pause_for(milliseconds time, const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
 }
 
 Result<std::uint32_t> crc32_of(const ByteSource& bytes, std::uint64_t length_bytes) {
@@ -113,13 +104,13 @@ Status TargetExtent::check_blocks_of(std::span<const std::byte> bytes, const Sea
 }
 
 Status TargetExtent::begin(std::uint64_t extent_bytes) {
-  const std::lock_guard lock(begin_mutex_);
+  const MutexLock lock(begin_mutex_);
   if (begun_bytes_ != extent_bytes) begin_locked(extent_bytes);
   return begin_status_;
 }
 
 void TargetExtent::begin_early(std::uint64_t planned_bytes) {
-  const std::lock_guard lock(begin_mutex_);
+  const MutexLock lock(begin_mutex_);
   if (begun_bytes_ != 0) return;  // a writer was faster, and writes to it by now
   begin_locked(planned_bytes);    // the first writer hears of an error
 }
@@ -205,11 +196,11 @@ Status TargetExtent::finish_inline(const InlinePut& put, Status end) {
 }
 
 Status TargetExtent::settle(Status end, const std::function<Status()>& again) {
-  const auto until = steady_clock::now() + place_.settle_timeout;
-  for (auto pause = kFirstPause; !end && is_doubtful(end.error()) && steady_clock::now() < until &&
+  const auto until = place_.clock.now() + place_.settle_timeout;
+  for (auto pause = kFirstPause; !end && is_doubtful(end.error()) && place_.clock.now() < until &&
                                  !place_.stop.stop_requested();
        pause = std::min(2 * pause, kLongestPause)) {
-    pause_for(pause, place_.stop);
+    place_.clock.pause_until(place_.clock.now() + pause, place_.stop);
     end = again();
   }
   if (end) return end;
@@ -246,11 +237,11 @@ std::vector<Status> TargetExtent::put_inline_many(const TargetPlace& place,
                                                   std::span<const InlinePut> puts) {
   std::vector<Status> ends = place.store.put_inline_many(puts);
   const auto lost = [](const Status& end) { return !end && is_doubtful(end.error()); };
-  const auto until = steady_clock::now() + place.settle_timeout;
-  for (auto pause = kFirstPause; std::ranges::any_of(ends, lost) && steady_clock::now() < until &&
-                                 !place.stop.stop_requested();
+  const auto until = place.clock.now() + place.settle_timeout;
+  for (auto pause = kFirstPause;
+       std::ranges::any_of(ends, lost) && place.clock.now() < until && !place.stop.stop_requested();
        pause = std::min(2 * pause, kLongestPause)) {
-    pause_for(pause, place.stop);
+    place.clock.pause_until(place.clock.now() + pause, place.stop);
     std::vector<InlinePut> again;
     std::vector<std::size_t> which;
     for (std::size_t i = 0; i < puts.size(); ++i) {
@@ -321,7 +312,7 @@ void TargetExtent::drop() {
 void TargetExtent::leave_behind(milliseconds settle_time) const {
   if (!place_.left_behind) return;
   place_.left_behind(
-      {place_.store.location(), name_, private_id_, steady_clock::now() + settle_time});
+      {place_.store.location(), name_, private_id_, place_.clock.now() + settle_time});
 }
 
 }  // namespace siphon

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -17,6 +16,8 @@
 
 #include "adapters/extent_store.h"
 #include "plugin/base/buffer_pool.h"
+#include "plugin/base/clock.h"
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/journal.h"
 #include "plugin/transfer/types.h"
 
@@ -34,6 +35,7 @@ struct TargetPlace {
   std::stop_token stop;
   // Told of scratch that could not be removed; its row stays in the journal. May be empty.
   std::function<void(Attempt)> left_behind;
+  const Clock& clock;
 };
 
 // Thread safe where it says so. Everything blocks for as long as the store does.
@@ -92,7 +94,7 @@ class TargetExtent {
 
  private:
   Status write_all(std::uint64_t offset_bytes, std::span<const std::byte> bytes);
-  void begin_locked(std::uint64_t extent_bytes);  // with begin_mutex_
+  void begin_locked(std::uint64_t extent_bytes) SIPHON_REQUIRES(begin_mutex_);
   Status make_scratch(std::uint64_t extent_bytes);
   void leave_behind(std::chrono::milliseconds settle_time = {}) const;
   // Asks again until it is known what became of a publish that ended so; `again` repeats it.
@@ -103,9 +105,9 @@ class TargetExtent {
   const TargetPlace& place_;
   const std::string& name_;
   PrivateId private_id_;
-  std::mutex begin_mutex_;
-  std::uint64_t begun_bytes_ = 0;  // guarded by begin_mutex_, as is begin_status_
-  Status begin_status_;
+  Mutex begin_mutex_;
+  std::uint64_t begun_bytes_ SIPHON_GUARDED_BY(begin_mutex_) = 0;
+  Status begin_status_ SIPHON_GUARDED_BY(begin_mutex_);
   std::unique_ptr<ScratchExtent> scratch_;  // valid when begin() has returned
   std::optional<ExtentInfo> occupant_;
   std::vector<TrashEntry> left_for_good_;

@@ -1,6 +1,7 @@
 // One extent of a TargetTransfer. For target*.cc alone.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -37,6 +38,13 @@ struct TargetTransfer::Extent {
   std::optional<Error> source_error;          // why it did not tell
   std::optional<Receipt> receipt;             // that it had before, or for what was found there
   bool has_outcome = false;
+};
+
+// What look_for_bottleneck saw when it looked last.
+struct TargetTransfer::LastLook {
+  bool was_one = false;
+  std::chrono::steady_clock::time_point at;
+  std::uint64_t buffer_ns = 0, socket_ns = 0, bytes = 0;
 };
 
 // What an extent above transfer.max_extent_bytes fails with.

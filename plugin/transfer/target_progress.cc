@@ -1,7 +1,7 @@
 // What watchers of a TargetTransfer see: progress, outcomes as they come, and what limits it.
 #include <algorithm>
 
-#include "plugin/transfer/target.h"
+#include "plugin/transfer/target_impl.h"
 
 namespace siphon {
 
@@ -28,9 +28,10 @@ Progress TargetTransfer::progress_locked() const {
 }
 
 TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, milliseconds timeout) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const Phase seen = phase_;
-  changed_.wait_for(lock, timeout, [&] { return summary_ || phase_ != seen; });
+  changed_.wait_for(lock, timeout,
+                    [&]() SIPHON_REQUIRES(mutex_) { return summary_ || phase_ != seen; });
   Update update;
   update.progress = progress_locked();
   while (*cursor < outcomes_.size() && update.outcomes.size() < 1000) {
@@ -41,7 +42,7 @@ TargetTransfer::Update TargetTransfer::wait_update(std::size_t* cursor, millisec
 }
 
 TransferInfo TargetTransfer::info() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   TransferInfo i{spec_.id,
                  spec_.source,
                  spec_.target,
@@ -55,7 +56,7 @@ TransferInfo TargetTransfer::info() const {
 }
 
 std::vector<Receipt> TargetTransfer::receipts() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Receipt> receipts;
   for (const ExtentOutcome& o : outcomes_) {
     if (o.result) receipts.push_back(*o.result);
@@ -63,43 +64,28 @@ std::vector<Receipt> TargetTransfer::receipts() const {
   return receipts;
 }
 
-// Twice a second: where did the lanes' threads spend their time? Also ends a hopeless stream.
-void TargetTransfer::watch_bottleneck(std::stop_token stop) {
-  std::uint64_t last_buffer_ns = 0, last_socket_ns = 0, last_bytes = 0;
-  auto last_at = steady_clock::now();
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, stop, milliseconds(500), [this] { return hopeless_; });
-      if (stop.stop_requested()) return;
-      if (hopeless_) {
-        lock.unlock();
-        stop_.request_stop();
-        return;
-      }
-    }
-    const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
-    const std::uint64_t socket_ns = times_.in_socket_ns.load();
-    const std::uint64_t buffer_delta = buffer_ns - std::exchange(last_buffer_ns, buffer_ns);
-    const std::uint64_t socket_delta = socket_ns - std::exchange(last_socket_ns, socket_ns);
-    const auto now = steady_clock::now();
-    const double seconds = std::chrono::duration<double>(now - std::exchange(last_at, now)).count();
-    std::lock_guard lock(mutex_);
-    const double rate =
-        static_cast<double>(received_bytes_ - std::exchange(last_bytes, received_bytes_)) / seconds;
-    const Bottleneck setting =
-        reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
-    if (source_bottleneck_ == Bottleneck::kSetting ||
-        source_bottleneck_ == Bottleneck::kSourceSetting) {
-      bottleneck_ = source_bottleneck_;  // its lanes waited for that; here it is told by the rate
-    } else if (setting != Bottleneck::kNone) {
-      bottleneck_ = setting;
-    } else if (buffer_delta > socket_delta) {
-      bottleneck_ = Bottleneck::kTargetStore;
-    } else {
-      bottleneck_ =
-          source_bottleneck_ == Bottleneck::kNone ? Bottleneck::kLanes : source_bottleneck_;
-    }
+// Where did the lanes' threads spend their time since the last look?
+void TargetTransfer::look_for_bottleneck(LastLook& last) {
+  const std::uint64_t buffer_ns = times_.waiting_for_buffer_ns.load();
+  const std::uint64_t socket_ns = times_.in_socket_ns.load();
+  const auto now = steady_clock::now();
+  const MutexLock lock(mutex_);
+  const LastLook before =
+      std::exchange(last, LastLook{true, now, buffer_ns, socket_ns, received_bytes_});
+  if (!before.was_one) return;
+  const double seconds = std::chrono::duration<double>(now - before.at).count();
+  const double rate = static_cast<double>(received_bytes_ - before.bytes) / seconds;
+  const Bottleneck setting =
+      reached_setting(rate, spec_.bytes_per_second, env_.settings.bytes_per_second);
+  if (source_bottleneck_ == Bottleneck::kSetting ||
+      source_bottleneck_ == Bottleneck::kSourceSetting) {
+    bottleneck_ = source_bottleneck_;  // its lanes waited for that; here it is told by the rate
+  } else if (setting != Bottleneck::kNone) {
+    bottleneck_ = setting;
+  } else if (buffer_ns - before.buffer_ns > socket_ns - before.socket_ns) {
+    bottleneck_ = Bottleneck::kTargetStore;
+  } else {
+    bottleneck_ = source_bottleneck_ == Bottleneck::kNone ? Bottleneck::kLanes : source_bottleneck_;
   }
 }
 

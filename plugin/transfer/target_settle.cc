@@ -1,13 +1,13 @@
 // What a TargetTransfer settles before the first byte: receipts of an earlier try, extents that are
 // too large, names that are taken. The last again when the publishes are over.
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/target_impl.h"
 
 namespace siphon {
@@ -68,7 +68,7 @@ void TargetTransfer::settle_known() {
     }
   }
   if (known.empty()) return;
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto& extent : extents_) {
     const auto it = known.find({extent->pair.source, extent->pair.target});
     if (it == known.end()) continue;
@@ -89,7 +89,7 @@ void TargetTransfer::refuse_too_large() {
   }
   if (large.empty()) return;
   ask_headers(large);
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Extent* extent : large) {
     if (extent->source_header && extent->source_header->extent_bytes > most) {
       extent->on_error(too_large(extent->pair.source, extent->source_header->extent_bytes, most));
@@ -109,7 +109,7 @@ void TargetTransfer::look_at_names() {
     if (extent->machine.done() || stop_.stop_requested()) continue;
     Status taken = extent->stored.look();
     if (!taken && taken.error().code == Code::kNotFound) continue;
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!taken) {
       // It is this one's error alone; a store that does not answer is not asked for all of them.
       silences += is_retryable(taken.error().code);
@@ -125,7 +125,7 @@ void TargetTransfer::look_at_names() {
 void TargetTransfer::settle_taken() {
   std::vector<Extent*> taken, unclaimed;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& extent : extents_) {
       if (extent->machine.state() != ExtentMachine::State::kFailed || extent->has_outcome) continue;
       const Code code = extent->machine.error()->code;
@@ -143,7 +143,7 @@ void TargetTransfer::settle_taken() {
     // The head's word is not enough: its parts may be missing or short.
     const Status whole =
         there && there->state == ExtentState::kSealed ? store_.check_parts(*there) : Status{};
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const std::optional<SourceClaim>& claim = extent->machine.claim();
     if (!claim && !extent->source_header) {
       if (extent->source_error && !stale && !cancel_requested_) {
@@ -181,7 +181,7 @@ void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
   call.deadline = env_.settings.second_call_timeout;
   call.ticket = Ticket::make(ticket_binding(call));
   const auto take = [&](const SourceReport& report) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!report.source_device.empty()) source_device_ = report.source_device;
     for (const SourceReport::Extent& e : report.extents) {
       if (e.index >= extents.size()) continue;
@@ -193,7 +193,7 @@ void TargetTransfer::ask_headers(const std::vector<Extent*>& extents) {
     }
   };
   const StreamEnd end = env_.caller.stream(call, take, cancel_.get_token());
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   header_rpc_bytes_ += end.rpc_bytes;
   if (end.status) return;
   const Error& why = end.status.error();

@@ -1,10 +1,10 @@
 // What the writers of a TargetTransfer do: store frames, check blocks, publish.
 #include <algorithm>
 #include <chrono>
-#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "plugin/core/mutex.h"
 #include "plugin/transfer/target_impl.h"
 
 namespace siphon {
@@ -32,22 +32,24 @@ void TargetTransfer::store_frame(ReceivedFrame frame) {
   const FrameHeader header = frame.header;
   Extent& extent = *wanted_[header.extent_index];
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (extent.machine.done()) return;
   }
   Status stored = extent.stored.begin(header.extent_bytes);
   if (stored) stored = extent.stored.write(header.offset_bytes, frame.payload.span());
   frame.payload.reset();
-  {
-    std::lock_guard lock(mutex_);
-    if (!stored) {
+  if (!stored) {
+    {
+      const MutexLock lock(mutex_);
       extent.on_error(std::move(stored)
                           .error()
                           .with_context("extent " + extent.pair.target)
                           .with_suspect(Side::kTarget));
-      give_up_if_hopeless_locked();
-      return;
     }
+    return give_up_if_hopeless();
+  }
+  {
+    const MutexLock lock(mutex_);
     extent.machine.on_durable(header.length_bytes);
     durable_bytes_ += header.length_bytes;
     last_durable_at_ = steady_clock::now();
@@ -60,7 +62,7 @@ void TargetTransfer::begin_first_extents() {
   for (Extent* extent : wanted_) {
     if (!extent->begins_early || stop_.stop_requested()) continue;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (extent->machine.done()) continue;
     }
     extent->stored.begin_early(extent->pair.planned_bytes);
@@ -69,12 +71,12 @@ void TargetTransfer::begin_first_extents() {
 
 void TargetTransfer::publish_if_complete(Extent& extent) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!extent.machine.start_publishing(/*durable_needed=*/true)) return;
   }
   Status published = check_blocks(extent);
   if (published) published = extent.stored.publish(extent.machine.claim()->header);
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   published_locked(extent, std::move(published));
   if (done_count_ == spec_.extents.size()) changed_.notify_all();
 }
@@ -105,7 +107,7 @@ std::size_t TargetTransfer::group_locked() const {
 void TargetTransfer::start_publishers() {
   std::size_t more = 0;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (ready_.empty()) return;
     std::size_t wanted = ready_.size() / group_locked();
     if (publishers_ < kFirstPublishers) wanted = std::max<std::size_t>(wanted, 1);
@@ -132,7 +134,7 @@ std::vector<TargetTransfer::Extent*> TargetTransfer::take_ready_locked() {
 }
 
 void TargetTransfer::publish_ready() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   --publishers_to_start_;
   for (;;) {
     std::vector<Extent*> extents = take_ready_locked();

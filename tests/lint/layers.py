@@ -26,8 +26,8 @@ class Room(typing.NamedTuple):
 # From the bottom up: a room stands on rooms above its row.
 ROOMS = [Room(*row) for row in [
     ("core", "plugin/core/*", "", "boost",
-     "Little-endian records, and the register of an extent with its transitions. Pure, header "
-     "only, compiled into the OSD."),
+     "Little-endian records, the register of an extent with its transitions, locks that a compiler "
+     "checks. Header only, compiled into the OSD."),
     ("exchange", "plugin/exchange/*", "core", "",
      "The memory that an OSD and its `siphond` share, and the inputs of the class methods: a "
      "layout, no behaviour."),
@@ -39,13 +39,13 @@ ROOMS = [Room(*row) for row in [
      "The bytes of an extent: blocks, index, footer; encoder and decoder. No I/O."),
     ("store", "adapters/*.h", "core base", "",
      "`ExtentStore`, what the protocol asks of a backend. Knows none of them."),
-    ("memory", "adapters/memory/*", "base store", "",
+    ("memory", "adapters/memory/*", "core base store", "",
      "The store that tests use and a reader learns the contract from."),
     ("posix", "adapters/posix/*", "core base format store", "",
      "Extents in a folder. The only one to touch a file system for them."),
     ("rados", "adapters/rados/*", "core exchange base store", "librados fmt json",
      "Extents on RADOS, and what else is asked of a cluster. The only user of librados."),
-    ("objclass", "adapters/objclass/*", "exchange base store rados", "",
+    ("objclass", "adapters/objclass/*", "core exchange base store rados", "",
      "Extents on RADOS for the companion of an OSD: bytes through the shared memory."),
     ("stream", "plugin/stream/*", "core base format store", "",
      "Frames over TCP: tickets, lanes, sender, receiver. No gRPC, no backend."),
@@ -59,7 +59,8 @@ ROOMS = [Room(*row) for row in [
     ("agent", "plugin/agent/*",
      "core base store posix rados objclass transfer rpc", "cli11 toml",
      "`siphond`: reads its settings and puts a daemon together. Names backends."),
-    ("cli", "plugin/cli/* plugin/cli/doctor/*", "base format store posix rados stream transfer rpc",
+    ("cli", "plugin/cli/* plugin/cli/doctor/*",
+     "core base format store posix rados stream transfer rpc",
      "fmt cli11 json smartcols openssl",
      "`siphon`: plans, asks, shows. Names backends."),
 ]]

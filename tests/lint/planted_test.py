@@ -38,6 +38,12 @@ FAULTS = {
         ("docs/architecture.md", "    base --> core\n", "", r"architecture\.md is not drawn from"),
     ],
 }
+# By tests/lint/threads.py: what a mutex guards, touched without it.
+UNLOCKED = [
+    ("plugin/osd/region.h", "  Mutex grants_mutex_;",
+     "  std::uint64_t planted_ SIPHON_GUARDED_BY(grants_mutex_) = 0;\n  Mutex grants_mutex_;"),
+    ("plugin/osd/region.h", "  void count_stale() {", "  void count_stale() {\n    ++planted_;"),
+]
 SUBJECT = "A subject that goes on and on, far beyond the column that a list of commits has room for"
 
 
@@ -56,8 +62,8 @@ class PlantedFaultsTest(unittest.TestCase):
         git = ["git", "-C", str(tree), "-c", "user.name=x", "-c", "user.email=x@example.org"]
         for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", SUBJECT]):
             subprocess.run([*git, *command], check=True)
-        for faults in FAULTS.values():
-            for name, old, new, _ in faults:
+        for faults in [*FAULTS.values(), UNLOCKED]:
+            for name, old, new, *_ in faults:
                 path = tree / name
                 path.parent.mkdir(exist_ok=True)
                 text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -66,6 +72,7 @@ class PlantedFaultsTest(unittest.TestCase):
         ran = subprocess.run([str(tree / "tests" / "lint" / "run")], text=True, check=False,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         cls.said, cls.status = ran.stdout, ran.returncode
+        cls.tree = tree
 
     def test_each_check_has_a_fault(self):
         names = re.search(r"^readonly checks=\((.*)\)$", (REPO / "tests/lint/run").read_text(
@@ -80,6 +87,16 @@ class PlantedFaultsTest(unittest.TestCase):
                 with self.subTest(check=check, file=name):
                     self.assertRegex(self.said, expected)
         self.assertIn(f"{len(SUBJECT)} columns: {SUBJECT}", self.said)
+
+    def test_who_touches_what_is_guarded_without_its_lock_is_found(self):
+        for tree, status, expected in [
+                (self.tree, 1, r"osd/region\.h:\d+:\d+: error: writing variable 'planted_' requires "
+                               r"holding mutex 'grants_mutex_'"), (REPO, 0, r"^$")]:
+            ran = subprocess.run(["tests/lint/threads.py", "plugin/osd/region.cc"], cwd=tree,
+                                 text=True, check=False, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT)
+            self.assertRegex(ran.stdout, expected)
+            self.assertEqual(status, ran.returncode, ran.stdout)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ class CiTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.dir)
         self.tree = self.dir / "tree"
         shutil.copytree(REPO / ".ci", self.tree / ".ci")
-        for name in ("tests/run", "vstart-scripts/release", "vstart-scripts/build"):
+        for name in ("tests/run", "tests/lint/run", "vstart-scripts/release", "vstart-scripts/build"):
             path = self.tree / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(STANDIN)
             path.chmod(0o755)
 
@@ -103,14 +103,14 @@ class CiTest(unittest.TestCase):
         self.that(self.prepare_of("tentacle"), "echo $$ > $STUB_DIR/preparing; exec sleep 600")
         self.that("run fuzz", "until [[ -s $STUB_DIR/preparing ]]; do sleep 0.05; done")
         said = self.run_it(seconds=0)
-        self.assertIn("tentacle: NOT TESTED: no time is left to build it", said)
+        self.assertIn("tentacle: NOT TESTED: no time is left to prepare it", said)
         self.assert_ended("preparing")
 
     def test_a_build_that_fails_there_fails_it(self):
         self.that(self.prepare_of("tentacle"), "echo 'FAILED: a.cc'; exit 1")
         said = self.run_it(code=1)
         self.assertIn("FAILED: a.cc", said)
-        self.assertRegex(said[-1], "tentacle: FAILED, making or building it")
+        self.assertRegex(said[-1], "tentacle: FAILED while it was prepared")
 
     def test_a_test_that_fails_fails_it(self):
         self.that(self.call_of("reef", "proof"), "exit 8")

@@ -10,7 +10,6 @@
 #include <climits>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 #include <set>
 #include <tuple>
 
@@ -19,6 +18,7 @@
 #include "plugin/cli/devices.h"
 #include "plugin/cli/doctor/certificate.h"
 #include "plugin/cli/doctor/local.h"
+#include "plugin/core/mutex.h"
 #include "plugin/stream/socket.h"
 
 namespace siphon::cli::doctor {
@@ -294,7 +294,7 @@ class Gatherer {
     const auto takes_part = [](const PoolFacts* pool) {
       return pool->wanted || pool->state.tagged();
     };
-    std::ranges::stable_partition(pools, takes_part);
+    std::stable_partition(pools.begin(), pools.end(), takes_part);
     std::size_t questions = 0;
     for (const PoolFacts* pool : pools) {
       const Location location{pool->state.name, "", pool->state.id};
@@ -613,7 +613,7 @@ class Gatherer {
     for (const PoolFacts& pool : *facts_.pools) {
       if (pool.wanted) pools.push_back(&pool);
     }
-    std::mutex mutex;
+    Mutex mutex;
     run_parallel(pools.size(), kThreads, [&](std::size_t i) {
       const Location location{pools[i]->state.name, "", pools[i]->state.id};
       const auto allowed = [&](Act act) {
@@ -625,7 +625,7 @@ class Gatherer {
       found.hello = allowed(Act::kHello);
       found.grant_read = allowed(Act::kGrantRead);
       found.grant_write = allowed(Act::kGrantWrite);
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       rights.pools[location.pool] = found;
     });
   }
@@ -662,13 +662,13 @@ class Gatherer {
     names.resize(std::min(names.size(), kMaxLeftoverNames));
     found.names = names.size();
     const std::uint64_t now = now_unix_ms();
-    std::mutex mutex;  // found
+    Mutex mutex;  // found
     std::atomic<bool> silent{false};
     run_parallel(names.size(), kThreads, [&](std::size_t i) {
       if (silent || session_.interrupted()) return;
       const auto reg = (*store)->inspect(names[i]);
       if (!reg && reg.error().code == Code::kDeadlineExceeded) silent = true;
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       if (!reg) {
         const bool gone = reg.error().code == Code::kNotFound;
         if (!gone && found.unseen.empty()) found.unseen = reg.error().message;

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <thread>
 
+#include "tests/support/manual_clock.h"
+
 namespace siphon {
 namespace {
 
@@ -37,9 +39,28 @@ TEST(BaseThrottle, ARefusalTakesNothing) {
   EXPECT_TRUE(throttle.take(1, at_once()));
 }
 
-TEST(BaseThrottle, BytesPassInTime) {
-  Throttle throttle(1000);
-  for (int i = 0; i < 20; ++i) EXPECT_TRUE(throttle.take(10, deadline_in(hours(1))));
+TEST(BaseThrottle, BytesPassAtTheRate) {
+  test::ManualClock clock;
+  Throttle throttle(1000, clock);
+  for (int i = 0; i < 360; ++i) EXPECT_TRUE(throttle.take(10'000, clock.now() + hours(1)));
+  // An hour's worth, but for the 50 ms that the bucket held.
+  EXPECT_NEAR(std::chrono::duration<double>(clock.passed()).count(), 3600 - 0.05, 0.01);
+}
+
+TEST(BaseThrottle, ItWaitsUpToItsDeadlineAndNotBeyond) {
+  test::ManualClock clock;
+  Throttle throttle(1000, clock);
+  EXPECT_TRUE(throttle.take(50, clock.now()));
+  EXPECT_FALSE(throttle.take(1001, clock.now() + std::chrono::seconds(1)));
+  EXPECT_TRUE(throttle.take(999, clock.now() + std::chrono::seconds(1)));
+}
+
+TEST(BaseThrottle, WhatNobodyTookInAnHourIsNoBurst) {
+  test::ManualClock clock;
+  Throttle throttle(1000, clock);
+  clock.advance(hours(1));
+  EXPECT_TRUE(throttle.take(50, clock.now()));
+  EXPECT_FALSE(throttle.take(2, clock.now() + milliseconds(1)));
 }
 
 TEST(BaseThrottle, GrantsQueueUp) {
@@ -90,10 +111,13 @@ TEST(BaseThrottle, APlaceIsKeptAtAnyRate) {
 
 TEST(BaseThrottle, OneBytePerSecondPassesBytes) {
   for (const std::uint64_t rate : {1, 3, 6}) {
-    Throttle throttle(rate);
-    for (int i = 0; i < 2; ++i) {
-      EXPECT_TRUE(throttle.wait(throttle.line_up(1), deadline_in(hours(1))));
+    test::ManualClock clock;
+    Throttle throttle(rate, clock);
+    for (int i = 0; i < 100; ++i) {
+      EXPECT_TRUE(throttle.wait(throttle.line_up(1), clock.now() + hours(1)));
     }
+    EXPECT_NEAR(std::chrono::duration<double>(clock.passed()).count(),
+                100.0 / static_cast<double>(rate) - 0.05, 0.01);
   }
 }
 

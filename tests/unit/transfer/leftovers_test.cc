@@ -18,6 +18,7 @@
 #include "adapters/memory/memory_store.h"
 #include "tests/contract/samples.h"
 #include "tests/contract/temp_folder.h"
+#include "tests/support/manual_clock.h"
 
 namespace siphon {
 namespace {
@@ -235,6 +236,40 @@ TEST_F(LeftoversTest, TheThreadTriesAgainUntilTheStoreAnswers) {
   collector.join();
   EXPECT_EQ(stored("e"), 0u);
   EXPECT_TRUE(rows().empty());
+}
+
+// A write to it may still be under way.
+TEST_F(LeftoversTest, OneIsLeftAloneUntilItsTime) {
+  test::ManualClock clock;
+  Attempt attempt = leave_behind("e");
+  attempt.not_before = clock.now() + std::chrono::minutes(5);
+  Leftovers leftovers(stores_, *journal_, {attempt}, clock);
+  clock.advance(std::chrono::minutes(5) - std::chrono::milliseconds(1));
+  EXPECT_EQ(leftovers.collect(), 1u);
+  EXPECT_EQ(watch_.tries("e"), 0);
+  clock.advance(std::chrono::milliseconds(1));
+  EXPECT_EQ(leftovers.collect(), 0u);
+  EXPECT_EQ(stored("e"), 0u);
+}
+
+TEST_F(LeftoversTest, PausesGrowWhileNothingCanBeRemoved) {
+  test::ManualClock clock;
+  leave_behind("e");
+  Leftovers leftovers(stores_, *journal_, rows(), clock);
+  std::stop_source stop;
+  std::vector<std::chrono::nanoseconds> tries;
+  watch_.fail_for([&](std::string_view, int number) {
+    tries.push_back(clock.passed());
+    if (number == 8) stop.request_stop();
+    return true;
+  });
+  leftovers.run(stop.get_token());
+  using std::chrono::milliseconds;
+  std::vector<std::chrono::nanoseconds> expected{milliseconds(0)};
+  for (const int pause : {500, 1000, 2000, 4000, 8000, 15000, 15000}) {
+    expected.push_back(expected.back() + milliseconds(pause));
+  }
+  EXPECT_EQ(tries, expected);
 }
 
 TEST_F(LeftoversTest, TheThreadTakesWhatIsAddedLater) {

@@ -24,6 +24,7 @@
 #include "plugin/transfer/source.h"
 #include "plugin/transfer/target.h"
 #include "tests/contract/samples.h"
+#include "tests/support/manual_clock.h"
 
 namespace siphon::target_test {
 
@@ -172,7 +173,6 @@ class TargetTransferTest : public ::testing::Test {
     settings_.lanes = 2;
     settings_.max_frame_bytes = 128 * kKiB;
     settings_.max_extent_bytes = kGiB;
-    settings_.settle_timeout = std::chrono::milliseconds(300);
     journal_ = *AttemptJournal::open(":memory:");
   }
 
@@ -199,7 +199,7 @@ class TargetTransferTest : public ::testing::Test {
     TargetTransfer transfer(
         spec_, target_.store(),
         {settings_, receive_pool_, *journal_, caller_, counters_, receive_throttle_,
-         [this](Attempt a) { left_behind_.push_back(std::move(a)); }},
+         [this](Attempt a) { left_behind_.push_back(std::move(a)); }, clock_},
         known_);
     transfer_ = &transfer;
     transfer.run();
@@ -271,6 +271,7 @@ class TargetTransferTest : public ::testing::Test {
   std::map<std::string, Sample> samples_;
   TransferSpec spec_;
   TransferSettings settings_;
+  test::ManualClock clock_;
   ArenaMemory send_arena_ = *ArenaMemory::allocate(8 * kMiB);
   ArenaMemory receive_arena_ = *ArenaMemory::allocate(8 * kMiB);
   BufferPool send_pool_{send_arena_.span()};

@@ -61,6 +61,8 @@ TEST_P(TargetTransferLostAnswer, OneThatNeverTookEffectIsWithdrawn) {
     return fail(Code::kDeadlineExceeded, "no answer");
   };
   run();
+  EXPECT_GE(clock_.passed(), settings_.settle_timeout) << "asked again for so long";
+  EXPECT_LT(clock_.passed(), settings_.settle_timeout + std::chrono::seconds(2));
   EXPECT_EQ(outcome("lost"), "DEADLINE_EXCEEDED");
   EXPECT_EQ(outcomes_.at("lost").error().reason, Reason::kNone);
   expect_no_trace_of("lost");
