@@ -212,7 +212,7 @@ class Streams(EveryEnd, WordsTest):
         address = self.many_blocks()
         for more in ((), ("-f", "json")):
             process = self.run_with("blocks", *more, address)
-            process.stdout.read(10)
+            os.read(process.stdout.fileno(), 10)  # no more, as a buffer would
             process.stdout.close()
             self.assertEqual(process.stderr.read(), b"")
             self.assertEqual(process.wait(60), CLOSED_PIPE)
@@ -662,7 +662,7 @@ class Usage(WordsTest):
                  *([owner, verb] for owner, verb in (("trash", "ls"), ("trash", "restore"),
                                                      ("trash", "purge"), ("scratch", "ls"),
                                                      ("scratch", "purge")))]
-        return {tuple(verb): set(re.findall(r"^  (?:-\w,)?(--[a-z0-9-]+)",
+        return {tuple(verb): set(re.findall(r"^ +(?:-\w, *)?(--[a-z0-9-]+)",
                                             self.siphon(*verb, "--help").stdout.decode(), re.M))
                 - {"--help"} for verb in verbs}
 
