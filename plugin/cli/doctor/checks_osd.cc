@@ -34,10 +34,11 @@ std::string build_of(const OsdFacts& osd) {
   return "Ceph " + osd.ceph_version + " (" + osd.ceph_commit + ")";
 }
 
+// The folder is relative to / in Debian's 18.2 and 20.2, and a slash more does no harm.
 std::string install_plugin(const OsdFacts& osd) {
   return at_host(
       osd,
-      "install -m 644 libcls_siphon.so \"$(ceph-osd --show-config-value osd_class_dir)/\" && " +
+      "install -m 644 libcls_siphon.so \"/$(ceph-osd --show-config-value osd_class_dir)/\" && " +
           restart(osd));
 }
 
