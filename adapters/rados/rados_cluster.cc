@@ -11,9 +11,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <list>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
+#include "adapters/rados/cluster_questions.h"
 #include "adapters/rados/rados_internal.h"
 #include "plugin/core/mutex.h"
 
@@ -245,9 +247,40 @@ bool has_class(librados::IoCtx& io, const std::string& object) {
   return execute(io, object, "no_such_method", {}, ignored) == -EOPNOTSUPP;
 }
 
+// Who serves `locator`, and of which build it is: "osd.1 runs Ceph 18.2.7 (COMMIT)". Empty: the
+// mons do not say, or not to this key.
+std::string primary_and_build(RadosCluster& cluster, const Location& location,
+                              std::string_view locator) {
+  using nlohmann::json;
+  const auto ask = [&](json command) {
+    command["format"] = "json";
+    const auto answer = ask_mons(cluster, command.dump());
+    json parsed = answer ? json::parse(*answer, nullptr, false) : json();
+    return parsed.is_object() ? parsed : json::object();
+  };
+  try {
+    const int osd = ask({{"prefix", "osd map"},
+                         {"pool", location.pool},
+                         {"object", std::string(locator)},
+                         {"nspace", location.nspace}})
+                        .value("acting_primary", -1);
+    if (osd < 0) return {};
+    // "ceph version 16.2.15 (618f440892089921c3e944a991122ddc44e60516) pacific (stable)"
+    std::string build =
+        ask({{"prefix", "osd metadata"}, {"id", osd}}).value("ceph_version", "unknown");
+    constexpr std::string_view kBegin = "ceph version ";
+    if (build.starts_with(kBegin)) build.erase(0, kBegin.size());
+    if (const auto end = build.find(')'); end != std::string::npos) build.resize(end + 1);
+    return "osd." + std::to_string(osd) + " runs Ceph " + build;
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 // The answer of a class method that needs a cap of its own.
-Error method_error(int result, const std::string& method, const std::string& pool,
-                   const std::string& name, bool class_is_there) {
+Error method_error(int result, const std::string& method, RadosCluster& cluster,
+                   const Location& location, std::string_view locator, bool class_is_there) {
+  const std::string &pool = location.pool, &name = cluster.name();
   const std::string what = method + " in pool " + pool;
   const bool denied = result == -EPERM || result == -EACCES;
   if (denied && class_is_there) {
@@ -257,9 +290,15 @@ Error method_error(int result, const std::string& method, const std::string& poo
             Side::kRequester, "add it: ceph auth caps " + name + " ... osd '..., " + cap + "'"};
   }
   if (denied || result == -EOPNOTSUPP) {
+    const std::string osd = primary_and_build(cluster, location, locator);
     return {Code::kFailedPrecondition,
-            what + ": the OSD that serves it has no siphon plugin, or one of another Ceph build",
-            Side::kNone, "install libcls_siphon.so there and add it to osd_class_load_list",
+            what + ": " +
+                (osd.empty() ? "the OSD that serves it has no siphon plugin that was compiled for "
+                               "its Ceph build"
+                             : osd + ", and has no siphon plugin that was compiled for that"),
+            Side::kNone,
+            "install libcls_siphon.so and siphond for that build there, add siphon to "
+            "osd_class_load_list, restart that OSD",
             Reason::kNoPlugin};
   }
   switch (-result) {
@@ -322,9 +361,9 @@ std::string locator_in(librados::IoCtx& io, std::uint32_t placement_group) {
 
 // What `method` answered on `object`, as an Error.
 Error method_failed(int result, librados::IoCtx& io, const std::string& object, const char* method,
-                    const std::string& name) {
+                    RadosCluster& cluster, const Location& location, std::string_view locator) {
   const bool denied = result == -EPERM || result == -EACCES;
-  return method_error(result, method, io.get_pool_name(), name, !denied || has_class(io, object));
+  return method_error(result, method, cluster, location, locator, !denied || has_class(io, object));
 }
 
 }  // namespace
@@ -534,9 +573,9 @@ Result<exchange::Hello> RadosCluster::hello(const Location& location, std::strin
     // OSD logs.
     const bool other_way =
         result == -ENOENT || result == -EPERM || result == -EACCES || result == -EOPNOTSUPP;
-    if (!other_way) return fail(method_error(result, "hello", location.pool, name(), true));
+    if (!other_way) return fail(method_error(result, "hello", *this, location, locator, true));
     const int again = execute(io, head, "hello", {}, answer);
-    if (again < 0) return fail(method_failed(again, io, head, "hello", name()));
+    if (again < 0) return fail(method_failed(again, io, head, "hello", *this, location, locator));
   }
   exchange::Hello hello;
   if (!exchange::Hello::decode(
@@ -587,7 +626,7 @@ Status RadosCluster::grant(const Location& location, std::string_view locator,
     const std::string osd = who ? "osd." + std::to_string(who->osd_id) : "the OSD that serves it";
     return fail(layout_error(result, std::string(method) + " in pool " + location.pool, osd));
   }
-  return fail(method_failed(result, io, object, method, name()));
+  return fail(method_failed(result, io, object, method, *this, location, locator));
 }
 
 Status RadosCluster::probe_layout(std::int64_t pool_id, std::uint32_t placement_group,

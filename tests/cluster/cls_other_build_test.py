@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import pathlib
+import re
 import struct
 
 import rados
@@ -67,7 +68,9 @@ class OtherBuild(harness.ClusterTest):
         c = self.cluster
         pid = c.osd_pid(0)
         c.put("a/e", 3 * MIB, 2)
-        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), NOT_FIT, "plugin")
+        version, commit = c.ceph("osd", "metadata", "0", as_json=True)["ceph_version"].split()[2:4]
+        self.assert_fails(c.siphon("copy", "a/e", "b/e", check=False), NOT_FIT, "plugin",
+                          re.escape(f"osd.0 runs Ceph {version} {commit}"))
         # As a plain client one reads and writes on.
         c.siphon("verify", "--local", "a/e")
         self.assertEqual(c.osd_pid(0), pid)
