@@ -16,8 +16,7 @@ constexpr std::chrono::milliseconds kPatience{2000};
 // From one operation, since two are too many beside clients on a slow disk, to what memory holds.
 WriteLimiter::Bounds bounds_of(const StoreLimits& limits) {
   const std::uint64_t operation = limits.operation_bytes;
-  return {operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms),
-          kPatience};
+  return {operation, 8 * operation, std::chrono::milliseconds(limits.write_target_ms), kPatience};
 }
 
 }  // namespace
