@@ -94,7 +94,7 @@ class MemoryReader final : public ExtentReader {
  private:
   MemoryStore& store_;
   const ExtentInfo info_;
-  const BytesPtr bytes_ SIPHON_PT_GUARDED_BY(store_.mutex_);
+  const BytesPtr bytes_;  // store_.mutex_ guards what it points to
   const std::size_t prefetched_bytes_;
 };
 
@@ -167,7 +167,7 @@ class MemoryScratch final : public ScratchExtent {
   const PrivateId id_;
   const std::uint64_t end_bytes_;
   const std::uint64_t generation_;  // what begin saw
-  const BytesPtr bytes_ SIPHON_PT_GUARDED_BY(store_.mutex_);
+  const BytesPtr bytes_;  // store_.mutex_ guards what it points to
   bool finished_ SIPHON_GUARDED_BY(store_.mutex_) = false;
 };
 

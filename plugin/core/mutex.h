@@ -20,7 +20,6 @@
 #define SIPHON_THREAD_SAFETY(x)
 #endif
 #define SIPHON_GUARDED_BY(mutex) SIPHON_THREAD_SAFETY(guarded_by(mutex))
-#define SIPHON_PT_GUARDED_BY(mutex) SIPHON_THREAD_SAFETY(pt_guarded_by(mutex))  // what it points to
 #define SIPHON_REQUIRES(...) SIPHON_THREAD_SAFETY(requires_capability(__VA_ARGS__))
 #define SIPHON_ACQUIRE(...) SIPHON_THREAD_SAFETY(acquire_capability(__VA_ARGS__))
 #define SIPHON_RELEASE(...) SIPHON_THREAD_SAFETY(release_capability(__VA_ARGS__))
