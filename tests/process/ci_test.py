@@ -85,11 +85,14 @@ class CiTest(unittest.TestCase):
                             calls.index(self.call_of(release, "cls_methods")))
         self.assertRegex(said[-1], "tentacle: errors: passed")
 
-    def test_a_release_that_the_mirror_lacks_fails_nothing_and_is_said(self):
-        self.that(self.prepare_of("tentacle"), "echo 'release: no mirror: none' ; exit 3")
-        said = self.run_it()
-        self.assertIn("tentacle: NOT TESTED: release: no mirror: none", said)
-        self.assertEqual((5, 0), (len(self.run_in("reef")), len(self.run_in("tentacle"))))
+    def test_a_release_that_cannot_be_had_fails_nothing_and_is_said(self):
+        for code, words in ((3, "no mirror: none"), (1, "no mount namespace")):
+            with self.subTest(words=words):
+                self.that("release run tentacle -- true", f"echo 'release: {words}'; exit {code}")
+                (self.dir / "calls").unlink(missing_ok=True)
+                said = self.run_it()
+                self.assertIn(f"tentacle: NOT TESTED: release: {words}", said)
+                self.assertEqual((5, 0), (len(self.run_in("reef")), len(self.run_in("tentacle"))))
 
     def test_a_test_that_no_time_is_left_for_is_said_and_not_begun(self):
         said = self.run_it(seconds=0)
