@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 import harness
-from harness import KIB, MIB, wait_until
+from formats import KIB, MIB, content_of
+from waiting import wait_until
 
 LEFT_OUT = 77  # tests/cluster/CMakeLists.txt
 SIZES = (1, 4 * KIB, 700 * KIB, 3 * MIB + 1, 20 * MIB + 4097)
@@ -51,7 +52,7 @@ class EcOptimizations(harness.ClusterTest):
             c.siphon("verify", source, target)
             for name, path in self.files.items():
                 with self.subTest(source=source, target=target, name=name):
-                    content = harness.content_of(harness.Extent(c, target, name).read())
+                    content = content_of(harness.Extent(c, target, name).read())
                     self.assertEqual(content, path.read_bytes())
                     got = c.scratch / "got"
                     c.siphon("get", f"{target}/{name}", got)
@@ -66,7 +67,7 @@ class EcOptimizations(harness.ClusterTest):
             again = c.put(f"ec2/put{number}", size, 70 + number)
             c.siphon("copy", "--replace", "--yes-i-really-mean-it", f"ec2/put{number}",
                      f"ec/put{number}")
-            self.assertEqual(harness.content_of(harness.Extent(c, "ec", f"put{number}").read()),
+            self.assertEqual(content_of(harness.Extent(c, "ec", f"put{number}").read()),
                              again.read_bytes())
             for pool in ("ec", "ec2"):
                 c.siphon("rm", "--purge", "--yes-i-really-mean-it", f"{pool}/put{number}")

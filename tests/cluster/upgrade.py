@@ -28,10 +28,13 @@ import tempfile
 import time
 
 import harness
-from harness import KIB, MIB, NOT_FIT, OK, TEMPORARY, wait_until
+from cli import BIN_DIR, NOT_FIT, OK, REPO, RUN_DEADLINE_S, TEMPORARY
+from formats import KIB, MIB, content_of, sha256_of
+from ports import port_range
+from waiting import DEADLINE_S, wait_until
 
-RELEASE_TOOL = harness.REPO / "vstart-scripts" / "release"
-BUILD_TOOL = harness.REPO / "vstart-scripts" / "build"
+RELEASE_TOOL = REPO / "vstart-scripts" / "release"
+BUILD_TOOL = REPO / "vstart-scripts" / "build"
 RELEASES = ("pacific", "reef", "tentacle")
 VERSIONS = {"pacific": "16.2", "reef": "18.2", "tentacle": "20.2"}
 OSDS = 3
@@ -117,7 +120,7 @@ class Attached(harness.Cluster):
         command = json.dumps({"prefix": prefix, "format": "json", **arguments})
         connection = self.connect()
         call = connection.mgr_command if mgr else connection.mon_command
-        code, output, message = call(command, b"", timeout=harness.DEADLINE_S)
+        code, output, message = call(command, b"", timeout=DEADLINE_S)
         check(code == 0, f"{prefix}: {message}")
         return json.loads(output)
 
@@ -388,7 +391,7 @@ def renew_client_keys(run):
 
 
 def content_digest(c, pool, name):
-    return hashlib.sha256(harness.content_of(harness.Extent(c, pool, name).read())).hexdigest()
+    return hashlib.sha256(content_of(harness.Extent(c, pool, name).read())).hexdigest()
 
 
 def look_at_everything(run, step, release):
@@ -485,12 +488,12 @@ class Upgrade:
                            check=True)
             folder = self.run.packages(release)
             folder.mkdir(parents=True)
-            subprocess.run(self.inside(release, "cp", *(harness.BIN_DIR / n for n in CEPH_FILES),
+            subprocess.run(self.inside(release, "cp", *(BIN_DIR / n for n in CEPH_FILES),
                                        folder), check=True)
 
     def all(self):
         self.packages()
-        with harness._port_range() as port:
+        with port_range() as port:
             try:
                 self.do(self.releases[0], "fill", port, self.releases[0])
                 for old, new in zip(self.releases, self.releases[1:]):
@@ -523,7 +526,7 @@ class Upgrade:
             check(copier.poll() is None, "the copies have ended by themselves")
         finally:
             self.run.stop_file(name).touch()
-            ended = copier.wait(2 * harness.RUN_DEADLINE_S)
+            ended = copier.wait(2 * RUN_DEADLINE_S)
         check(ended == 0, f"the copies ended with {ended}")
         for role in after:
             self.do(new, *role)
@@ -568,7 +571,7 @@ def fill(run, port, release):
         last = osd
         path = c.put(f"{SOURCE}/{name}", SIZES[number // OSDS % len(SIZES)] + number, number)
         names.append(name)
-        digests[name] = harness.sha256_of(path)
+        digests[name] = sha256_of(path)
     check(len(names) == EXTENTS, "every OSD is a source")
     plain = {}
     with c.io(PLAIN) as io:

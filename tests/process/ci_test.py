@@ -35,10 +35,6 @@ class CiTest(unittest.TestCase):
             path.write_text(STANDIN)
             path.chmod(0o755)
 
-        (self.tree / "tests" / "process").mkdir()
-        (self.tree / "tests" / "process" / "both_test.py").write_text("SIPHON_WITH_CEPH")
-        (self.tree / "tests" / "process" / "folders_test.py").touch()
-
     def that(self, call, script):
         (self.dir / call.replace(" ", "_").replace("/", "_")).write_text(script)
 
@@ -71,15 +67,16 @@ class CiTest(unittest.TestCase):
         calls = self.calls()
         foreground = [call for call in calls
                       if call.startswith("run ") and call != "run --threads --all"]
-        self.assertEqual(["run lint", "run --preset no-ceph unit contract process",
-                          "run unit contract", r"run process -- -R ^process\.(both_test)$",
-                          "run cluster", "run --preset asan unit contract", "run fuzz",
+        self.assertEqual(["run lint", "run --preset no-ceph unit contract",
+                          r"run --preset no-ceph process -- -R ^process\."
+                          "(formats|cli_folder|cli_trash|identity)_test$",
+                          "run unit contract process", "run cluster", "run --preset asan unit contract", "run fuzz",
                           self.call_of("reef", "cls_methods"),
                           self.call_of("tentacle", "cls_methods"),
                           self.call_of("reef", "authority")], foreground[:10])
         self.assertEqual((5, 5), (len(self.run_in("reef")), len(self.run_in("tentacle"))))
         for release in ("reef", "tentacle"):
-            self.assertLess(calls.index("run unit contract"),
+            self.assertLess(calls.index("run unit contract process"),
                             calls.index(self.prepare_of(release)))
             self.assertLess(calls.index(self.prepare_of(release)),
                             calls.index(self.call_of(release, "cls_methods")))
