@@ -167,7 +167,7 @@ class MemoryScratch final : public ScratchExtent {
   const PrivateId id_;
   const std::uint64_t end_bytes_;
   const std::uint64_t generation_;  // what begin saw
-  const BytesPtr bytes_;  // store_.mutex_ guards what it points to
+  const BytesPtr bytes_;            // store_.mutex_ guards what it points to
   bool finished_ SIPHON_GUARDED_BY(store_.mutex_) = false;
 };
 
