@@ -48,7 +48,8 @@ class EcOptimizations(harness.ClusterTest):
             ran = c.siphon("copy", source, target)
             self.assertEqual({e["status"] for e in ran.extents}, {"copied"}, str(ran))
             self.assertEqual(len(ran.extents), len(SIZES))
-            self.assertGreater(ran.document["summary"]["fallback_parts"], 0, str(ran))  # said
+            # The class writes there; what it cannot do, until 21, is to read.
+            self.assertEqual(ran.document["summary"]["fallback_parts"] > 0, source != "a", str(ran))
             c.siphon("verify", source, target)
             for name, path in self.files.items():
                 with self.subTest(source=source, target=target, name=name):
